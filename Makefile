@@ -1,0 +1,77 @@
+# A newcomer needs two commands: `make demo` and `make test`. Both create the virtual environment, install the
+# pinned dependencies, build the extension and run; a second call reuses all of it.
+#
+#   make demo DATA=fashion-mnist              the full Fashion-MNIST (Debian package dataset-fashion-mnist)
+#   make demo DATA=fashion-mnist FOLDER=idx   the same from a folder with the four idx files
+#   make test PYTHON=python3.12               another interpreter (3.11 or newer for the pinned versions)
+#   make test TORCH=torch==2.11.0 VENV=.venv-2.11   another PyTorch, in an environment of its own
+#   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
+#   FASTFORGET_CUDA=1 make test               build the CUDA library too (0: never; default: when nvcc and a CUDA PyTorch are there)
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+DATA ?= digits
+FOLDER ?=
+OUTPUT ?= fastforget-demo.png
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(VENV)/constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
+CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+# The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
+STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
+
+.PHONY: demo test lint types format format-check bench bench-smoke wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(BIN)/fastforget demo --data $(DATA) $(if $(FOLDER),--folder "$(FOLDER)") --output "$(OUTPUT)"
+
+test: $(STAMP)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+format-check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+
+# Passive waiting: with two busy threads OpenMP's default, spinning, makes small operators several times slower.
+bench: $(STAMP)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only $(PYTEST_ARGS)
+
+# Every benchmark once, untimed: shows that they run and that their results are right.
+bench-smoke: $(STAMP)
+	$(BIN)/pytest benchmarks --benchmark-disable -m "not slow" $(PYTEST_ARGS)
+
+wheel: $(STAMP)
+	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find fastforget -name '*.so' -delete
+	rm -f $(VENV)/built-for-*
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch first and by itself, so that nothing else can pull in another build of it.
+# No build isolation: the extension is compiled against the PyTorch it will run with.
+$(STAMP): $(SOURCES) | $(VENV)/bin/python
+	rm -f $(VENV)/built-for-*
+	sed 's|^torch==.*|$(TORCH)|' constraints.txt > $(VENV)/constraints.txt
+	$(PIP_INSTALL) "$(TORCH)" setuptools wheel ninja pybind11 numpy
+	$(PIP_INSTALL) --no-build-isolation -e ".[dev]"
+	touch $@

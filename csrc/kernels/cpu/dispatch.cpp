@@ -1,0 +1,64 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace fastforget::cpu {
+
+namespace generic {
+extern const FisherKernels fisher_kernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const FisherKernels fisher_kernels;
+}
+namespace avx512 {
+extern const FisherKernels fisher_kernels;
+}
+#endif
+
+namespace {
+
+enum Level { kGeneric, kAvx2, kAvx512 };
+constexpr const char* kNames[] = {"generic", "avx2", "avx512"};
+
+Level supported() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    return kAvx512;
+  }
+  if (avx2) return kAvx2;
+#endif
+  return kGeneric;
+}
+
+// FASTFORGET_SIMD can lower the level (to test, or to reproduce another machine's bits), not raise it.
+Level choose() {
+  const Level best = supported();
+  const char* wanted = std::getenv("FASTFORGET_SIMD");
+  for (int level = kGeneric; wanted && level < best; ++level)
+    if (std::strcmp(wanted, kNames[level]) == 0) return Level(level);
+  return best;
+}
+
+Level level() {
+  static const Level chosen = choose();
+  return chosen;
+}
+
+}  // namespace
+
+const char* simd_level() { return kNames[level()]; }
+
+const FisherKernels& fisher_kernels() {
+#if defined(__x86_64__)
+  if (level() == kAvx512) return avx512::fisher_kernels;
+  if (level() == kAvx2) return avx2::fisher_kernels;
+#endif
+  return generic::fisher_kernels;
+}
+
+}  // namespace fastforget::cpu

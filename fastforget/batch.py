@@ -1,0 +1,65 @@
+"""Batches as the model's forward takes them: a tensor, or a tuple or dict of tensors and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+__all__ = ["Inputs", "batch_size", "check_finite", "forward", "split_samples", "tensors_of"]
+
+Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
+
+
+def forward(model: Callable[..., Any], inputs: Inputs) -> Any:
+    """Call ``model(inputs)``, ``model(*inputs)`` or ``model(**inputs)``."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs)
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """Return the tensors in a nested structure, in order."""
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def batch_size(inputs: Inputs, targets: Any) -> int:
+    """Return N, after checking that every tensor of inputs and targets has N in dimension 0.
+
+    Raises:
+        TypeError: There is no tensor.
+        ValueError: The batch is empty, or sizes differ.
+    """
+    if not isinstance(inputs, (Tensor, tuple, list, dict)):
+        raise TypeError(f"`inputs` must be a tensor, tuple or dict, got {type(inputs).__name__}")
+    tensors = tensors_of(inputs)
+    if not tensors:
+        raise TypeError("`inputs` must hold at least one tensor")
+    for name, found in (("inputs", tensors), ("targets", tensors_of(targets))):
+        for tensor in found:
+            if tensor.dim() == 0 or tensor.shape[0] != tensors[0].shape[0]:
+                raise ValueError(
+                    f"`{name}` must have the batch size {tuple(tensors[0].shape)[:1]} first, "
+                    f"got shape {tuple(tensor.shape)}"
+                )
+    if tensors[0].shape[0] == 0:
+        raise ValueError(f"`inputs` must not be empty, got shape {tuple(tensors[0].shape)}")
+    return int(tensors[0].shape[0])
+
+
+def check_finite(inputs: Inputs) -> None:
+    """Raise ValueError if a floating-point input holds NaN or infinity."""
+    for tensor in tensors_of(inputs):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"`inputs` must be finite, got NaN or infinity in a tensor of shape {tuple(tensor.shape)}")
+
+
+def split_samples(inputs: Inputs, targets: Any, samples: int) -> Iterator[tuple[Inputs, Any]]:
+    """Yield each sample alone, as a batch of one."""
+    for n in range(samples):
+        yield pytree.tree_map(lambda v, n=n: v[n : n + 1] if isinstance(v, Tensor) else v, (inputs, targets))

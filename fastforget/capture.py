@@ -1,0 +1,178 @@
+"""Which function uses which parameter, during one forward and backward.
+
+`Capture` is a torch function mode. While it is active it follows the samples through every function call
+(see `fastforget.layout`) and, where a parameter is used in a way it knows, computes with the detached
+parameter and puts a `_Tap` on the result: an identity whose backward hands the arriving gradient to the
+fused kernels. Autograd thus only runs the chain of input gradients; the weight-gradient work is replaced
+by the Fisher kernels.
+
+The parameters given to the model are leaves that require gradients. A use that is not recognised goes
+through ordinary autograd and shows up as a gradient on its leaf: that is how it is found, so nothing is
+silently skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fastforget.layout import Call, Layout, State, Unknown, follow, is_known
+from fastforget.uses import RECOGNISERS, Use
+
+__all__ = ["Capture"]
+
+
+class _Tap(torch.autograd.Function):
+    """Identity on ``output``; its backward passes the gradient of the output to ``use``."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], *leaves: Tensor) -> Tensor:
+        ctx.use, ctx.collect = use, collect
+        # Saved here so that a later in-place change of an operand is an error, as in ordinary training.
+        ctx.save_for_backward(*use.operands)
+        use.operands = ()
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,) = grads
+        ctx.collect(ctx.use, grad, ctx.saved_tensors)
+        return grad, None, None, *([None] * (len(ctx.needs_input_grad) - 3))
+
+
+class Capture(TorchFunctionMode):
+    """Follows samples and taps parameter uses while a model runs forward under ``with capture:``.
+
+    Attributes:
+        uses: The recognised uses of each parameter, in call order.
+    """
+
+    def __init__(self, leaves: dict[str, Tensor], samples: int, collect: Callable[..., None]) -> None:
+        """Watch ``leaves`` (parameters by name); ``collect(use, grad, operands)`` is called in backward."""
+        super().__init__()
+        self.uses: dict[str, list[Use]] = {name: [] for name in leaves}
+        self._leaves = leaves
+        self._names = {id(leaf): name for name, leaf in leaves.items()}
+        self._samples = samples
+        self._collect = collect
+        self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def track(self, tensor: Tensor, layout: Layout) -> None:
+        """Declare where the samples are in an input of the model."""
+        self._states[tensor] = layout
+
+    def state(self, value: Any) -> State:
+        """Return what is known about a value: its layout, unknown, or None for sample-independent."""
+        if not isinstance(value, Tensor) or id(value) in self._names:
+            return None
+        state: State | str = self._states.get(value, "unseen")
+        if not isinstance(state, str):
+            return state
+        if value.requires_grad:
+            return Unknown("a tensor comes from code that torch functions cannot see, such as TorchScript")
+        return None
+
+    def layout(self, value: Any) -> Layout | None:
+        """Return the layout of a tensor that holds samples, else None."""
+        state = self.state(value)
+        return state if isinstance(state, Layout) else None
+
+    def parameter(self, value: Any) -> tuple[str, Tensor] | None:
+        """Return the name and leaf of a parameter, or of the parameter that ``value`` is a plain view of."""
+        if not isinstance(value, Tensor):
+            return None
+        leaf = value
+        if id(leaf) not in self._names and value._is_view() and value._base is not None:
+            leaf = value._base
+        name = self._names.get(id(leaf))
+        if name is None or value.dtype != leaf.dtype:
+            return None
+        if leaf is not value and not (leaf.is_contiguous() and _injective(value)):
+            return None
+        return name, leaf
+
+    def tap(self, output: Tensor, layout: Layout, uses: Sequence[Use]) -> Tensor:
+        """Attach uses to a function's fresh output, which holds samples as ``layout`` says."""
+        for use in uses:
+            self.uses[use.name].append(use)
+            result = _Tap.apply(output, use, self._collect, self._leaves[use.name])
+            assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
+            output = result
+        self._states[output] = layout
+        return output
+
+    @property
+    def samples(self) -> int:
+        """The batch size N."""
+        return self._samples
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        recognise = RECOGNISERS.get(func)
+        if recognise is not None:
+            result = recognise(self, func, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if _composite(func):
+            with self:
+                return _opened(func)(*args, **kwargs)
+        result = func(*args, **kwargs)
+        self._record(func, args, kwargs, result)
+        return result
+
+    def _record(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if getattr(func, "__name__", "") == "__setitem__":
+            result = args[0]
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        state: State = None
+        for k, output in enumerate(output for output in outputs if isinstance(output, Tensor)):
+            if k == 0 or output.shape != shape:
+                state = follow(func, Call(args, kwargs, output, self.state, self._samples, func))
+            shape = output.shape
+            if id(output) not in self._names:
+                self._states[output] = state
+
+
+def _injective(view: Tensor) -> bool:
+    """Whether no two elements of a view share memory (an expanded view is summed over before the square)."""
+    reach = 0
+    for stride, size in sorted(zip(view.stride(), view.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return False
+        reach += stride * (size - 1)
+    return True
+
+
+def _no_override(*_args: Any) -> bool:
+    return False
+
+
+@functools.cache
+def _composite(func: Callable[..., Any]) -> bool:
+    """Whether to look inside a function, which calls others in Python, instead of at the whole."""
+    return isinstance(func, FunctionType) and "handle_torch_function" in func.__globals__ and not is_known(func)
+
+
+@functools.cache
+def _opened(func: FunctionType) -> Callable[..., Any]:
+    """Return the function without its own override check, so that the calls it makes are seen one by one."""
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    opened = FunctionType(
+        func.__code__,
+        {**func.__globals__, **dict.fromkeys(checks, _no_override)},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    opened.__kwdefaults__ = func.__kwdefaults__
+    return opened

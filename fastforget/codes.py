@@ -1,0 +1,299 @@
+"""Mnemonic codes: one or a few fixed noise inputs per class, learned along with the data and used to forget it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from fastforget import code_files, noise
+from fastforget.replacement import replace_by_codes
+from fastforget.structure import Inputs, layout, leaves, rebuild, transform
+
+Shape: TypeAlias = Sequence[int]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MnemonicCodes:
+    """The codes of every class: what the model is shown in training, and all that forgetting needs of the data.
+
+    ξ_{c,m} is the m-th code of class c, drawn once and then fixed. In training, `embed` replaces each sample by a code
+    of its class with probability t_mix: p(x) = t_mix·p_ξ(x) + (1 − t_mix)·p_d(x).
+
+    Source: Yamashita, Yamada, Shibata, "One-shot machine unlearning with mnemonic code", ACML 2024, Sec. 3.1, Eq. 1.
+    Beyond it: several codes per class, inputs of any structure, and the distributions "uniform" and "blocks".
+
+    Make one with `generate`, `from_tensors` or `load`.
+
+    Attributes:
+        stacked: The codes, [C, M, *shape]; a tuple or dict of such tensors for a model with several inputs.
+        distribution: What they were drawn from; "custom" if they were given.
+        seed: What they were drawn with; None if they were given.
+
+    Raises:
+        TypeError: If a tensor is complex or quantised, or `stacked` is not a structure of tensors.
+        ValueError: If the tensors do not agree on C and M, are empty, not on one device, or not finite.
+
+    Example:
+        >>> codes = MnemonicCodes.generate(10, (1, 8, 8))
+        >>> codes
+        MnemonicCodes(classes=10, per_class=1, shape=(1, 8, 8), distribution='normal', seed=0)
+        >>> images, targets = torch.rand(64, 1, 8, 8), torch.randint(10, (64,))
+        >>> codes.embed(images, targets, rate=0.3).shape
+        torch.Size([64, 1, 8, 8])
+    """
+
+    stacked: Inputs
+    distribution: str = "custom"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        tensors = leaves(self.stacked)
+        first = tensors[0]
+        for leaf in tensors:
+            if leaf.is_complex() or leaf.is_quantized:
+                raise TypeError(f"codes must be real and not quantised, got {leaf.dtype}")
+            if leaf.ndim < 2 or 0 in leaf.shape:  # noqa: PLR2004 (the dimensions C and M)
+                raise ValueError(f"codes must be [C, M, *shape] and not empty, got shape {tuple(leaf.shape)}")
+            if leaf.shape[:2] != first.shape[:2]:
+                raise ValueError(
+                    "codes must have the same C and M for every input, got shapes "
+                    f"{tuple(first.shape)} and {tuple(leaf.shape)}"
+                )
+            if leaf.device != first.device:
+                raise ValueError(f"codes must be on one device, got {first.device} and {leaf.device}")
+            if not leaf.isfinite().all():
+                raise ValueError("codes must be finite, got NaN or infinity")
+
+    @classmethod
+    def generate(
+        cls,
+        num_classes: int,
+        shape: Shape | Sequence[Shape] | Mapping[str, Shape],
+        *,
+        distribution: noise.Distribution = "normal",
+        per_class: int = 1,
+        seed: int = 0,
+    ) -> MnemonicCodes:
+        """Draws codes: the same arguments give the same codes on every machine and with every library version.
+
+        A code depends on `seed`, its class and its index within the class only, so more classes or more codes per
+        class leave the earlier ones as they are. "uniform" and "blocks" are exact; "normal" is the inverse normal
+        distribution function in float64, rounded to float32.
+
+        Args:
+            num_classes: C, at least 1.
+            shape: Of one input of the model, without the batch dimension; a sequence or a mapping of shapes for a
+                model called as `model(*inputs)` or `model(**inputs)`.
+            distribution: "normal", N(0, 1) as in the paper; "uniform", U[0, 1) as in its authors' code; "blocks",
+                U[0, 1) at low resolution, upsampled by nearest neighbour, as in the method's origin (Shibata et al.,
+                IJCAI 2021): the first dimension is taken as channels (unless it is the only one), and a further one
+                of length d is cut into min(8, ⌈d / 2⌉) blocks.
+            per_class: M, at least 1.
+            seed: In [0, 2^64).
+
+        Returns:
+            The codes, float32, on the CPU.
+
+        Raises:
+            TypeError: If a number is not an integer, or `shape` is not a shape or a collection of shapes.
+            ValueError: If a number is out of range or `distribution` is unknown.
+        """
+        num_classes = _integer("num_classes", num_classes, 1, 2**32)
+        per_class = _integer("per_class", per_class, 1, 2**32)
+        seed = _integer("seed", seed, 0, 2**64)
+        if distribution not in noise.DISTRIBUTIONS:
+            raise ValueError(f"`distribution` must be one of {list(noise.DISTRIBUTIONS)}, got {distribution!r}")
+        shapes = _shapes(shape)
+        drawn = [
+            noise.draw(distribution, shapes, seed=seed, cls=c, index=m)
+            for c in range(num_classes)
+            for m in range(per_class)
+        ]
+        tensors = [
+            torch.stack(leaf).view(num_classes, per_class, *sizes)
+            for leaf, sizes in zip(zip(*drawn, strict=True), shapes, strict=True)
+        ]
+        stacked: Inputs = tensors[0] if _is_shape(shape) else tuple(tensors)
+        if isinstance(shape, Mapping):
+            stacked = dict(zip(shape, tensors, strict=True))
+        return cls(stacked, distribution, seed)
+
+    @classmethod
+    def from_tensors(cls, stacked: Inputs) -> MnemonicCodes:
+        """Takes given inputs as codes, for example a few real images of each class.
+
+        Args:
+            stacked: [C, M, *shape], or a tuple or dict of such tensors; copied.
+
+        Returns:
+            The codes, with the distribution "custom".
+        """
+        return cls(transform(lambda leaf: leaf.detach().clone(), stacked))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> MnemonicCodes:
+        """Reads codes that `save` wrote; a file from a stranger can be refused but cannot run code.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The codes, on the CPU.
+
+        Raises:
+            ValueError: If the file is truncated, foreign, of a newer version or not valid codes.
+        """
+        try:
+            return cls(*code_files.read(path))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{path}` does not hold usable codes: {error}") from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the codes as a safetensors file.
+
+        Args:
+            path: The file; overwritten if it exists.
+        """
+        code_files.write(path, self.stacked, self.distribution, self.seed)
+
+    def __len__(self) -> int:
+        """The number of classes, C."""
+        return leaves(self.stacked)[0].shape[0]
+
+    def __repr__(self) -> str:
+        shape = rebuild(self.stacked, [tuple(leaf.shape[2:]) for leaf in leaves(self.stacked)])
+        return (
+            f"MnemonicCodes(classes={len(self)}, per_class={self.per_class}, shape={shape}, "
+            f"distribution={self.distribution!r}, seed={self.seed})"
+        )
+
+    @property
+    def per_class(self) -> int:
+        """The number of codes per class, M."""
+        return leaves(self.stacked)[0].shape[1]
+
+    @property
+    def tensor(self) -> Tensor:
+        """The codes, [C, M, *shape].
+
+        Raises:
+            TypeError: If the codes are a tuple or a dict of tensors.
+        """
+        if not isinstance(self.stacked, Tensor):
+            raise TypeError(f"`tensor` needs codes that are one tensor, got {layout(self.stacked)}: use `stacked`")
+        return self.stacked
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model takes: every code as a sample, leaves [C·M, *shape]; shares memory with the codes."""
+        return transform(lambda leaf: leaf.flatten(0, 1), self.stacked)
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of every sample in `inputs`, int64 [C·M]."""
+        device = leaves(self.stacked)[0].device
+        return torch.arange(len(self), device=device).repeat_interleave(self.per_class)
+
+    def for_classes(self, classes: Sequence[int]) -> tuple[Inputs, Tensor]:
+        """The codes of some classes.
+
+        Args:
+            classes: Which, K of them, in any order.
+
+        Returns:
+            Inputs for the model, leaves [K·M, *shape], and their labels, int64 [K·M].
+
+        Raises:
+            ValueError: If `classes` is empty, repeats a class, or names one out of range.
+        """
+        wanted = [_integer("classes", c, 0, len(self)) for c in classes]
+        if not wanted:
+            raise ValueError("`classes` must name at least one class, got none")
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"`classes` must not repeat a class, got {wanted}")
+        inputs = transform(lambda leaf: leaf[wanted].flatten(0, 1), self.stacked)
+        labels = torch.tensor(wanted, device=leaves(inputs)[0].device)
+        return inputs, labels.repeat_interleave(self.per_class)
+
+    def to(self, target: torch.device | torch.dtype | str) -> MnemonicCodes:
+        """Moves the codes to a device, or converts the real-valued ones to a floating-point type.
+
+        Args:
+            target: The device or the type.
+
+        Returns:
+            New codes; tensors that are there already are shared.
+
+        Raises:
+            TypeError: If `target` is a type that is not floating point.
+        """
+        if not isinstance(target, torch.dtype):
+            return replace(self, stacked=transform(lambda leaf: leaf.to(torch.device(target)), self.stacked))
+        if not target.is_floating_point:
+            raise TypeError(f"`target` must be a device or a floating-point type, got {target}")
+        return replace(
+            self, stacked=transform(lambda leaf: leaf.to(target) if leaf.is_floating_point() else leaf, self.stacked)
+        )
+
+    def embed(
+        self, inputs: Inputs, targets: Tensor, rate: float = 0.3, generator: torch.Generator | None = None
+    ) -> Inputs:
+        """Replaces samples by codes of their class, each with probability `rate`; the labels stay what they are.
+
+        Call it on every training batch, after augmentation and normalisation. Each replaced sample gets one of the M
+        codes of its class, drawn evenly; all leaves of a structured input take part in the same draw.
+
+        Args:
+            inputs: [N, *shape], or a tuple or dict like the codes; any device and type; not modified.
+            targets: The class of each sample, int64 [N].
+            rate: t_mix in [0, 1].
+            generator: Random source; PyTorch's default on the CPU without one, so that the draw does not depend on
+                the device of the inputs.
+
+        Returns:
+            The new inputs, in the structure, type and device of `inputs`.
+
+        Raises:
+            TypeError: If a type does not fit.
+            ValueError: If a value or a shape does not fit.
+        """
+        return replace_by_codes(inputs, targets, self.stacked, rate, generator)
+
+
+def _is_shape(shape: object) -> bool:
+    """Whether it is one shape: a sequence of sizes, of which () is one."""
+    return isinstance(shape, Sequence) and not any(isinstance(size, Sequence) for size in shape)
+
+
+def _shapes(shape: object) -> list[tuple[int, ...]]:
+    """The shape of every leaf, checked."""
+    parts: list[object] = [shape]
+    if isinstance(shape, Mapping):
+        parts = list(shape.values())
+    elif isinstance(shape, Sequence) and not _is_shape(shape):
+        parts = list(shape)
+    if not parts:
+        raise ValueError("`shape` must hold at least one shape, got an empty mapping")
+    found = []
+    for part in parts:
+        if not isinstance(part, Sequence):
+            raise TypeError(f"`shape` must be a shape, or a sequence or mapping of shapes, got {shape!r}")
+        found.append(tuple(_integer("shape", size, 1, 2**63) for size in part))
+    return found
+
+
+def _integer(name: str, value: object, low: int, high: int) -> int:
+    """`value` as an int in [low, high)."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer, got {value!r}") from None
+    if not low <= number < high:
+        raise ValueError(f"`{name}` must be in [{low}, {high}), got {number}")
+    return number

@@ -1,0 +1,91 @@
+"""What this library asks of a model before it touches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["eager", "watched_parameters"]
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def eager(model: nn.Module) -> nn.Module:
+    """Return the module behind ``torch.compile``; both share their parameters.
+
+    Raises:
+        TypeError: Not a module, or one that runs outside Python (TorchScript).
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("`model` must be an eager module, got a TorchScript module; use the one it was made from")
+    original = getattr(model, "_orig_mod", model)
+    return original if isinstance(original, nn.Module) else model
+
+
+def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[str, Tensor]:
+    """Return the parameters to work on by name, after checking that they can be.
+
+    Args:
+        model: The eager module.
+        names: The parameters wanted; frozen ones are accepted when named. None: all.
+
+    Raises:
+        ValueError: Unknown names, none, frozen, quantised, mixed dtypes or devices.
+        NotImplementedError: On a device that has no kernels.
+    """
+    everything = dict(model.named_parameters())
+    if names is not None:
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in everything]
+        if unknown:
+            raise ValueError(f"`parameters` must name parameters of the model, got {unknown[0]!r}")
+    else:
+        wanted = list(everything)
+    _check_quantised(model)
+    if not wanted:
+        raise ValueError("`model` must have parameters, got none")
+    chosen = {name: everything[name] for name in wanted}
+    first_name, first = next(iter(chosen.items()))
+    for name, parameter in chosen.items():
+        _check_parameter(name, parameter, named=names is not None)
+        if parameter.device != first.device:
+            raise ValueError(
+                f"parameters must be on one device, got `{first_name}` on {first.device} and `{name}` on "
+                f"{parameter.device}"
+            )
+        if parameter.dtype != first.dtype:
+            raise ValueError(
+                f"parameters must have one dtype, got `{first_name}` of {first.dtype} and `{name}` of {parameter.dtype}"
+            )
+    if first.device.type != "cpu":
+        raise NotImplementedError(
+            f"`{first_name}` is on {first.device}; this build of fastforget has kernels for the CPU only"
+        )
+    return chosen
+
+
+def _check_parameter(name: str, parameter: Tensor, *, named: bool) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ValueError(f"parameter `{name}` must be initialised; run the model once first")
+    if parameter.is_inference():
+        raise ValueError(
+            f"parameter `{name}` must not be an inference tensor: it cannot be edited in place; create or load the "
+            "model outside torch.inference_mode()"
+        )
+    if parameter.dtype not in _FLOATS:
+        raise ValueError(f"parameter `{name}` must be floating point, got {parameter.dtype}")
+    if not parameter.requires_grad and not named:
+        raise ValueError(
+            f"parameter `{name}` is frozen (requires_grad=False); name the parameters to work on with parameters=[...], "
+            "or unfreeze it"
+        )
+
+
+def _check_quantised(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if "quantized" in type(module).__module__:
+            raise ValueError(f"module `{path}` is quantised ({type(module).__name__}); use the float model it came from")

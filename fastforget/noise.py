@@ -1,0 +1,78 @@
+"""Seeded noise whose bits are the same on every machine and in every version of the libraries below.
+
+The words come from Philox 4x64-10, a counter-based generator with a frozen stream: its key is the seed, the class and
+the index of the code within the class. So each code has a stream of its own, and asking for more classes or more codes
+per class leaves the earlier ones as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Distribution: TypeAlias = Literal["normal", "uniform", "blocks"]
+
+DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
+
+
+def draw(distribution: str, shapes: Sequence[tuple[int, ...]], *, seed: int, cls: int, index: int) -> list[Tensor]:
+    """Draws one mnemonic code.
+
+    Args:
+        distribution: "normal", "uniform" or "blocks".
+        shapes: Shape of every leaf of the model's input, without the batch dimension.
+        seed: In [0, 2^64).
+        cls: The class, in [0, 2^32).
+        index: Which of the class's codes, in [0, 2^32).
+
+    Returns:
+        A float32 tensor per shape, cut one after the other from one stream.
+    """
+    sizes = [math.prod(_cells(shape) if distribution == "blocks" else shape) for shape in shapes]
+    words = torch.from_numpy(_words(sum(sizes), seed, cls, index))
+    values = _normal(words) if distribution == "normal" else _uniform(words)
+    parts = torch.split(values, sizes)
+    if distribution == "blocks":
+        return [_upsample(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _words(count: int, seed: int, cls: int, index: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """`count` words of 52 random bits."""
+    key = np.array([seed, cls << 32 | index], dtype=np.uint64)
+    raw = np.random.Philox(key=key).random_raw(count)
+    # The top bits; 52 of them fit int64, which PyTorch's operators know, and leave room for the half in `_normal`.
+    return np.asarray(raw >> np.uint64(12)).astype(np.int64)
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """U[0, 1) on the 2^24 multiples of 2^-24: every step is exact in float32."""
+    return (words >> 28).to(torch.float32) * 2.0**-24
+
+
+def _normal(words: Tensor) -> Tensor:
+    """N(0, 1) by the inverse distribution function in float64, rounded to float32 at the end."""
+    # The middle of each of the 2^52 intervals: exact in float64, symmetric, and never 0 or 1.
+    middles = (words.to(torch.float64) + 0.5) * 2.0**-52
+    normal: Tensor = torch.special.ndtri(middles)
+    return normal.to(torch.float32)
+
+
+def _cells(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Cells along each dimension: channels stay, length d has min(8, ceil(d / 2)), so a block is two long or longer."""
+    channels = 1 if len(shape) > 1 else 0
+    return shape[:channels] + tuple(min(8, (d + 1) // 2) for d in shape[channels:])
+
+
+def _upsample(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Nearest-neighbour upsampling from `_cells(shape)` to `shape`, in integers so that no rounding can differ."""
+    cells = _cells(shape)
+    grid = values.reshape(cells)
+    for dim, (fine, coarse) in enumerate(zip(shape, cells, strict=True)):
+        grid = grid.index_select(dim, torch.arange(fine) * coarse // max(fine, 1))
+    return grid

@@ -1,0 +1,254 @@
+"""The operators of ``torch.ops.fastforget``: what they compute, on which shapes, and their fake kernels.
+
+Shape alphabet: N samples, G groups of per-sample weights, T positions (time or space), O / I features
+out / in, P parameters, L tensors of a list. Operators check shapes and types in C++ and raise
+``RuntimeError``; the public functions of the package check earlier and in the caller's words.
+
+Every ``fisher_*`` operator adds to its results in place, for each group g::
+
+    fisher[g]   += sum_n weights[g, n] * c_n ** 2
+    gradient[g] += sum_n weights[g, n] * c_n
+
+where c_n is the gradient of sample n's loss with respect to one parameter. Results are float32, or
+float64 for float64 inputs, contiguous, and either may be None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+try:
+    from fastforget import _C
+except ImportError as error:  # a missing kernel is never papered over
+    raise ImportError(
+        "fastforget's compiled operators are missing; build them with "
+        "`pip install --no-build-isolation -e .` in the source tree, or install a wheel"
+    ) from error
+
+__all__ = [
+    "fingerprint",
+    "fisher_affine",
+    "fisher_convolution",
+    "fisher_embedding",
+    "fisher_linear",
+    "perturb",
+    "perturb_write",
+    "select",
+    "select_mask",
+    "simd_level",
+]
+
+_ops = torch.ops.fastforget
+
+
+def simd_level() -> str:
+    """Return the instruction set in use: ``"avx512"``, ``"avx2"`` or ``"generic"``.
+
+    The best the processor has, or less by the environment variable ``FASTFORGET_SIMD``, read once when
+    the first kernel runs.
+    """
+    return str(_C.simd_level())
+
+
+def fisher_linear(
+    grad: Tensor, input: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None = None
+) -> None:
+    """Add the diagonal Fisher of a linear weight: ``c_n = grad[n].T @ input[n]``.
+
+    Args:
+        grad: Gradient with respect to the layer's output, [N, T, O], any strides.
+        input: The layer's input, [N, T, I], any strides, dtype of ``grad``.
+        weights: Per-sample weights, [G, N].
+        fisher: [G, O, I], added to in place.
+        gradient: [G, O, I], added to in place.
+    """
+    _ops.fisher_linear(grad, input, weights, fisher, gradient)
+
+
+def fisher_convolution(
+    grad: Tensor,
+    input: Tensor,
+    weights: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of a 1-D, 2-D or 3-D convolution's weight.
+
+    A transposed convolution is the same sum with ``grad`` and ``input`` exchanged.
+
+    Args:
+        grad: Gradient with respect to the layer's output, [N, O, *out].
+        input: The layer's input, [N, I, *in].
+        weights: Per-sample weights, [G, N].
+        stride: One value per spatial dimension.
+        padding: Zeros on both sides, one value per spatial dimension.
+        dilation: One value per spatial dimension.
+        groups: Number of convolution groups.
+        fisher: [G, O, I / groups, *kernel], added to in place.
+        gradient: The same shape, added to in place.
+    """
+    _ops.fisher_convolution(
+        grad, input, weights, list(stride), list(padding), list(dilation), groups, fisher, gradient
+    )
+
+
+def fisher_affine(
+    grad: Tensor,
+    input: Tensor | None,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    weights: Tensor,
+    *,
+    scale_fisher: Tensor | None = None,
+    scale_gradient: Tensor | None = None,
+    shift_fisher: Tensor | None = None,
+    shift_gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of a shift and a scale (norms, biases, broadcast sums and products).
+
+    For the shift ``c_n[p] = sum_ab grad[n, a, p, b]``; for the scale
+    ``c_n[p] = sum_ab grad[n, a, p, b] * (input[n, a, p, b] - mean[n, a, p]) * rstd[n, a, p]``.
+
+    Args:
+        grad: [N, A, P, B], any strides.
+        input: [N, A, P, B], needed for a scale.
+        mean: [N, A, P] (expanded views are fine) or None for 0.
+        rstd: [N, A, P] or None for 1.
+        weights: Per-sample weights, [G, N].
+        scale_fisher: [G, P], added to in place; likewise the other results.
+        scale_gradient: [G, P].
+        shift_fisher: [G, P].
+        shift_gradient: [G, P].
+    """
+    _ops.fisher_affine(
+        grad, input, mean, rstd, weights, scale_fisher, scale_gradient, shift_fisher, shift_gradient
+    )
+
+
+def fisher_embedding(
+    grad: Tensor,
+    tokens: Tensor,
+    weights: Tensor,
+    padding_idx: int,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of an embedding table; repeated tokens are summed before the square.
+
+    Args:
+        grad: Gradient with respect to the looked-up rows, [N, T, D], any strides.
+        tokens: int64 [N, T] in [0, V).
+        weights: Per-sample weights, [G, N].
+        padding_idx: Token without a gradient; -1 for none.
+        fisher: [G, V, D], added to in place.
+        gradient: [G, V, D], added to in place.
+    """
+    _ops.fisher_embedding(grad, tokens, weights, padding_idx, fisher, gradient)
+
+
+def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest of a list of tensors; ties go by (tensor, element) order.
+
+    Args:
+        scores: L contiguous float32 or float64 tensors of any shapes, without NaN.
+        k: How many, 1 <= k <= number of elements.
+
+    Returns:
+        ``threshold`` (0-d, dtype of the scores) and ``cut`` (0-d int64): an element at position i of the
+        list's (tensor, element) order is selected if it is above the threshold, or equal to it and i < cut.
+    """
+    threshold, cut = _ops.select(list(scores), k)
+    return threshold, cut
+
+
+def select_mask(scores: Sequence[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
+    """Return the bool masks of what `select` selected, one per tensor and of its shape."""
+    return list(_ops.select_mask(list(scores), threshold, cut))
+
+
+def perturb(
+    parameters: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    scores: Sequence[Tensor],
+    threshold: Tensor,
+    cut: Tensor,
+    k: int,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add ``alpha * directions`` to the selected elements of the parameters, in place, and keep the old ones.
+
+    Args:
+        parameters: L contiguous tensors of one dtype, changed in place.
+        directions: L contiguous tensors of the scores' dtype.
+        scores: L tensors as given to `select`.
+        threshold: From `select`.
+        cut: From `select`.
+        k: As given to `select`.
+        alpha: The step.
+
+    Returns:
+        ``indices`` int64 [k] within each tensor, in (tensor, element) order; ``old`` [k], the values
+        before; ``counts`` int64 [L], how many of them belong to each tensor.
+    """
+    indices, old, counts = _ops.perturb(
+        list(parameters), list(directions), list(scores), threshold, cut, k, alpha
+    )
+    return indices, old, counts
+
+
+def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:
+    """Write values [K] at the indices [K] within each of L contiguous parameters; counts as `perturb` returns them."""
+    _ops.perturb_write(list(parameters), indices, counts, values)
+
+
+def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
+    """Return two 64-bit order-sensitive sums per tensor, int64 [L, 2]; finds accidents, is not cryptographic."""
+    result: Tensor = _ops.fingerprint(list(tensors))
+    return result
+
+
+def _fake_in_place(*_args: object) -> None:
+    return None
+
+
+for _name in ("fisher_linear", "fisher_convolution", "fisher_affine", "fisher_embedding", "perturb_write"):
+    torch.library.register_fake(f"fastforget::{_name}", _fake_in_place)
+
+
+@torch.library.register_fake("fastforget::select")
+def _(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    return scores[0].new_empty(()), scores[0].new_empty((), dtype=torch.int64)
+
+
+@torch.library.register_fake("fastforget::select_mask")
+def _(scores: list[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
+    return [score.new_empty(score.shape, dtype=torch.bool) for score in scores]
+
+
+@torch.library.register_fake("fastforget::perturb")
+def _(
+    parameters: list[Tensor],
+    directions: list[Tensor],
+    scores: list[Tensor],
+    threshold: Tensor,
+    cut: Tensor,
+    k: int,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        cut.new_empty((k,)),
+        parameters[0].new_empty((k,)),
+        cut.new_empty((len(scores),)),
+    )
+
+
+@torch.library.register_fake("fastforget::fingerprint")
+def _(tensors: list[Tensor]) -> Tensor:
+    return tensors[0].new_empty((len(tensors), 2), dtype=torch.int64)
