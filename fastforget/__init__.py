@@ -1,1 +1,31 @@
-"""tmp"""
+"""Make deployed PyTorch classifiers forget: a class in milliseconds, with proof and with undo."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastforget.codes import MnemonicCodes
+from fastforget.errors import ForgettingError, UnrecognisedCodesError
+from fastforget.fingerprint import fingerprint
+from fastforget.fisher import FisherDiagonal, fisher_diagonal
+from fastforget.one_shot import one_shot
+from fastforget.receipt import Receipt
+from fastforget.selection import topk_mask
+
+try:
+    __version__ = version("fastforget")
+except PackageNotFoundError:  # a source tree that was built but not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "FisherDiagonal",
+    "ForgettingError",
+    "MnemonicCodes",
+    "Receipt",
+    "UnrecognisedCodesError",
+    "__version__",
+    "fingerprint",
+    "fisher_diagonal",
+    "one_shot",
+    "topk_mask",
+]

@@ -58,7 +58,7 @@ class MnemonicCodes:
         for leaf in tensors:
             if leaf.is_complex() or leaf.is_quantized:
                 raise TypeError(f"codes must be real and not quantised, got {leaf.dtype}")
-            if leaf.ndim < 2 or 0 in leaf.shape:  # noqa: PLR2004 (the dimensions C and M)
+            if leaf.ndim < 2 or 0 in leaf.shape:  # the dimensions C and M
                 raise ValueError(f"codes must be [C, M, *shape] and not empty, got shape {tuple(leaf.shape)}")
             if leaf.shape[:2] != first.shape[:2]:
                 raise ValueError(

@@ -56,7 +56,7 @@ def _cells(numbers: list[float]) -> list[str]:
         f"{100 * forget_before:.1f} → {100 * forget_after:5.1f}",
         f"{100 * remain_before:.1f} → {100 * remain_after:5.1f}",
         f"{changed:,.0f} ({share:.1%})" if share < 1 else "all",
-        f"{milliseconds:,.{0 if milliseconds >= 1000 else 1}f}",  # noqa: PLR2004 (five digits at most)
+        f"{milliseconds:,.{0 if milliseconds >= 1000 else 1}f}",  # five digits at most
     ]
 
 
@@ -121,7 +121,7 @@ def _draw_confusion(axes: Axes, matrix: Tensor, names: tuple[str, ...], title: s
             (-0.5, cls - 0.5), len(names), 1, fill=False, edgecolor=ACCENT, linewidth=2.5, zorder=3, clip_on=False
         )
     )
-    _style(axes, f"{title}: predictions per true class [%]", ("predicted", "true"), list(names), list(names))
+    _style(axes, f"{title}: predictions [%]", ("predicted", "true"), list(names), list(names))
 
 
 def _write_cells(
@@ -130,7 +130,7 @@ def _write_cells(
     """Writes every number of at least `least` into its cell, in white on dark ones."""
     for (row, column), value in np.ndenumerate(values):
         if value >= least:
-            colour = "white" if value > 70 else INK  # noqa: PLR2004 (where white becomes the more readable)
+            colour = "white" if value > 70 else INK  # where white becomes the more readable
             axes.text(column, row, form.format(value), ha="center", va="center", fontsize=9, color=colour)
 
 
@@ -138,7 +138,7 @@ def _style(axes: Axes, title: str, labels: tuple[str, str], columns: list[str], 
     axes.set_title(title, fontsize=13, color=INK, pad=10)
     axes.set_xlabel(labels[0], color=INK)
     axes.set_ylabel(labels[1], color=INK)
-    slanted = max(len(name) for name in columns) > 2  # noqa: PLR2004 (what fits under a cell)
+    slanted = max(len(name) for name in columns) > 2  # what fits under a cell
     axes.set_xticks(range(len(columns)), columns, rotation=40 if slanted else 0, ha="right" if slanted else "center")
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelcolor=INK)

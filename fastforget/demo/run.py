@@ -84,9 +84,11 @@ def run_demo(
 
     console.print(f"Training on {len(dataset.y_train):,} {dataset.name} images with {codes}")
     model, original = _fit(dataset, codes, RECIPES[data], seed, progress)
-    console.print(f"Forgetting {len(wanted)} classes, one at a time")
+    accuracy = float(original.confusion.diagonal().sum() / original.confusion.sum())
+    console.print(f"Trained in {original.seconds:.0f} s: {accuracy:.1%} of the test images are recognised")
+    console.print(f"Forgetting {len(wanted)} classes, each from this model")
     forgotten = [_forget(model, dataset, codes, cls) for cls in wanted]
-    console.print(f"Training again without class {dataset.class_names[wanted[0]]}, to compare")
+    console.print(f"Training again without {dataset.class_names[wanted[0]]}, to compare")
     _, retrained = _fit(dataset, codes, RECIPES[data], seed, progress, exclude=(wanted[0],))
 
     result = DemoResult(dataset.name, dataset.class_names, original, forgotten, retrained)

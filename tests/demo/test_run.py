@@ -52,7 +52,9 @@ def test_picture(suffix: str, tmp_path: Path) -> None:
     if suffix == "png":
         with Image.open(path) as picture:
             assert picture.width > 1500
-            assert len(set(picture.convert("RGB").getdata())) > 50
+            colours = picture.convert("RGB").getcolors(maxcolors=2**24)
+            assert colours is not None
+            assert len(colours) > 50
     else:
         assert "After forgetting green" in path.read_text()
 
@@ -72,7 +74,7 @@ def test_demo_forgets_and_undoes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert result.as_json()["retrained"]["forget"] == 0
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     assert isinstance(console.file, io.StringIO)
-    assert "every bit of the model was back" in console.file.getvalue()
+    assert "every bit of the model was back" in " ".join(console.file.getvalue().split())
 
 
 def test_an_undo_that_is_not_exact_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

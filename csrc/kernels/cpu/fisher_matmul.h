@@ -74,30 +74,75 @@ inline void flush(const S* tile, int64_t row0, int64_t col0, int64_t O, int64_t 
   }
 }
 
-// dst[0..t1-t0) = column j of the implicit im2col matrix of one sample, positions [t0, t1).
-template <class S, class In>
-inline void gather_patches(const Patches& p, const In* sample, int64_t j, int64_t t0, int64_t t1, S* dst) {
+// One column of the implicit im2col matrix, with all divisions done: where its taps fall at output (0, 0, 0),
+// and the output x in [lo, hi) whose tap lies inside a row.
+struct PatchColumn {
+  int64_t base;  // element offset of the channel
+  int64_t z, y, x, lo, hi;
+};
+
+inline PatchColumn patch_column(const Patches& p, int64_t j) {
   const int64_t kx = j % p.kernel[2], ky = j / p.kernel[2] % p.kernel[1];
   const int64_t kz = j / (p.kernel[2] * p.kernel[1]) % p.kernel[0];
-  const In* plane = sample + j / (p.kernel[2] * p.kernel[1] * p.kernel[0]) * p.in_stride[0];
-  const int64_t W = p.out[2], step = p.stride[2], offset = kx * p.dilation[2] - p.padding[2];
-  // First and one-past-last output x whose input x = ox * step + offset lies inside the row.
-  const int64_t lo = offset >= 0 ? 0 : std::min(W, (-offset + step - 1) / step);
-  const int64_t hi = p.size[2] > offset ? std::max(lo, std::min(W, (p.size[2] - offset + step - 1) / step)) : lo;
-  for (int64_t t = t0; t < t1;) {
-    const int64_t row = t / W, x0 = t - row * W, x1 = std::min(W, x0 + t1 - t);
-    const int64_t iy = row % p.out[1] * p.stride[1] - p.padding[1] + ky * p.dilation[1];
-    const int64_t iz = row / p.out[1] * p.stride[0] - p.padding[0] + kz * p.dilation[0];
-    const bool inside = iy >= 0 && iy < p.size[1] && iz >= 0 && iz < p.size[0];
-    const int64_t a = inside ? std::clamp(lo, x0, x1) : x1, b = inside ? std::clamp(hi, a, x1) : x1;
-    for (int64_t x = x0; x < a; ++x) *dst++ = 0;
-    if (b > a) {
-      const In* src = plane + iz * p.in_stride[1] + iy * p.in_stride[2] + (a * step + offset) * p.in_stride[3];
-      copy_widened(src, step * p.in_stride[3], b - a, dst);
+  PatchColumn c;
+  c.base = j / (p.kernel[2] * p.kernel[1] * p.kernel[0]) * p.in_stride[0];
+  c.z = kz * p.dilation[0] - p.padding[0];
+  c.y = ky * p.dilation[1] - p.padding[1];
+  c.x = kx * p.dilation[2] - p.padding[2];
+  const int64_t W = p.out[2], step = p.stride[2];
+  c.lo = c.x >= 0 ? 0 : std::min(W, (-c.x + step - 1) / step);
+  c.hi = p.size[2] > c.x ? std::clamp((p.size[2] - c.x + step - 1) / step, c.lo, W) : c.lo;
+  return c;
+}
+
+// A position in the output; T counts them in row-major order.
+struct PatchPosition {
+  int64_t z, y, x;
+  PatchPosition(const Patches& p, int64_t t) : z(t / p.out[2] / p.out[1]), y(t / p.out[2] % p.out[1]), x(t % p.out[2]) {}
+};
+
+template <class S>
+inline void copy_row(const S* src, int64_t n, S* dst) {
+  typedef S Eight __attribute__((vector_size(8 * sizeof(S)), aligned(sizeof(S))));
+  typedef S Four __attribute__((vector_size(4 * sizeof(S)), aligned(sizeof(S))));
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) *reinterpret_cast<Eight*>(dst + i) = *reinterpret_cast<const Eight*>(src + i);
+  if (i + 4 <= n) {
+    *reinterpret_cast<Four*>(dst + i) = *reinterpret_cast<const Four*>(src + i);
+    i += 4;
+  }
+  for (; i < n; ++i) dst[i] = src[i];
+}
+
+// dst[0..count) = one column, positions from `at` on.
+template <class S, class In>
+inline void gather_patches(const Patches& p, const In* sample, const PatchColumn& c, PatchPosition at, int64_t count,
+                           S* dst) {
+  const int64_t W = p.out[2], step = p.stride[2] * p.in_stride[3];
+  const In* plane = sample + c.base + c.x * p.in_stride[3];
+  for (S* const end = dst + count; dst < end;) {
+    const int64_t x0 = at.x, x1 = std::min<int64_t>(W, x0 + (end - dst));
+    const int64_t iy = at.y * p.stride[1] + c.y, iz = at.z * p.stride[0] + c.z;
+    if (iy >= 0 && iy < p.size[1] && iz >= 0 && iz < p.size[0]) {
+      const int64_t a = std::clamp(c.lo, x0, x1), b = std::clamp(c.hi, a, x1);
+      const In* src = plane + iz * p.in_stride[1] + iy * p.in_stride[2] + a * step;
+      for (int64_t x = x0; x < a; ++x) *dst++ = 0;
+      if constexpr (std::is_same_v<S, In>) {
+        if (step == 1) {
+          copy_row(src, b - a, dst);
+        } else {
+          for (int64_t i = 0; i < b - a; ++i) dst[i] = src[i * step];
+        }
+      } else {
+        for (int64_t i = 0; i < b - a; ++i) dst[i] = widen(src[i * step]);
+      }
       dst += b - a;
+      for (int64_t x = b; x < x1; ++x) *dst++ = 0;
+    } else {
+      for (int64_t x = x0; x < x1; ++x) *dst++ = 0;
     }
-    for (int64_t x = b; x < x1; ++x) *dst++ = 0;
-    t += x1 - x0;
+    at.x = 0;
+    if (++at.y == p.out[1]) at.y = 0, ++at.z;
   }
 }
 
@@ -183,9 +228,14 @@ struct MatmulKernel {
     const In* sample = static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0];
     const int64_t valid = std::min<int64_t>(C, f.I - column);
     if (f.patches) {
-      pack_columns<C>(valid, t0, t1, panel, [&](int64_t c, int64_t a, int64_t b, S* dst) {
-        gather_patches(*f.patches, sample, column + c, a, b, dst);
-      });
+      PatchColumn columns[C];
+      for (int64_t c = 0; c < valid; ++c) columns[c] = patch_column(*f.patches, column + c);
+      for (int64_t t = t0; t < t1; t += kStrip) {
+        const PatchPosition at(*f.patches, t);
+        pack_columns<C>(valid, t, std::min(t1, t + kStrip), panel + (t - t0) * C, [&](int64_t c, int64_t a, int64_t b, S* dst) {
+          gather_patches(*f.patches, sample, columns[c], at, b - a, dst);
+        });
+      }
     } else {
       pack_matrix<C>(sample + column * f.input_stride[2], f.input_stride[1], f.input_stride[2], valid, t0, t1,
                      panel);
@@ -301,7 +351,7 @@ struct MatmulKernel {
         for (int64_t o = 0; o < f.O; ++o)
           copy_widened(grad + o * f.grad_stride[2], f.grad_stride[1], f.T, rows + o * f.T);
         for (int64_t i = 0; i < f.I; ++i) {
-          gather_patches(*f.patches, sample, i, 0, f.T, column);
+          gather_patches(*f.patches, sample, patch_column(*f.patches, i), PatchPosition(*f.patches, 0), f.T, column);
           for (int64_t o = 0; o < f.O; ++o)
             add_element(f, n, (group * f.O + o) * f.I + i, dot(rows + o * f.T, column, f.T));
         }

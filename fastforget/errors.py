@@ -1,0 +1,13 @@
+"""Errors of this library that no built-in type says well enough."""
+
+from __future__ import annotations
+
+__all__ = ["ForgettingError", "UnrecognisedCodesError"]
+
+
+class ForgettingError(RuntimeError):
+    """No edit fulfils what was asked for; the model is unchanged."""
+
+
+class UnrecognisedCodesError(ValueError):
+    """The model does not know the codes it was given; the model is unchanged."""

@@ -1,0 +1,183 @@
+"""Every operator of `fastforget.ops` once more in plain PyTorch: the definition that tests compare with.
+
+Same names, arguments and results. Written to be read and to be right in float64, not to be fast: per-sample
+gradients are materialised. The package itself never imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "fingerprint",
+    "fisher_affine",
+    "fisher_convolution",
+    "fisher_embedding",
+    "fisher_linear",
+    "perturb",
+    "perturb_write",
+    "select",
+    "select_mask",
+]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Widen half types to float32; float32 and float64 stay."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _add(per_sample: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None) -> None:
+    """Add the weighted sums over samples of ``per_sample`` [N, ...], squared and plain, to results [G, ...]."""
+    if fisher is not None:
+        fisher += torch.einsum("gn,n...->g...", weights, per_sample.square())
+    if gradient is not None:
+        gradient += torch.einsum("gn,n...->g...", weights, per_sample)
+
+
+def fisher_linear(
+    grad: Tensor, input: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None = None
+) -> None:
+    """Add the diagonal Fisher of a linear weight: ``c_n = grad[n].T @ input[n]``."""
+    _add(torch.einsum("nto,nti->noi", _wide(grad), _wide(input)), weights, fisher, gradient)
+
+
+def fisher_convolution(
+    grad: Tensor,
+    input: Tensor,
+    weights: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of a convolution's weight: c_n is what autograd gives for sample n alone."""
+    result = fisher if fisher is not None else gradient
+    if result is None:
+        return
+    weight = result.new_zeros(result.shape[1:])
+    zeros = [0] * len(stride)
+    samples = [
+        torch.ops.aten.convolution_backward(
+            g, x, weight, None, stride, padding, dilation, False, zeros, groups, [False, True, False]
+        )[1]
+        for g, x in zip(_wide(grad).split(1), _wide(input).split(1), strict=True)
+    ]
+    _add(torch.stack(samples) if samples else weight.new_zeros((0, *weight.shape)), weights, fisher, gradient)
+
+
+def fisher_affine(
+    grad: Tensor,
+    input: Tensor | None,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    weights: Tensor,
+    *,
+    scale_fisher: Tensor | None = None,
+    scale_gradient: Tensor | None = None,
+    shift_fisher: Tensor | None = None,
+    shift_gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of a shift and a scale over a [N, A, P, B] view."""
+    grad = _wide(grad)
+    _add(grad.sum((1, 3)), weights, shift_fisher, shift_gradient)
+    if input is not None:
+        values = _wide(input)
+        values = values if mean is None else values - mean.unsqueeze(3)
+        values = values if rstd is None else values * rstd.unsqueeze(3)
+        _add((grad * values).sum((1, 3)), weights, scale_fisher, scale_gradient)
+
+
+def fisher_embedding(
+    grad: Tensor,
+    tokens: Tensor,
+    weights: Tensor,
+    padding_idx: int,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+) -> None:
+    """Add the diagonal Fisher of an embedding table; repeated tokens are summed before the square."""
+    result = fisher if fisher is not None else gradient
+    if result is None:
+        return
+    per_sample = result.new_zeros((grad.shape[0], *result.shape[1:]))
+    for table, rows, indices in zip(per_sample, _wide(grad), tokens, strict=True):
+        kept = indices != padding_idx
+        table.index_add_(0, indices[kept], rows[kept])
+    _add(per_sample, weights, fisher, gradient)
+
+
+def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest of a list of tensors by a stable sort of all of them, -0 equal to +0."""
+    flat = torch.cat([score.flatten() for score in scores]) + 0.0
+    values, positions = torch.sort(flat, descending=True, stable=True)
+    return values[k - 1], positions[k - 1] + 1
+
+
+def select_mask(scores: Sequence[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
+    """Return the bool masks of what `select` selected."""
+    masks, first = [], 0
+    for score in scores:
+        position = torch.arange(first, first + score.numel()).view(score.shape)
+        masks.append((score > threshold) | ((score == threshold) & (position < cut)))
+        first += score.numel()
+    return masks
+
+
+def perturb(
+    parameters: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    scores: Sequence[Tensor],
+    threshold: Tensor,
+    cut: Tensor,
+    k: int,
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add ``alpha * directions`` to the selected elements, rounding once, and return indices, old values, counts.
+
+    Raises:
+        ValueError: ``k`` is not the number of selected elements.
+    """
+    indices = [mask.flatten().nonzero()[:, 0] for mask in select_mask(scores, threshold, cut)]
+    if sum(map(len, indices)) != k:
+        raise ValueError(f"`k` must be the number of selected elements, {sum(map(len, indices))}, got {k}")
+    old = []
+    for parameter, direction, at in zip(parameters, directions, indices, strict=True):
+        before = parameter.view(-1)[at]
+        parameter.view(-1)[at] = (before.to(direction.dtype) + alpha * direction.view(-1)[at]).to(parameter.dtype)
+        old.append(before)
+    return torch.cat(indices), torch.cat(old), torch.tensor([len(at) for at in indices])
+
+
+def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:
+    """Write values at the indices within each parameter."""
+    sizes = counts.tolist()
+    for parameter, at, new in zip(parameters, indices.split(sizes), values.split(sizes), strict=True):
+        parameter.view(-1)[at] = new
+
+
+def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
+    """Return two sums per tensor, int64 [L, 2], modulo 2^64.
+
+    With 32-bit words w at word index i (elements narrower than four bytes are a word each), and two sets of
+    constants a, b, c, d::
+
+        sum_i (w + i * a + c) * (w ^ (i * b + d))      (operands modulo 2^32)
+    """
+    constants = (
+        (0x9E3779B1, 0x85EBCA77, 0x7F4A7C15, 0xF39CC060),
+        (0xC2B2AE3D, 0x27D4EB2F, 0x5CED93A1, 0x165667B1),
+    )
+    word = 2**32 - 1
+    sums = []
+    for tensor in tensors:
+        size = tensor.element_size()
+        bits = tensor.reshape(-1).view({1: torch.uint8, 2: torch.int16}.get(size, torch.int32)).long()
+        w = bits & (2 ** (8 * min(size, 4)) - 1)
+        i = torch.arange(w.numel()) & word
+        sums.append([int((((w + i * a + c) & word) * (w ^ ((i * b + d) & word))).sum()) for a, b, c, d in constants])
+    return torch.tensor(sums, dtype=torch.int64)

@@ -1,0 +1,94 @@
+"""Exact global top-k over any collection of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fastforget import ops
+
+__all__ = ["count", "topk_mask"]
+
+Scores = TypeVar("Scores", Tensor, Sequence[Tensor], Mapping[str, Tensor])
+
+
+def topk_mask(scores: Scores, k: int | float) -> Scores:
+    """Mark the k largest scores over all tensors together.
+
+    Exactly k elements are marked; equal scores are taken in (tensor, element) order. The tensors are never
+    concatenated.
+
+    Args:
+        scores: A tensor, list or dict of float32 or float64 tensors of any shapes (bfloat16 and float16 are
+            widened), without NaN.
+        k: How many: an int in [1, number of elements], or a float share in (0, 1], rounded to at least one.
+
+    Returns:
+        Bool masks in the structure of ``scores``.
+
+    Raises:
+        TypeError: ``scores`` are not tensors, or ``k`` is not a number.
+        ValueError: ``k`` is out of range; scores are empty, NaN, or of mixed dtypes or devices.
+
+    Example:
+        >>> topk_mask({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])}, 2)
+        {'a': tensor([False,  True]), 'b': tensor([True])}
+    """
+    if isinstance(scores, Tensor):
+        tensors = [scores]
+    elif isinstance(scores, Mapping):
+        tensors = list(scores.values())
+    elif isinstance(scores, (list, tuple)):
+        tensors = list(scores)
+    else:
+        raise TypeError(f"`scores` must be a tensor, list or dict of tensors, got {type(scores).__name__}")
+    prepared = _prepare(tensors)
+    selected = count(k, sum(score.numel() for score in prepared))
+    masks = ops.select_mask(prepared, *ops.select(prepared, selected))
+    masks = [mask.view(tensor.shape) for mask, tensor in zip(masks, tensors, strict=True)]
+    if isinstance(scores, Tensor):
+        return masks[0]
+    if isinstance(scores, Mapping):
+        return dict(zip(scores, masks, strict=True))
+    return masks
+
+
+def count(k: int | float, total: int) -> int:
+    """Return how many elements of ``total`` a count or share means.
+
+    Raises:
+        TypeError: Not a number.
+        ValueError: Out of range.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, float)):
+        raise TypeError(f"`k` must be an int or a float, got {type(k).__name__}")
+    if isinstance(k, float):
+        if not 0 < k <= 1:
+            raise ValueError(f"`k` as a share must lie in (0, 1], got {k}")
+        return max(1, math.floor(k * total + 0.5))
+    if not 1 <= k <= total:
+        raise ValueError(f"`k` must lie in [1, {total}], got {k}")
+    return k
+
+
+def _prepare(tensors: Sequence[Tensor]) -> list[Tensor]:
+    if not tensors or not any(isinstance(t, Tensor) and t.numel() for t in tensors):
+        raise ValueError("`scores` must not be empty")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"`scores` must hold tensors only, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"`scores` must be floating point, got {tensor.dtype}")
+        if tensor.dtype != tensors[0].dtype or tensor.device != tensors[0].device:
+            raise ValueError(
+                "`scores` must have one dtype and device, got "
+                f"{tensors[0].dtype} on {tensors[0].device} and {tensor.dtype} on {tensor.device}"
+            )
+        if bool(tensor.isnan().any()):
+            raise ValueError(f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}")
+    wide = tensors[0].dtype if tensors[0].dtype in (torch.float32, torch.float64) else torch.float32
+    return [tensor.detach().to(wide).contiguous() for tensor in tensors]

@@ -1,0 +1,106 @@
+"""A copy of a model's parameters on which a step is tried before anything is written to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastforget import ops
+from fastforget.batch import Inputs, forward
+from fastforget.receipt import Edit
+
+__all__ = ["DenseStage", "SparseStage", "Stage"]
+
+
+@dataclass
+class Stage:
+    """Parameters that a step of variable size can be taken on, and taken back.
+
+    Attributes:
+        model: The eager module, never changed here.
+        parameters: Contiguous copies by name.
+    """
+
+    model: nn.Module
+    parameters: dict[str, Tensor]
+
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """Return the logits of the staged model on some inputs."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with torch.no_grad():
+            found = forward(lambda *a, **k: functional_call(self.model, {**self.parameters, **buffers}, a, k), inputs)
+        logits: Tensor = found if isinstance(found, Tensor) else found.logits
+        return logits
+
+    def step(self, alpha: float) -> None:
+        """Make the staged parameters ``original + alpha * direction``."""
+        raise NotImplementedError
+
+    def edits(self) -> dict[str, Edit]:
+        """Return the difference to the model."""
+        raise NotImplementedError
+
+
+class SparseStage(Stage):
+    """A step on the k elements with the largest scores."""
+
+    def __init__(
+        self, model: nn.Module, originals: dict[str, Tensor], directions: Sequence[Tensor], scores: Sequence[Tensor], k: int
+    ) -> None:
+        """Select the k largest of ``scores`` and stage a zero step along ``directions`` there."""
+        super().__init__(model, {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()})
+        threshold, cut = ops.select(scores, k)
+        self._targets = list(self.parameters.values())
+        self._indices, self._old, self._counts = ops.perturb(self._targets, directions, scores, threshold, cut, k, 0.0)
+        sizes = self._counts.tolist()
+        flat = [d.view(-1)[i] for d, i in zip(directions, self._indices.split(sizes), strict=True)]
+        self._direction = torch.cat(flat)
+        self._sizes = sizes
+        self._new = self._old
+
+    def step(self, alpha: float) -> None:
+        """Make the selected elements ``original + alpha * direction``."""
+        # in the type of the sums, rounded once, as perturb does it
+        self._new = (self._old.to(self._direction.dtype) + alpha * self._direction).to(self._old.dtype)
+        ops.perturb_write(self._targets, self._indices, self._counts, self._new)
+
+    def unit(self) -> float:
+        """Return the step at which the change is as long as the parameters, a scale to start a search from."""
+        length = sum(float(p.double().square().sum()) for p in self._targets)
+        return (length / max(float(self._direction.double().square().sum()), 1e-300)) ** 0.5
+
+    def edits(self) -> dict[str, Edit]:
+        """Return the selected elements with their values before and after."""
+        parts = (t.split(self._sizes) for t in (self._indices, self._old, self._new))
+        found: dict[str, Edit] = {}
+        for (name, parameter), indices, old, new in zip(self.parameters.items(), *parts, strict=True):
+            if len(new):
+                narrow = torch.int32 if parameter.numel() < 2**31 else torch.int64
+                found[name] = Edit(tuple(parameter.shape), indices.to(narrow), old.clone(), new.clone())
+        return found
+
+
+class DenseStage(Stage):
+    """A step on every element."""
+
+    def __init__(self, model: nn.Module, originals: dict[str, Tensor], directions: Sequence[Tensor]) -> None:
+        """Stage a zero step along ``directions``."""
+        self._originals = [p.detach() for p in originals.values()]
+        super().__init__(model, {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()})
+        self._directions = directions
+
+    def step(self, alpha: float) -> None:
+        """Make every element ``original + alpha * direction``."""
+        for staged, original, direction in zip(self.parameters.values(), self._originals, self._directions, strict=True):
+            staged.copy_(original.to(direction.dtype) + alpha * direction)
+
+    def edits(self) -> dict[str, Edit]:
+        """Return every element with its value before and after."""
+        pairs = zip(self.parameters.items(), self._originals, strict=True)
+        return {
+            name: Edit(tuple(new.shape), None, old.reshape(-1).clone(), new.reshape(-1).clone()) for (name, new), old in pairs
+        }

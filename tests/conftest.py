@@ -1,0 +1,9 @@
+"""Settings for all tests."""
+
+import os
+
+from hypothesis import settings
+
+# No deadline: other work on the machine must not fail a test. In CI the same examples each time.
+settings.register_profile("fastforget", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("fastforget")

@@ -1,0 +1,39 @@
+"""The package as a whole: its examples run, and importing it needs no extra."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import fastforget
+
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(fastforget.__path__, "fastforget.")
+    if module.name.rpartition(".")[2] not in {"__main__", "_C", "_C_cuda"}
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_public_function_and_class_has_an_example() -> None:
+    public = [getattr(fastforget, name) for name in fastforget.__all__ if not name.startswith("_")]
+    documented = [item for item in public if callable(item)]
+    assert documented
+    assert [item.__name__ for item in documented if ">>>" not in (item.__doc__ or "")] == []
+
+
+def test_import_needs_no_extra() -> None:
+    code = """
+import sys
+for name in ("matplotlib", "rich", "sklearn", "tqdm", "typer"):
+    sys.modules[name] = None  # makes importing it fail
+import fastforget
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 (our own interpreter)
