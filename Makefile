@@ -6,7 +6,6 @@
 #   make test PYTHON=python3.12               another interpreter (3.11 or newer for the pinned versions)
 #   make test TORCH=torch==2.11.0 VENV=.venv-2.11   another PyTorch, in an environment of its own
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
-#   FASTFORGET_CUDA=1 make test               build the CUDA library too (0: never; default: when nvcc and a CUDA PyTorch are there)
 
 PYTHON ?= python3
 VENV ?= .venv

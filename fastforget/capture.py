@@ -33,7 +33,7 @@ class _Tap(torch.autograd.Function):
     """Identity on ``output``; its backward passes the gradient of the output to ``use``."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], _leaf: Tensor) -> Tensor:
         ctx.use, ctx.collect = use, collect
         # Saved here so that a later in-place change of an operand is an error, as in ordinary training.
         ctx.save_for_backward(*use.operands)
@@ -45,7 +45,7 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
         ctx.collect(ctx.use, grad, ctx.saved_tensors)
-        return grad, None, None, *([None] * (len(ctx.needs_input_grad) - 3))
+        return grad, None, None, None
 
 
 class Capture(TorchFunctionMode):
@@ -90,8 +90,8 @@ class Capture(TorchFunctionMode):
         if not isinstance(value, Tensor):
             return None
         leaf = value
-        if id(leaf) not in self._names and value._is_view() and value._base is not None:
-            leaf = value._base
+        if id(leaf) not in self._names and value._base is not None:  # noqa: SLF001 - nothing public says it
+            leaf = value._base  # noqa: SLF001
         name = self._names.get(id(leaf))
         if name is None or value.dtype != leaf.dtype:
             return None
@@ -103,7 +103,7 @@ class Capture(TorchFunctionMode):
         """Attach uses to a function's fresh output, which holds samples as ``layout`` says."""
         for use in uses:
             self.uses[use.name].append(use)
-            result = _Tap.apply(output, use, self._collect, self._leaves[use.name])
+            result = _Tap.apply(output, use, self._collect, self._leaves[use.name])  # type: ignore[no-untyped-call]
             assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
             output = result
         self._states[output] = layout
@@ -134,13 +134,15 @@ class Capture(TorchFunctionMode):
         if getattr(func, "__name__", "") == "__setitem__":
             result = args[0]
         outputs = result if isinstance(result, (tuple, list)) else (result,)
-        state: State = None
-        for k, output in enumerate(output for output in outputs if isinstance(output, Tensor)):
-            if k == 0 or output.shape != shape:
-                state = follow(func, Call(args, kwargs, output, self.state, self._samples, func))
-            shape = output.shape
+        by_shape: dict[torch.Size, State] = {}
+        for output in outputs:
+            if not isinstance(output, Tensor):
+                continue
+            if output.shape not in by_shape:
+                call = Call(args, kwargs, output, self.state, self._samples, func)
+                by_shape[output.shape] = follow(func, call)
             if id(output) not in self._names:
-                self._states[output] = state
+                self._states[output] = by_shape[output.shape]
 
 
 def _injective(view: Tensor) -> bool:

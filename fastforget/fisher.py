@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from fastforget import ops
 from fastforget.batch import Inputs, batch_size, check_finite, forward, split_samples, tensors_of
@@ -133,6 +134,11 @@ def _group_weights(weights: Tensor | None, samples: int, like: Tensor) -> Tensor
     return weights
 
 
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor that autograd may save; those made under inference mode are copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients on, whatever the caller has set; the random state is put back afterwards."""
@@ -155,8 +161,10 @@ class _Run:
         *,
         with_gradient: bool,
     ) -> None:
+        inputs, targets, weights = pytree.tree_map_only(Tensor, _ordinary, (inputs, targets, weights))
         self.model, self.inputs, self.targets, self.loss, self.weights = model, inputs, targets, loss, weights
         self.leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
+        self.others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
         self.fisher = self._zeros()
         self.gradient = self._zeros() if with_gradient else None
         self.fallback: dict[str, str] = {}
@@ -171,10 +179,10 @@ class _Run:
             for name, leaf in self.leaves.items()
         }
 
-    def _forward(self, inputs: Inputs, targets: Any, leaves: Mapping[str, Tensor]) -> Any:
-        """Run the model on copies of its buffers and return its outputs."""
+    def _forward(self, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
+        """Run the model with ``leaves`` and its other parameters detached, on copies of its buffers."""
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return forward(lambda *a, **k: functional_call(self.model, {**leaves, **buffers}, a, k), inputs)
+        return forward(lambda *a, **k: functional_call(self.model, {**self.others, **leaves, **buffers}, a, k), inputs)
 
     def _losses(self, outputs: Any, targets: Any, samples: int) -> Tensor:
         losses = self.loss(outputs, targets)
@@ -192,8 +200,14 @@ class _Run:
         capture = self._capture = Capture(self.leaves, samples, self._collect)
         for tensor in tensors_of(self.inputs):
             capture.track(tensor, Layout(0))
+        random = torch.get_rng_state()
         with capture:
-            outputs = self._forward(self.inputs, self.targets, self.leaves)
+            outputs = self._forward(self.inputs, self.leaves)
+        if not torch.equal(random, torch.get_rng_state()):
+            raise ValueError(
+                "the model must not draw random numbers (active dropout, for instance): the Fisher of a random network "
+                "is not defined; call model.eval() first"
+            )
         losses = self._losses(outputs, self.targets, samples)
         self.losses = losses.detach()
         for output in tensors_of(outputs):
@@ -235,6 +249,7 @@ class _Run:
         self._waiting.clear()
 
     def _add_sample(self, name: str, n: int, per_sample: Tensor) -> None:
+        groups = len(self.weights)
         flat = per_sample.to(self.fisher[name].dtype).reshape(1, 1, -1, 1)
         ops.fisher_affine(
             flat,
@@ -242,8 +257,8 @@ class _Run:
             None,
             None,
             self.weights[:, n : n + 1].contiguous(),
-            shift_fisher=self.fisher[name].flatten(1),
-            shift_gradient=None if self.gradient is None else self.gradient[name].flatten(1),
+            shift_fisher=self.fisher[name].view(groups, flat.shape[2]),
+            shift_gradient=None if self.gradient is None else self.gradient[name].view(groups, flat.shape[2]),
         )
 
     def per_sample(self) -> None:
@@ -257,7 +272,7 @@ class _Run:
         leaves = {n: leaf if n in self.fallback else leaf.detach() for n, leaf in self.leaves.items()}
         wanted = [self.leaves[name] for name in self.fallback]
         for n, (inputs, targets) in enumerate(split_samples(self.inputs, self.targets, self.weights.shape[1])):
-            losses = self._losses(self._forward(inputs, targets, leaves), targets, 1)
+            losses = self._losses(self._forward(inputs, leaves), targets, 1)
             grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
             for name, grad in zip(self.fallback, grads, strict=True):
                 if grad is not None:

@@ -71,7 +71,8 @@ class Call:
 def samples_first(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     """View a tensor as [N, inner and outer entries of its sample dimension, other dimensions …]."""
     split = tensor.unflatten(layout.dim, (-1, samples, layout.inner))
-    return split.movedim((layout.dim + 1, layout.dim, layout.dim + 2), (0, 1, 2)).flatten(1, 2)
+    moved: Tensor = split.movedim((layout.dim + 1, layout.dim, layout.dim + 2), (0, 1, 2))
+    return moved.flatten(1, 2)
 
 
 def follow(function: Callable[..., Any], call: Call) -> State:
@@ -124,8 +125,9 @@ def _aligned(_name: str, call: Call) -> State:
 
 def _reshaped(_name: str, call: Call) -> State:
     """Row-major reshapes: the samples' period in the flat order stays what it was."""
-    value, layout = call.tracked()[0]
-    if len(call.tracked()) > 1 or call.result.numel() != value.numel() or call.result.dtype != value.dtype:
+    value = call.argument(0, "input")  # view_as has a second tensor, of which only the shape counts
+    layout = call.read(value)
+    if not isinstance(layout, Layout) or call.result.numel() != value.numel() or call.result.dtype != value.dtype:
         return None
     period = layout.inner * math.prod(value.shape[layout.dim + 1 :])
     for dim, size in enumerate(call.result.shape):
@@ -138,6 +140,8 @@ def _reshaped(_name: str, call: Call) -> State:
 def _permuted(_name: str, call: Call) -> State:
     """Permutations: see where the sample dimension goes by permuting a tensor of distinct sizes."""
     value, layout = call.tracked()[0]
+    if not call.args or call.args[0] is not value:
+        return None
     probe = torch.empty([d + 2 for d in range(value.dim())], device="meta")
     moved = call.function(probe, *call.args[1:], **call.kwargs)
     return Layout(list(moved.shape).index(layout.dim + 2), layout.inner)
@@ -176,7 +180,7 @@ def _along(name: str, call: Call) -> State:
 
 
 def _selected(_name: str, call: Call) -> State:
-    """unbind and select: one dimension, not the samples', disappears."""
+    """Unbind and select: one dimension, not the samples', disappears."""
     value, layout = call.tracked()[0]
     dims = _dims(call.argument(1, "dim", default=0), value.dim())
     if not dims or layout.dim in dims:
@@ -210,6 +214,15 @@ def _concatenated(_name: str, call: Call) -> State:
     return layout if layout.dim not in dims else None
 
 
+def _plain_index(item: Any) -> bool:
+    """Whether an index consumes one dimension, or none if it is None or an ellipsis: no masks, no nested lists."""
+    if isinstance(item, Tensor):
+        return item.dtype not in (torch.bool, torch.uint8)
+    if isinstance(item, list):
+        return all(type(entry) is int for entry in item)
+    return item is None or item is Ellipsis or type(item) is int or isinstance(item, slice)
+
+
 def _indexed(_name: str, call: Call) -> State:
     """x[...] with the sample dimension taken whole; at most one index tensor, the same for all samples."""
     value, index = call.args[0], call.args[1]
@@ -217,12 +230,12 @@ def _indexed(_name: str, call: Call) -> State:
     index = index if isinstance(index, tuple) else (index,)
     if not isinstance(layout, Layout) or len(call.tracked()) != 1:
         return None
+    if not all(_plain_index(item) for item in index):
+        return None
     consumed = sum(item is not None and item is not Ellipsis for item in index)
     arrays = [item for item in index if isinstance(item, (Tensor, list))]
     # an integer beside an index array counts as one, and numpy's rules then may move dimensions
     if len(arrays) > 1 or (arrays and any(isinstance(item, int) for item in index)):
-        return None
-    if any(isinstance(item, Tensor) and item.dtype == torch.bool for item in arrays):
         return None
     source = target = 0
     for item in index if any(item is Ellipsis for item in index) else (*index, Ellipsis):
@@ -259,7 +272,7 @@ def _assigned(_name: str, call: Call) -> State:
 
 def _independent(name: str, call: Call) -> State:
     """Functions on [N, C, *space] that treat the entries of dimension 0 independently."""
-    value = call.args[0] if call.args else call.kwargs.get("input")
+    value = call.argument(0, "input")
     layout = call.read(value)
     rank = {"1d": 3, "2d": 4, "3d": 5}.get(name[-2:])
     if not isinstance(layout, Layout) or layout.dim != 0 or len(call.tracked()) != 1:
@@ -270,9 +283,12 @@ def _independent(name: str, call: Call) -> State:
 def _trailing(name: str, call: Call) -> State:
     """Functions that mix the last dimensions only: linear, layer_norm, rms_norm, attention."""
     value, layout = call.tracked()[0]
-    if any(state != layout or other.dim() != value.dim() for other, state in call.tracked()):
+    if name == "scaled_dot_product_attention":
+        if any(state != layout or other.dim() != value.dim() for other, state in call.tracked()):
+            return None
+    elif len(call.tracked()) > 1 or value is not call.argument(0, "input"):
         return None
-    mixed = {"linear": 1, "scaled_dot_product_attention": 2, "glu": 1}.get(name)
+    mixed = {"linear": 1, "scaled_dot_product_attention": 2}.get(name)
     if mixed is None:
         mixed = len(call.argument(1, "normalized_shape"))
     kept = layout.dim < value.dim() - mixed and call.result.shape[layout.dim] == value.shape[layout.dim]
@@ -280,7 +296,7 @@ def _trailing(name: str, call: Call) -> State:
 
 
 def _embedded(_name: str, call: Call) -> State:
-    return call.read(call.argument(0, "input"))
+    return call.read(call.argument(0, "input")) if len(call.tracked()) == 1 else None
 
 
 def _multiplied(name: str, call: Call) -> State:
@@ -310,7 +326,8 @@ def _einsum(_name: str, call: Call) -> State:
     equation, *operands = call.args
     if not isinstance(equation, str) or "." in equation or "->" not in equation:
         return None
-    operands = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = list(operands[0])
     inputs, output = equation.replace(" ", "").split("->")
     found = set()
     for letters, operand in zip(inputs.split(","), operands, strict=True):
@@ -324,9 +341,9 @@ def _einsum(_name: str, call: Call) -> State:
 
 
 _NAMES: dict[Rule, str] = {
-    _constant: "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
-    "new_tensor",
-    _aligned: "add sub mul div true_divide floor_divide remainder pow rsub neg abs sign exp expm1 exp2 log log1p log2 "
+    _constant: "new_zeros new_ones new_full new_empty new_tensor",
+    _aligned: "zeros_like ones_like full_like empty_like rand_like randn_like "
+    "add sub mul div true_divide floor_divide remainder pow rsub neg abs sign exp expm1 exp2 log log1p log2 "
     "log10 sqrt rsqrt square reciprocal sin cos tan tanh atan asin acos sinh cosh sigmoid erf erfc relu relu6 gelu "
     "silu mish elu selu celu leaky_relu hardswish hardsigmoid hardtanh hardshrink softplus softsign softshrink "
     "tanhshrink logsigmoid threshold prelu clamp clip clamp_min clamp_max minimum maximum where lerp addcmul addcdiv "
@@ -360,7 +377,7 @@ _NAMES: dict[Rule, str] = {
 
 def _named(name: str) -> Iterable[Callable[..., Any]]:
     """Every object under which torch offers a function, its in-place form and its property getter."""
-    for owner in (torch, torch.Tensor, F, torch._C._nn):
+    for owner in (torch, torch.Tensor, F, torch._C._nn):  # noqa: SLF001 - where F's functions come from
         for spelling in {name, f"{name}_" if not name.startswith("__") else name}:
             found = getattr(owner, spelling, None)
             if callable(found):

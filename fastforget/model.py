@@ -48,7 +48,7 @@ def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[st
     _check_quantised(model)
     if not wanted:
         raise ValueError("`model` must have parameters, got none")
-    chosen = {name: everything[name] for name in wanted}
+    chosen: dict[str, Tensor] = {name: everything[name] for name in wanted}
     first_name, first = next(iter(chosen.items()))
     for name, parameter in chosen.items():
         _check_parameter(name, parameter, named=names is not None)
@@ -70,7 +70,7 @@ def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[st
 
 def _check_parameter(name: str, parameter: Tensor, *, named: bool) -> None:
     if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise ValueError(f"parameter `{name}` must be initialised; run the model once first")
+        raise ValueError(f"parameter `{name}` must be initialised; run the model once first")  # noqa: TRY004
     if parameter.is_inference():
         raise ValueError(
             f"parameter `{name}` must not be an inference tensor: it cannot be edited in place; create or load the "
@@ -80,12 +80,14 @@ def _check_parameter(name: str, parameter: Tensor, *, named: bool) -> None:
         raise ValueError(f"parameter `{name}` must be floating point, got {parameter.dtype}")
     if not parameter.requires_grad and not named:
         raise ValueError(
-            f"parameter `{name}` is frozen (requires_grad=False); name the parameters to work on with parameters=[...], "
-            "or unfreeze it"
+            f"parameter `{name}` is frozen (requires_grad=False); name the parameters to work on with "
+            "parameters=[...], or unfreeze it"
         )
 
 
 def _check_quantised(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if "quantized" in type(module).__module__:
-            raise ValueError(f"module `{path}` is quantised ({type(module).__name__}); use the float model it came from")
+            raise ValueError(
+                f"module `{path}` is quantised ({type(module).__name__}); use the float model it came from"
+            )

@@ -28,6 +28,8 @@ __all__ = ["one_shot"]
 Floor = tuple[Inputs, Tensor, float]
 _BACK_OFF = 0.8
 _RECOGNISED = 0.5
+# Measured on digits, see docs/one_shot.md.
+_DEPTH, _DEPTH_ONE_CODE = 6.0, 8.0
 
 
 def one_shot(
@@ -37,8 +39,7 @@ def one_shot(
     *,
     rule: Literal["natural", "paper"] = "natural",
     rho: float = 0.03,
-    kappa: float = 9.0,
-    spill: float = 2.3,
+    depth: float | None = None,
     lambda1: float = 1e-3,
     lambda2: float = 1.0,
     parameters: Iterable[str] | None = None,
@@ -62,8 +63,8 @@ def one_shot(
         cls: The class to forget, or several.
         rule: "natural" or "paper".
         rho: Natural rule: share of the parameters that moves, (0, 1].
-        kappa: Natural rule: how many times further than its code a class is.
-        spill: Natural rule: mean loss of log-odds of the remaining codes that scales the step, nats.
+        depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds. By
+            default 6, or 8 if there is only one code per class, which says less about where its class is.
         lambda1: Paper's rule: bound on the scale of a tensor's change.
         lambda2: Paper's rule: bound on the largest change in a tensor.
         parameters: Names of the parameters that may move; all of them by default.
@@ -97,7 +98,7 @@ def one_shot(
     clock = _Clock()
     with clock.phase("check"):
         model = eager(model)
-        _check_settings(rule, rho=rho, kappa=kappa, spill=spill, lambda1=lambda1, lambda2=lambda2)
+        _check_settings(rule, rho=rho, depth=1.0 if depth is None else depth, lambda1=lambda1, lambda2=lambda2)
         names = None if parameters is None else list(parameters)
         watched = watched_parameters(model, names)
         _check_eval(model)
@@ -113,8 +114,9 @@ def one_shot(
     with clock.phase("step"):
         settings: dict[str, Any]
         if rule == "natural":
-            settings = {"rho": rho, "kappa": kappa, "spill": spill}
-            step = rules.natural(model, watched, fisher, codes, rho=rho, kappa=kappa, spill=spill)
+            default = _DEPTH_ONE_CODE if codes.per_class == 1 else _DEPTH
+            settings = {"rho": rho, "depth": default if depth is None else depth}
+            step = rules.natural(model, watched, fisher, codes, **settings)
         else:
             settings = {"lambda1": lambda1, "lambda2": lambda2}
             step = rules.paper(model, watched, fisher, codes, lambda1=lambda1, lambda2=lambda2)
@@ -196,7 +198,7 @@ def _prepare(
         )
     labels = codes.labels
     forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
-    return CodeBatch(codes.inputs, labels, forget), classes
+    return CodeBatch(codes.inputs, labels, forget, codes.per_class), classes
 
 
 def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:

@@ -15,7 +15,8 @@ float64 for float64 inputs, contiguous, and either may be None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,9 +95,7 @@ def fisher_convolution(
         fisher: [G, O, I / groups, *kernel], added to in place.
         gradient: The same shape, added to in place.
     """
-    _ops.fisher_convolution(
-        grad, input, weights, list(stride), list(padding), list(dilation), groups, fisher, gradient
-    )
+    _ops.fisher_convolution(grad, input, weights, list(stride), list(padding), list(dilation), groups, fisher, gradient)
 
 
 def fisher_affine(
@@ -127,9 +126,7 @@ def fisher_affine(
         shift_fisher: [G, P].
         shift_gradient: [G, P].
     """
-    _ops.fisher_affine(
-        grad, input, mean, rstd, weights, scale_fisher, scale_gradient, shift_fisher, shift_gradient
-    )
+    _ops.fisher_affine(grad, input, mean, rstd, weights, scale_fisher, scale_gradient, shift_fisher, shift_gradient)
 
 
 def fisher_embedding(
@@ -164,6 +161,7 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
         ``threshold`` (0-d, dtype of the scores) and ``cut`` (0-d int64): an element at position i of the
         list's (tensor, element) order is selected if it is above the threshold, or equal to it and i < cut.
     """
+    _check_not_empty("scores", scores)
     threshold, cut = _ops.select(list(scores), k)
     return threshold, cut
 
@@ -197,9 +195,7 @@ def perturb(
         ``indices`` int64 [k] within each tensor, in (tensor, element) order; ``old`` [k], the values
         before; ``counts`` int64 [L], how many of them belong to each tensor.
     """
-    indices, old, counts = _ops.perturb(
-        list(parameters), list(directions), list(scores), threshold, cut, k, alpha
-    )
+    indices, old, counts = _ops.perturb(list(parameters), list(directions), list(scores), threshold, cut, k, alpha)
     return indices, old, counts
 
 
@@ -210,30 +206,29 @@ def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor,
 
 def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
     """Return two 64-bit order-sensitive sums per tensor, int64 [L, 2]; finds accidents, is not cryptographic."""
+    _check_not_empty("tensors", tensors)
     result: Tensor = _ops.fingerprint(list(tensors))
     return result
+
+
+def _check_not_empty(name: str, tensors: Sequence[Tensor]) -> None:
+    if not tensors:  # without a tensor the dispatcher cannot even find the operator that would say so
+        raise ValueError(f"`{name}` must not be empty")
 
 
 def _fake_in_place(*_args: object) -> None:
     return None
 
 
-for _name in ("fisher_linear", "fisher_convolution", "fisher_affine", "fisher_embedding", "perturb_write"):
-    torch.library.register_fake(f"fastforget::{_name}", _fake_in_place)
-
-
-@torch.library.register_fake("fastforget::select")
-def _(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
+def _fake_select(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
     return scores[0].new_empty(()), scores[0].new_empty((), dtype=torch.int64)
 
 
-@torch.library.register_fake("fastforget::select_mask")
-def _(scores: list[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
+def _fake_select_mask(scores: list[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
     return [score.new_empty(score.shape, dtype=torch.bool) for score in scores]
 
 
-@torch.library.register_fake("fastforget::perturb")
-def _(
+def _fake_perturb(
     parameters: list[Tensor],
     directions: list[Tensor],
     scores: list[Tensor],
@@ -242,13 +237,23 @@ def _(
     k: int,
     alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        cut.new_empty((k,)),
-        parameters[0].new_empty((k,)),
-        cut.new_empty((len(scores),)),
-    )
+    return cut.new_empty((k,)), parameters[0].new_empty((k,)), cut.new_empty((len(scores),))
 
 
-@torch.library.register_fake("fastforget::fingerprint")
-def _(tensors: list[Tensor]) -> Tensor:
+def _fake_fingerprint(tensors: list[Tensor]) -> Tensor:
     return tensors[0].new_empty((len(tensors), 2), dtype=torch.int64)
+
+
+_FAKES: dict[str, Callable[..., Any]] = {
+    "fisher_linear": _fake_in_place,
+    "fisher_convolution": _fake_in_place,
+    "fisher_affine": _fake_in_place,
+    "fisher_embedding": _fake_in_place,
+    "select": _fake_select,
+    "select_mask": _fake_select_mask,
+    "perturb": _fake_perturb,
+    "perturb_write": _fake_in_place,
+    "fingerprint": _fake_fingerprint,
+}
+for _name, _fake in _FAKES.items():
+    torch.library.register_fake(f"fastforget::{_name}", _fake)

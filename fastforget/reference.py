@@ -137,7 +137,10 @@ def perturb(
     k: int,
     alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add ``alpha * directions`` to the selected elements, rounding once, and return indices, old values, counts.
+    """Add ``alpha * directions`` to the selected elements in the scores' type, rounded once to the parameters'.
+
+    Returns:
+        Indices within each tensor, the values before, and how many belong to each tensor.
 
     Raises:
         ValueError: ``k`` is not the number of selected elements.

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.batch import Inputs
@@ -18,6 +17,7 @@ from fastforget.staging import DenseStage, SparseStage, Stage
 
 __all__ = ["CodeBatch", "Step", "natural", "paper"]
 
+_ENLARGEMENTS, _NARROWINGS, _TOLERANCE = 80, 40, 0.1
 _TINY = 1e-16  # both Fisher sums start here, so that a ratio of two zeros is one
 
 
@@ -29,11 +29,13 @@ class CodeBatch:
         inputs: What the model takes.
         labels: Class of each code, int64 [N].
         forget: Whether a code belongs to a class to forget, bool [N].
+        per_class: Codes per class, M.
     """
 
     inputs: Inputs
     labels: Tensor
     forget: Tensor
+    per_class: int = 1
 
     @property
     def groups(self) -> Tensor:
@@ -126,8 +128,7 @@ def natural(
     codes: CodeBatch,
     *,
     rho: float,
-    kappa: float,
-    spill: float,
+    depth: float,
 ) -> Step:
     r"""Natural-gradient ascent on the most sensitive parameters, its length read off the codes.
 
@@ -135,12 +136,11 @@ def natural(
 
         delta_i = mask_i g_CF,i / (f_CR,i + eps)      eps = 0.1 mean_i f_CR,i
         mask = the share rho of all parameters with the largest f_CF,i / f_CR,i
-        w <- w + alpha delta                           alpha = sqrt(kappa alpha_flip alpha_spill)
+        w <- w + alpha delta
 
-    where g_CF is the mean gradient of the forget codes' loss, alpha_flip the smallest step at which every forget
-    code's own probability is below one half, and alpha_spill the smallest at which the remaining codes have lost
-    ``spill`` nats of log-odds on average. The first says how far the codes are, the second how far the rest of
-    the network tolerates; their geometric mean is the step.
+    where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
+    class to forget have log-odds of ``-depth`` nats on average, where they had about +7: far enough for the images
+    that the codes stand for, which are further from the boundary, and not so far that the rest suffers.
 
     Args:
         model: The eager module.
@@ -148,8 +148,7 @@ def natural(
         fisher: Fisher and gradient of the groups forget and remain.
         codes: The codes.
         rho: Share of the parameters that moves, (0, 1].
-        kappa: Steps of alpha_flip; above 1 because an image is further away than a code.
-        spill: Tolerated mean loss of log-odds of the remaining codes, nats.
+        depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
 
     Returns:
         The staged step.
@@ -165,50 +164,60 @@ def natural(
     gradient = fisher.gradient
     directions = [gradient[name][0] / (value[1] + max(eps, _TINY)) for name, value in fisher.items()]
     stage = SparseStage(model, parameters, directions, scores, count(rho, total))
-    before = log_odds(stage.outputs(codes.inputs), codes.labels)
-    probe = _Probe(stage, codes, before)
-    flip = probe.smallest(lambda odds: bool((odds[codes.forget] < 0).all()), stage.unit())
-    remain = ~codes.forget
-    spilled = probe.smallest(lambda odds: float((before - odds)[remain].mean()) >= spill, flip)
-    alpha = math.sqrt(kappa * flip * spilled)
-    stage.step(alpha)
+    alpha = _first_step(stage, codes, fisher, depth)
     return Step(stage, alpha, lambda factor: stage.step(alpha * factor))
 
 
-@dataclass
-class _Probe:
-    """Looks for the step at which something happens to the codes, by forward passes of the codes only."""
+def _first_step(stage: SparseStage, codes: CodeBatch, fisher: FisherDiagonal, depth: float) -> float:
+    """Take the first step at which every forgotten class has mean log-odds of ``-depth``, to a tenth of a nat.
 
-    stage: SparseStage
-    codes: CodeBatch
-    before: Tensor
+    The search comes from below: far beyond the first such step the network is broken, and anything may be true.
+    """
+    classes = codes.labels[codes.forget].unique()
 
-    def smallest(self, happened: Callable[[Tensor], bool], start: float) -> float:
-        """Bracket from ``start`` by factors of four, then halve the bracket's logarithm to 2 %."""
-        low = high = start
-        if self._test(happened, start):
-            while self._test(happened, low := low / 4):
-                if low < start * 4.0**-20:
-                    raise ForgettingError("no step is small enough: the codes are not stable under the smallest change")
-                high = low
-        else:
-            while not self._test(happened, high := high * 4):
-                if high > start * 4.0**20:
-                    raise ForgettingError("no step along this direction makes the codes forgotten")
-                low = high
-        while high / low > 1.02:
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if self._test(happened, middle) else (middle, high)
-        return high
-
-    def _test(self, happened: Callable[[Tensor], bool], alpha: float) -> bool:
-        self.stage.step(alpha)
-        odds = log_odds(self.stage.outputs(self.codes.inputs), self.codes.labels)
+    def excess(alpha: float) -> float:
+        stage.step(alpha)
+        odds = log_odds(stage.outputs(codes.inputs), codes.labels).double()
+        worst = torch.stack([odds[codes.labels == cls].mean() for cls in classes]).max()
         # a step that leaves the finite range is far beyond any that matters
-        return happened(odds.nan_to_num(nan=-math.inf))
+        return float(worst.nan_to_num(nan=-math.inf)) + depth
+
+    low, above = 0.0, excess(0.0)
+    high = 0.5 * above / _fall(stage, codes, fisher)
+    for _ in range(_ENLARGEMENTS):
+        below = excess(high)
+        if below <= 0:
+            break
+        low, above, high = high, below, 1.5 * high
+    else:
+        raise ForgettingError("no step along this direction makes the codes forgotten; the model is unchanged")
+    return _root(excess, (low, above), (high, below))
 
 
-def cross_entropy_of(logits: Tensor, codes: CodeBatch) -> tuple[float, float]:
-    """Return the mean cross-entropy of the forget codes and of the remaining codes."""
-    losses = F.cross_entropy(logits.double(), codes.labels, reduction="none")
-    return float(losses[codes.forget].mean()), float(losses[~codes.forget].mean())
+def _fall(stage: SparseStage, codes: CodeBatch, fisher: FisherDiagonal) -> float:
+    """Return how fast the log-odds of the forget codes fall with the step, to first order.
+
+    With loss L = log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (1 - p) per unit step.
+    """
+    odds = log_odds(stage.outputs(codes.inputs), codes.labels)[codes.forget].double()
+    gradient = [value[0] for value in (fisher.gradient or {}).values()]
+    fall = stage.slope(gradient) / float(torch.sigmoid(-odds).mean())
+    if not 0 < fall < math.inf:
+        raise ForgettingError("the codes of the class to forget have no gradient; the model is unchanged")
+    return fall
+
+
+def _root(excess: Callable[[float], float], above: tuple[float, float], below: tuple[float, float]) -> float:
+    """Narrow a bracket by regula falsi, with the Illinois weights that keep both ends moving."""
+    (low, at_low), (high, at_high) = above, below
+    for _ in range(_NARROWINGS):
+        middle = low + (high - low) * (at_low / (at_low - at_high) if math.isfinite(at_high) else 0.5)
+        value = excess(middle)
+        if abs(value) <= _TOLERANCE:
+            return middle
+        if value > 0:
+            low, at_low, at_high = middle, value, at_high / 2
+        else:
+            high, at_high, at_low = middle, value, at_low / 2
+    excess(high)
+    return high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -13,10 +13,22 @@ from fastforget import ops
 
 __all__ = ["count", "topk_mask"]
 
-Scores = TypeVar("Scores", Tensor, Sequence[Tensor], Mapping[str, Tensor])
+
+@overload
+def topk_mask(scores: Tensor, k: float) -> Tensor: ...
 
 
-def topk_mask(scores: Scores, k: int | float) -> Scores:
+@overload
+def topk_mask(scores: Sequence[Tensor], k: float) -> list[Tensor]: ...
+
+
+@overload
+def topk_mask(scores: Mapping[str, Tensor], k: float) -> dict[str, Tensor]: ...
+
+
+def topk_mask(
+    scores: Tensor | Sequence[Tensor] | Mapping[str, Tensor], k: float
+) -> Tensor | list[Tensor] | dict[str, Tensor]:
     """Mark the k largest scores over all tensors together.
 
     Exactly k elements are marked; equal scores are taken in (tensor, element) order. The tensors are never
@@ -57,7 +69,7 @@ def topk_mask(scores: Scores, k: int | float) -> Scores:
     return masks
 
 
-def count(k: int | float, total: int) -> int:
+def count(k: float, total: int) -> int:
     """Return how many elements of ``total`` a count or share means.
 
     Raises:
@@ -66,16 +78,16 @@ def count(k: int | float, total: int) -> int:
     """
     if isinstance(k, bool) or not isinstance(k, (int, float)):
         raise TypeError(f"`k` must be an int or a float, got {type(k).__name__}")
-    if isinstance(k, float):
-        if not 0 < k <= 1:
-            raise ValueError(f"`k` as a share must lie in (0, 1], got {k}")
-        return max(1, math.floor(k * total + 0.5))
-    if not 1 <= k <= total:
-        raise ValueError(f"`k` must lie in [1, {total}], got {k}")
-    return k
+    if isinstance(k, int):
+        if not 1 <= k <= total:
+            raise ValueError(f"`k` must lie in [1, {total}], got {k}")
+        return k
+    if not 0 < k <= 1:
+        raise ValueError(f"`k` as a share must lie in (0, 1], got {k}")
+    return max(1, math.floor(k * total + 0.5))
 
 
-def _prepare(tensors: Sequence[Tensor]) -> list[Tensor]:
+def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
     if not tensors or not any(isinstance(t, Tensor) and t.numel() for t in tensors):
         raise ValueError("`scores` must not be empty")
     for tensor in tensors:

@@ -68,10 +68,10 @@ class SparseStage(Stage):
         self._new = (self._old.to(self._direction.dtype) + alpha * self._direction).to(self._old.dtype)
         ops.perturb_write(self._targets, self._indices, self._counts, self._new)
 
-    def unit(self) -> float:
-        """Return the step at which the change is as long as the parameters, a scale to start a search from."""
-        length = sum(float(p.double().square().sum()) for p in self._targets)
-        return (length / max(float(self._direction.double().square().sum()), 1e-300)) ** 0.5
+    def slope(self, gradient: Sequence[Tensor]) -> float:
+        """Return the derivative along the direction of something with this gradient."""
+        selected = torch.cat([g.view(-1)[i] for g, i in zip(gradient, self._indices.split(self._sizes), strict=True)])
+        return float(selected.double() @ self._direction.double())
 
     def edits(self) -> dict[str, Edit]:
         """Return the selected elements with their values before and after."""

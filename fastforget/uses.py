@@ -80,9 +80,19 @@ def _alike(grad: Tensor, operand: Tensor) -> tuple[Tensor, Tensor]:
     return grad.to(common), operand.to(common)
 
 
-def _shift(grad: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None) -> None:
-    """Add the Fisher of a shift from its gradient laid out as [N, A, P, B]."""
-    flat = [result if result is None else result.flatten(1) for result in (fisher, gradient)]
+def _flat(results: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """View results [G, *shape] as [G, P]; the shape of a scalar parameter is empty."""
+    return [result if result is None else result.view(result.shape[0], -1) for result in results]
+
+
+def _fixed(capture: Capture, *values: Any) -> bool:
+    """Whether values are parameters, or the same for every sample, and one of them is a parameter."""
+    return any(map(capture.parameter, values)) and all(capture.state(value) is None for value in values)
+
+
+def _shift(grad: Tensor, weights: Tensor, *results: Tensor | None) -> None:
+    """Add the Fisher of a shift, fisher and gradient, from its gradient laid out as [N, A, P, B]."""
+    flat = _flat(results)
     ops.fisher_affine(grad, None, None, None, weights, shift_fisher=flat[0], shift_gradient=flat[1])
 
 
@@ -112,7 +122,7 @@ def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = No
     layout = capture.layout(input)
     if layout is None or input.dim() < 2 or layout.dim >= input.dim() - 1 or weight.dim() != 2:
         return NotImplemented
-    if capture.state(weight) is not None or capture.state(bias) is not None:
+    if not _fixed(capture, weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     uses = []
     if capture.parameter(bias):
@@ -137,7 +147,7 @@ def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kw
     layout = capture.layout(input)
     if kwargs or layout is None or layout.dim != 0 or not (capture.parameter(weight) and capture.parameter(bias)):
         return NotImplemented
-    if bias.dim() != 1:
+    if bias.shape != weight.shape[1:]:
         return NotImplemented
     uses = [_bias_use(capture, bias, layout), _matmul_use(capture, weight, input, layout, swapped=True)]
     return capture.tap(func(bias.detach(), input, weight.detach()), layout, uses)
@@ -152,7 +162,8 @@ def _tuple(value: Any, dims: int) -> tuple[int, ...]:
 
 def _frames(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     """View [N * frames, C, *space] as [N, C, frames, *space]: one more dimension for the kernel."""
-    return tensor.unflatten(0, (samples, layout.inner)).movedim(1, 2)
+    frames: Tensor = tensor.unflatten(0, (samples, layout.inner)).movedim(1, 2)
+    return frames
 
 
 def _convolution_uses(
@@ -204,7 +215,7 @@ def _convolution(
 ) -> Any:
     dims = weight.dim() - 2
     layout = _plain_samples(capture, input, dims)
-    if layout is None or (layout.inner > 1 and dims == 3) or not capture.parameter(weight):
+    if layout is None or (layout.inner > 1 and dims == 3) or not _fixed(capture, weight, bias):
         return NotImplemented
     stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
     if padding == "same":
@@ -212,7 +223,7 @@ def _convolution(
         # F.pad counts from the last dimension; the odd zero goes behind, as PyTorch does it
         sides = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
         odd = any(t % 2 for t in total)
-        input = F.pad(input, sides) if odd else input
+        input = F.pad(input, sides) if odd else input  # noqa: A001 - torch's name for it
         padding = (0,) * dims if odd else tuple(t // 2 for t in total)
     elif padding == "valid":
         padding = (0,) * dims
@@ -236,9 +247,9 @@ def _transposed_convolution(
 ) -> Any:
     dims = weight.dim() - 2
     layout = _plain_samples(capture, input, dims)
-    if layout is None or (layout.inner > 1 and dims == 3) or not capture.parameter(weight):
+    if layout is None or (layout.inner > 1 and dims == 3) or not _fixed(capture, weight, bias):
         return NotImplemented
-    settings = {"groups": groups}
+    settings: dict[str, Any] = {"groups": groups}
     spatial = {"stride": stride, "padding": padding, "dilation": dilation}
     settings |= {key: _tuple(value, dims) for key, value in spatial.items()}
     uses = _convolution_uses(capture, input, layout, weight, bias, settings, transposed=True)
@@ -259,15 +270,24 @@ def _norm_uses(
     arrange: Callable[[Tensor], Tensor],
     statistics: Callable[[Tensor], tuple[Tensor | None, Tensor]],
 ) -> list[Use]:
-    """The uses of scale and shift; ``arrange`` views activations as [N, A, P, B].
+    """Return the uses of scale and shift.
 
-    ``statistics`` gives mean and rstd, expandable to [N, A, P], from the arranged input.
+    Args:
+        capture: The capture under way.
+        x: What is normalised.
+        weight: The scale, or None.
+        bias: The shift, or None.
+        arrange: Views activations as [N, A, P, B].
+        statistics: Gives mean and rstd, expandable to [N, A, P], from the arranged input.
+
+    Returns:
+        One use for each of scale and shift that is a parameter.
     """
 
     def scale(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
         g, a = (arrange(t) for t in _alike(grad, operands[0]))
         mean, rstd = (t if t is None else t.expand(g.shape[:3]) for t in statistics(a))
-        flat = [result if result is None else result.flatten(1) for result in results]
+        flat = _flat(results)
         ops.fisher_affine(g, a, mean, rstd, weights, scale_fisher=flat[0], scale_gradient=flat[1])
 
     def shift(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
@@ -285,7 +305,7 @@ def _moments(values: Tensor, dims: Sequence[int], eps: float, *, centred: bool =
     """Return mean and 1 / sqrt(variance + eps) over ``dims``, dropped; without centring no mean."""
     values = values.to(sum_dtype(values.dtype))
     if not centred:
-        return None, (values.square().mean(dims) + eps).rsqrt()
+        return None, (values.square().mean(tuple(dims)) + eps).rsqrt()
     variance, mean = torch.var_mean(values, dim=list(dims), correction=0)
     return mean, (variance + eps).rsqrt()
 
@@ -309,7 +329,7 @@ def _trailing_norm(
 ) -> Any:  # fmt: skip
     """layer_norm and rms_norm: statistics over the last dimensions."""
     layout, trailing = capture.layout(input), len(shape)
-    if layout is None or layout.dim >= input.dim() - trailing or not any(map(capture.parameter, affine)):
+    if layout is None or layout.dim >= input.dim() - trailing or not _fixed(capture, *affine):
         return NotImplemented
     epsilon = torch.finfo(input.dtype).eps if eps is None else eps
 
@@ -334,7 +354,7 @@ def _channel_norm(
 ) -> Any:
     """Norms with a parameter per channel of [N * frames, C, *space]."""
     layout = _plain_samples(capture, input)
-    if layout is None or not any(map(capture.parameter, affine)):
+    if layout is None or not _fixed(capture, *affine):
         return NotImplemented
 
     def arrange(t: Tensor) -> Tensor:
@@ -362,6 +382,14 @@ def _batch_norm(
         return F.batch_norm(input, running_mean, running_var, w, b, False, momentum, eps)
 
     return _channel_norm(capture, input, (weight, bias), compute, statistics)
+
+
+def _torch_batch_norm(
+    capture: Capture, func: Any, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
+    training: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
+) -> Any:  # fmt: skip
+    """torch.batch_norm, whose arguments come in another order than those of F.batch_norm."""
+    return _batch_norm(capture, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def _instance_norm(
@@ -447,7 +475,7 @@ def _broadcast(capture: Capture, a: Any, b: Any) -> tuple[Tensor, Tensor, Layout
 
 def _add(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
     found = None if kwargs else _broadcast(capture, input, other)
-    if found is None:
+    if found is None or (func is torch.Tensor.add_ and capture.parameter(input)):
         return NotImplemented
     _, parameter, layout = found
     shape = parameter.shape
@@ -497,9 +525,13 @@ def _expand(capture: Capture, func: Any, input: Any, *sizes: Any, **kwargs: Any)
 # --- dropout --------------------------------------------------------------------------------------
 
 
-def _dropout(capture: Capture, func: Any, input: Any, p: float = 0.5, training: bool = True, *rest: Any, **kw: Any) -> Any:
+def _dropout(
+    capture: Capture, func: Any, input: Any, p: float = 0.5, training: bool = True, *rest: Any, **kw: Any
+) -> Any:
     if training and p > 0:
-        raise ValueError("dropout must not be active: the Fisher of a random network is not defined; call model.eval() first")
+        raise ValueError(
+            "dropout must not be active: the Fisher of a random network is not defined; call model.eval() first"
+        )
     return NotImplemented
 
 
@@ -518,6 +550,7 @@ RECOGNISERS: dict[Any, Callable[..., Any]] = {
     F.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
     F.batch_norm: _batch_norm,
+    torch.batch_norm: _torch_batch_norm,
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,
     F.embedding: _embedding,

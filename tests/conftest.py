@@ -2,6 +2,9 @@
 
 import os
 
+# Before PyTorch is loaded: where two threads share a busy machine, waiting actively makes small operators crawl.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from hypothesis import settings
 
 # No deadline: other work on the machine must not fail a test. In CI the same examples each time.

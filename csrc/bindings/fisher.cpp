@@ -14,8 +14,9 @@ using torch::stable::parallel_for;
 
 // Per-sample weights [G, batch]: samples that no group wants are left out of all work.
 struct Weights {
-  Weights(const Tensor& weights, int64_t batch, DType dtype) : G(weights.size(0)), batch(batch), dtype(dtype) {
+  Weights(const Tensor& weights, int64_t batch, DType dtype) : batch(batch), dtype(dtype) {
     check_dim(weights, "weights", 2);
+    G = weights.size(0);
     check_size(weights, "weights", 1, batch);
     check_type(weights, "weights", sum_type(dtype));
     check_contiguous(weights, "weights");

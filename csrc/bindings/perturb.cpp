@@ -40,6 +40,22 @@ struct Selected {
   std::vector<int64_t> counts;  // per chunk of the range
 };
 
+// Undoes what ranges changed: that `k` is wrong shows only after the one pass.
+void restore(const std::vector<Selected>& ranges, const ScoreList& scores, const std::vector<char*>& data,
+             int64_t bytes) {
+  for (size_t first = 0; first < ranges.size(); ++first) {
+    const int64_t* indices = ranges[first].indices.data();
+    const char* old = ranges[first].old.data();
+    for (size_t c = 0; c < ranges[first].counts.size(); ++c) {
+      const int64_t count = ranges[first].counts[c];
+      perturb_kernels_cpu().write(static_cast<int>(bytes), data[size_t(scores.origins[first + c].tensor)], indices, old,
+                                  count);
+      indices += count;
+      old += count * bytes;
+    }
+  }
+}
+
 std::tuple<Tensor, Tensor, Tensor> perturb(const Tensors& parameters, const Tensors& directions, const Tensors& tensors,
                                            const Tensor& threshold, const Tensor& cut, int64_t k, double alpha) {
   const ScoreList scores(tensors);
@@ -81,6 +97,7 @@ std::tuple<Tensor, Tensor, Tensor> perturb(const Tensors& parameters, const Tens
   Tensor counts = torch::stable::new_zeros(cut, lists);
   int64_t total = 0;
   for (const Selected& range : ranges) total += static_cast<int64_t>(range.indices.size());
+  if (total != k) restore(ranges, scores, data, bytes);
   STD_TORCH_CHECK(total == k, "`k` must be the number of selected elements, ", total, ", got ", k);
   int64_t* to_indices = static_cast<int64_t*>(indices.mutable_data_ptr());
   char* to_old = static_cast<char*>(old.mutable_data_ptr());

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "check.h"
 #include "score_list.h"
@@ -18,7 +19,14 @@ struct Bracket {
   uint64_t low, high;
 };
 
-// Keys around the k-th largest of a fixed-stride sample, five standard deviations to each side.
+uint64_t infinity(DType dtype, int sign) {
+  const float single = float(sign) * std::numeric_limits<float>::infinity();
+  const double twice = single;
+  return dtype == DType::f64 ? key_of(dtype, &twice) : key_of(dtype, &single);
+}
+
+// Keys around the k-th largest of a fixed-stride sample, five standard deviations to each side; where that
+// is beyond the sample's largest or smallest, everything on that side.
 Bracket guess(const ScoreList& scores, int64_t k) {
   constexpr int64_t kSamples = 1 << 16;
   const int64_t stride = std::max<int64_t>(1, scores.total / kSamples);
@@ -32,7 +40,8 @@ Bracket guess(const ScoreList& scores, int64_t k) {
   const double share = double(k) / double(scores.total), m = double(count);
   const double middle = share * m, margin = stride == 1 ? 0 : 5 * std::sqrt(m * share * (1 - share)) + 8;
   const auto rank = [&](double position) {
-    const auto at = keys.begin() + int64_t(std::clamp(position, 0.0, m - 1));
+    if (position < 0 || position > m - 1) return infinity(scores.dtype, position < 0 ? 1 : -1);
+    const auto at = keys.begin() + int64_t(position);
     std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
     return *at;
   };

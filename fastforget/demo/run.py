@@ -35,6 +35,9 @@ class Recipe:
     lr: float = 0.1
 
 
+# One code alone says where its class is far less surely than a few do: see docs/one_shot.md.
+PER_CLASS = 4
+
 RECIPES = {
     "digits": Recipe(epochs=20, batch_size=64),
     "fashion-mnist": Recipe(epochs=4, batch_size=128),
@@ -79,7 +82,9 @@ def run_demo(
         raise FileNotFoundError(f"`output` must be in a folder that exists, got {output}")
     console = console or Console()
     dataset = load_digits(seed) if data == "digits" else load_fashion_mnist(folder)
-    codes = MnemonicCodes.generate(len(dataset.class_names), dataset.x_train.shape[1:], seed=seed)
+    codes = MnemonicCodes.generate(
+        len(dataset.class_names), dataset.x_train.shape[1:], per_class=PER_CLASS, seed=seed
+    )
     wanted = list(range(len(dataset.class_names)) if classes is None else classes)
 
     console.print(f"Training on {len(dataset.y_train):,} {dataset.name} images with {codes}")

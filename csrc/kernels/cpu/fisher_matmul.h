@@ -362,6 +362,7 @@ struct MatmulKernel {
   static void add_element(const MatmulFisher& f, int64_t n, int64_t at, S c) {
     for (int64_t g = 0; g < f.G; ++g) {
       const S w = weight(f, g, n);
+      if (w == S(0)) continue;
       if (f.fisher) static_cast<S*>(f.fisher)[g * f.group_stride + at] += w * c * c;
       if (f.gradient) static_cast<S*>(f.gradient)[g * f.group_stride + at] += w * c;
     }

@@ -1,0 +1,142 @@
+"""fisher_linear against its reference."""
+
+import pytest
+import torch
+from asserts import assert_accumulates, assert_close, assert_traceable
+from cases import DTYPES, LAYOUTS, randn, results, sample_weights, sum_dtype
+from torch import Tensor
+
+from fastforget import ops, reference
+
+SIZES = [  # N, T, O, I
+    (1, 1, 1, 1),
+    (5, 1, 7, 9),
+    (2000, 1, 13, 33),  # more samples than a panel holds
+    (1, 2, 1, 1),
+    (3, 7, 25, 65),
+    (8, 16, 24, 64),
+    (40, 64, 3, 5),  # several chunks
+    (2, 1537, 5, 9),  # one position more than a panel holds
+    (3, 6200, 13, 33),
+    (0, 3, 4, 5),
+    (3, 0, 4, 5),
+    (3, 4, 0, 5),
+    (3, 4, 5, 0),
+]
+
+
+def operands(n: int, t: int, o: int, i: int, dtype: torch.dtype = torch.float32, groups: int = 1) -> dict[str, Tensor]:
+    return {
+        "grad": randn(n, t, o, dtype=dtype, seed=1),
+        "input": randn(n, t, i, dtype=dtype, seed=2),
+        "weights": sample_weights(groups, n, dtype),
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_reference(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    assert_accumulates("fisher_linear", operands(*size, dtype, groups=2), results((2, *size[2:]), dtype))
+
+
+@pytest.mark.parametrize("positions", [1, 6, 2000])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+def test_groups_and_results(positions: int, groups: int, wanted: tuple[bool, bool]) -> None:
+    found = results((groups, 7, 9), torch.float32, fisher=wanted[0], gradient=wanted[1])
+    assert_accumulates("fisher_linear", operands(6, positions, 7, 9, groups=groups), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("positions", [1, 5, 1600])
+@pytest.mark.parametrize("of_grad", LAYOUTS)
+@pytest.mark.parametrize("of_input", LAYOUTS)
+def test_any_strides(of_grad: str, of_input: str, positions: int, dtype: torch.dtype) -> None:
+    case = operands(4, positions, 11, 35, dtype)
+    case |= {"grad": LAYOUTS[of_grad](case["grad"]), "input": LAYOUTS[of_input](case["input"])}
+    assert_accumulates("fisher_linear", case, results((1, 11, 35), dtype))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_expanded_operands(dim: int) -> None:
+    case = operands(4, 5, 6, 7)
+    for name in ("grad", "input"):
+        case[name] = case[name].narrow(dim, 0, 1).expand(case[name].shape)
+    assert_accumulates("fisher_linear", case, results((1, 6, 7), torch.float32))
+
+
+@pytest.mark.parametrize("positions", [1, 5])
+def test_adds_to_what_is_there(positions: int) -> None:
+    found = {"fisher": randn(2, 6, 7, seed=3), "gradient": randn(2, 6, 7, seed=4)}
+    assert_accumulates("fisher_linear", operands(4, positions, 6, 7, groups=2), found)
+
+
+def test_samples_without_weight_change_nothing() -> None:
+    case = operands(4, 5, 6, 7)
+    case["grad"][3], case["input"][3] = float("nan"), float("inf")  # the last sample's weight is 0
+    found = results((1, 6, 7), torch.float32)
+    ops.fisher_linear(**case, **found)
+    assert found["fisher"].isfinite().all()
+    all_zero = results((1, 6, 7), torch.float32)
+    ops.fisher_linear(case["grad"], case["input"], torch.zeros(1, 4), **all_zero)
+    assert not any(t.any() for t in all_zero.values())
+
+
+def test_reference_is_what_autograd_gives() -> None:
+    case = operands(4, 5, 6, 7, torch.float64, groups=2)
+    found = results((2, 6, 7), torch.float64)
+    reference.fisher_linear(**case, **found)
+    expected = results((2, 6, 7), torch.float64)
+    for n in range(4):
+        weight = randn(6, 7, dtype=torch.float64).requires_grad_()
+        output = torch.nn.functional.linear(case["input"][n : n + 1], weight)
+        (c,) = torch.autograd.grad(output, weight, case["grad"][n : n + 1])
+        for g in range(2):
+            expected["fisher"][g] += case["weights"][g, n] * c**2
+            expected["gradient"][g] += case["weights"][g, n] * c
+    for name in expected:
+        assert_close(found[name], expected[name], 1e-12)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_opcheck_and_compile(gradient: bool) -> None:
+    case, found = operands(3, 4, 5, 6), results((1, 5, 6), torch.float32, gradient=gradient)
+    assert_traceable("fisher_linear", *case.values(), *found.values())
+
+
+BAD = {
+    "grad dim": ({"grad": randn(4, 6)}, r"`grad` must be 3-D, got shape \(4, 6\)"),
+    "input dim": ({"input": randn(7)}, r"`input` must be 3-D, got shape \(7,\)"),
+    "samples": ({"input": randn(3, 5, 7)}, r"`input` must have size 4 in dimension 0, got shape \(3, 5, 7\)"),
+    "positions": ({"input": randn(4, 6, 7)}, r"`input` must have size 5 in dimension 1, got shape \(4, 6, 7\)"),
+    "dtype": (
+        {"grad": torch.zeros(4, 5, 6, dtype=torch.int64)},
+        "`grad` must be float32, float64, bfloat16 or float16",
+    ),
+    "dtypes": ({"input": randn(4, 5, 7).double()}, "`input` must be Float, got Double"),
+    "weights dim": ({"weights": torch.ones(4)}, r"`weights` must be 2-D, got shape \(4,\)"),
+    "weights scalar": ({"weights": torch.tensor(1.0)}, r"`weights` must be 2-D, got shape \(\)"),
+    "weights size": ({"weights": torch.ones(1, 5)}, r"`weights` must have size 4 in dimension 1, got shape \(1, 5\)"),
+    "weights dtype": ({"weights": torch.ones(1, 4).double()}, "`weights` must be Float, got Double"),
+    "weights strides": ({"weights": torch.ones(1, 8)[:, ::2]}, "`weights` must be contiguous"),
+    "fisher shape": (
+        {"fisher": torch.zeros(1, 7, 6)},
+        r"`fisher` must have size 6 in dimension 1, got shape \(1, 7, 6\)",
+    ),
+    "fisher groups": ({"fisher": torch.zeros(2, 6, 7)}, r"`fisher` must have size 1 in dimension 0"),
+    "fisher strides": ({"fisher": torch.zeros(1, 7, 6).mT}, "`fisher` must be contiguous"),
+    "gradient dtype": ({"gradient": torch.zeros(1, 6, 7).half()}, "`gradient` must be Float, got Half"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_arguments(fault: str) -> None:
+    change, text = BAD[fault]
+    case = {**operands(4, 5, 6, 7), **results((1, 6, 7), torch.float32), **change}
+    with pytest.raises(RuntimeError, match=text):
+        ops.fisher_linear(**case)
+
+
+def test_half_sums_are_float32() -> None:
+    found = results((1, 6, 7), torch.float16)
+    assert found["fisher"].dtype == sum_dtype(torch.float16) == torch.float32
