@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fastforget import rules
-from fastforget.batch import Inputs, batch_size, check_finite, forward
+from fastforget.batch import Inputs, batch_size, check_finite, tensors_of
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError, UnrecognisedCodesError
 from fastforget.fingerprint import fingerprint
@@ -22,12 +22,16 @@ from fastforget.fisher import fisher_diagonal
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.rules import CodeBatch, Step
+from fastforget.staging import logits
 
 __all__ = ["one_shot"]
 
 Floor = tuple[Inputs, Tensor, float]
 _BACK_OFF = 0.8
 _RECOGNISED = 0.5
+# What modules raise for inputs that they do not take.
+_SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 # Measured on digits, see docs/one_shot.md.
 _DEPTH, _DEPTH_ONE_CODE = 6.0, 8.0
 
@@ -99,30 +103,36 @@ def one_shot(
     with clock.phase("check"):
         model = eager(model)
         _check_settings(rule, rho=rho, depth=1.0 if depth is None else depth, lambda1=lambda1, lambda2=lambda2)
-        names = None if parameters is None else list(parameters)
-        watched = watched_parameters(model, names)
+        watched = watched_parameters(model, None if parameters is None else list(parameters))
         _check_eval(model)
         codes, classes = _prepare(model, mnemonic_codes, cls, next(iter(watched.values())))
-        odds_before = _check_recognised(model, codes)
-        validate = _check_floor(floor, codes)
+        validate = _check_floor(model, floor, codes)
     with clock.phase("fingerprint"):
         before = fingerprint(model)
     with clock.phase("fisher"):
+        natural = rule == "natural"
+        loss = rules.loss(codes.scale if natural else 1.0)
         fisher = fisher_diagonal(
-            model, codes.inputs, codes.labels, weights=codes.groups, parameters=watched, with_gradient=rule == "natural"
+            model,
+            codes.inputs,
+            codes.labels,
+            loss=loss,
+            weights=codes.groups,
+            parameters=watched,
+            with_gradient=natural,
         )
     with clock.phase("step"):
-        settings: dict[str, Any]
-        if rule == "natural":
+        settings: dict[str, float]
+        if natural:
             default = _DEPTH_ONE_CODE if codes.per_class == 1 else _DEPTH
             settings = {"rho": rho, "depth": default if depth is None else depth}
             step = rules.natural(model, watched, fisher, codes, **settings)
         else:
             settings = {"lambda1": lambda1, "lambda2": lambda2}
-            step = rules.paper(model, watched, fisher, codes, lambda1=lambda1, lambda2=lambda2)
+            step = rules.paper(model, watched, fisher, codes, **settings)
     with clock.phase("floor"):
         factor = _back_off(step, codes, validate)
-        odds_after = _finite(rules.log_odds(step.stage.outputs(codes.inputs), codes.labels))
+        evidence = _evidence(codes, step.stage.outputs(codes.inputs))
     with clock.phase("write"):
         edits = step.stage.edits()
         write(model, edits, old=False)
@@ -138,7 +148,7 @@ def one_shot(
         after=after,
         total=sum(parameter.numel() for parameter in model.parameters()),
         seconds=clock.seconds(),
-        evidence=_evidence(codes, odds_before, odds_after),
+        evidence=evidence,
         edits=edits,
     )
     return receipt if undo else receipt.without_undo()
@@ -189,34 +199,47 @@ def _prepare(
     codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
     codes = codes.to(like.device).to(like.dtype)
     classes = _classes(cls, len(codes))
-    check_finite(codes.inputs)
-    logits = _logits(model, codes.inputs)
-    if logits.shape != (len(codes) * codes.per_class, len(codes)):
+    found = _fitting_logits(model, codes.inputs, "mnemonic_codes")
+    if found.shape != (len(codes) * codes.per_class, len(codes)):
         raise ValueError(
-            f"`mnemonic_codes` must have one class per output of the model: got {len(codes)} classes x "
-            f"{codes.per_class} codes, and outputs of shape {tuple(logits.shape)}"
+            f"`mnemonic_codes` must have one class per output of the model, got {len(codes)} classes x "
+            f"{codes.per_class} codes, and outputs of shape {tuple(found.shape)}"
         )
     labels = codes.labels
     forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
-    return CodeBatch(codes.inputs, labels, forget, codes.per_class), classes
+    _check_recognised(found, labels, forget)
+    return CodeBatch(codes.inputs, labels, forget, rules.log_odds(found, labels), codes.per_class), classes
 
 
 def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:
     """Read a tensor as [C, *shape] if the model takes its first row as one sample, else as [C, M, *shape]."""
     if tensor.dim() < 2 or tensor.numel() == 0:
         raise ValueError(f"`mnemonic_codes` must be [C, *shape] or [C, M, *shape], got shape {tuple(tensor.shape)}")
+    if tensor.device.type == "meta":
+        raise ValueError("`mnemonic_codes` must hold values, got a tensor on the meta device")
     tensor = tensor.detach().to(device=like.device, dtype=like.dtype if tensor.is_floating_point() else tensor.dtype)
     try:
-        single = _logits(model, tensor[:1]).dim() == 2
-    except (RuntimeError, ValueError, IndexError):  # what PyTorch's functions raise for a shape they do not take
+        single = logits(model, tensor[:1]).dim() == 2
+    except _SHAPE_ERRORS:
         single = False
-    if not single and tensor.dim() < 3:
-        raise ValueError(f"`mnemonic_codes` must have the model's input shape, got {tuple(tensor.shape[1:])} per class")
-    return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single else tensor)
+    return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single or tensor.dim() == 2 else tensor)
+
+
+def _fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
+    """Return the model's logits, or say that the inputs are not what it takes."""
+    try:
+        return logits(model, inputs)
+    except _SHAPE_ERRORS as error:
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors_of(inputs)]
+        raise ValueError(
+            f"`{name}` must be what the model's forward takes, got samples of shape "
+            f"{', '.join(map(str, shapes))}: {error}"
+        ) from error
 
 
 def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
-    values = [cls] if not isinstance(cls, Iterable) else list(cls)
+    several = isinstance(cls, Iterable) and getattr(cls, "ndim", 1) > 0  # NumPy's and PyTorch's scalars claim to be
+    values = list(cls) if several else [cls]  # type: ignore[arg-type]
     try:
         classes = [operator.index(value) for value in values if not isinstance(value, bool)]
     except TypeError as error:
@@ -234,41 +257,39 @@ def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
     return tuple(sorted(classes))
 
 
-def _logits(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Return the model's logits, without gradients and without touching the random state."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = forward(model, inputs)
-    logits = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
-    return logits
-
-
-def _check_recognised(model: nn.Module, codes: CodeBatch) -> Tensor:
-    """Refuse codes that the model does not know; return their log-odds."""
-    logits = _logits(model, codes.inputs)
-    if not bool(torch.isfinite(logits).all()):
+def _check_recognised(found: Tensor, labels: Tensor, forget: Tensor) -> None:
+    """Refuse codes that the model does not know."""
+    if not bool(torch.isfinite(found).all()):
         raise ValueError("`model` must give finite logits on the codes, got NaN or infinity")
-    right = logits.argmax(1) == codes.labels
-    share, forgotten = float(right.float().mean()), codes.labels[codes.forget & ~right].unique().tolist()
-    if share < _RECOGNISED or forgotten:
-        of = f"; among the classes to forget not {forgotten}" if forgotten else ""
-        raise UnrecognisedCodesError(
-            f"`mnemonic_codes` must be known to the model: it recognises {share:.0%} of them{of}. Train or fine-tune "
-            "with the codes (codes.embed), or pass a few real images per class as codes "
-            "(MnemonicCodes.from_tensors)"
-        )
-    return rules.log_odds(logits, codes.labels)
+    right = found.argmax(1) == labels
+    share, unknown = float(right.float().mean()), labels[forget & ~right].unique().tolist()
+    if share >= _RECOGNISED and not unknown:
+        return
+    which = f", not all of class {', '.join(map(str, unknown))}" if unknown else ""
+    raise UnrecognisedCodesError(
+        f"`mnemonic_codes` must be known to the model, but it recognises {share:.0%} of them{which}. Train or "
+        "fine-tune it with the codes (codes.embed), or pass a few real images per class as codes "
+        "(MnemonicCodes.from_tensors)"
+    )
 
 
-def _check_floor(floor: Floor | None, codes: CodeBatch) -> tuple[Inputs, Tensor, Tensor, float] | None:
+def _check_floor(
+    model: nn.Module, floor: Floor | None, codes: CodeBatch
+) -> tuple[Inputs, Tensor, Tensor, float] | None:
     if floor is None:
         return None
+    if not isinstance(floor, (tuple, list)) or len(floor) != 3:
+        raise TypeError(f"`floor` must be (inputs, targets, accuracy), got {type(floor).__name__}")
     inputs, targets, accuracy = floor
-    batch_size(inputs, targets)
-    check_finite(inputs)
+    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype not in _INTEGERS:
+        raise TypeError("the targets of `floor` must be an integer tensor [N]")
+    if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)):
+        raise TypeError(f"the accuracy of `floor` must be a number, got {type(accuracy).__name__}")
     if not 0 <= accuracy <= 1:
         raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
+    batch_size(inputs, targets)
+    check_finite(inputs)
+    _fitting_logits(model, inputs, "floor")
     remain = ~torch.isin(targets, codes.labels[codes.forget])
     if not bool(remain.any()):
         raise ValueError("`floor` must hold samples of remaining classes, got none")
@@ -276,35 +297,32 @@ def _check_floor(floor: Floor | None, codes: CodeBatch) -> tuple[Inputs, Tensor,
 
 
 def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor, float] | None) -> float:
-    """Shorten the step until the floor holds; it must still make every forget code misclassified."""
+    """Shorten the step until the floor holds; the codes of every class to forget must still be beyond the boundary."""
     if floor is None:
         return 1.0
     inputs, targets, remain, accuracy = floor
-    factor, reached = 1.0, -1.0
-    while True:
-        still = step.stage.outputs(codes.inputs).argmax(1) == codes.labels
-        if bool(still[codes.forget].any()):
-            raise ForgettingError(
-                f"no step keeps an accuracy of {accuracy:.3f} on the remaining classes of `floor` and forgets the "
-                f"codes; the best was {reached:.3f}. The model is unchanged"
-            )
-        reached = float((step.stage.outputs(inputs).argmax(1) == targets)[remain].float().mean())
+    factor, best = 1.0, 0.0
+    while codes.least_forgotten(step.stage.outputs(codes.inputs)) < 0:
+        right = step.stage.outputs(inputs).argmax(1) == targets
+        reached = float(right[remain].double().mean())
         if reached >= accuracy:
             return factor
+        best = max(best, reached)
         factor *= _BACK_OFF
         step.retake(factor)
+    raise ForgettingError(
+        f"no step that forgets the codes keeps an accuracy of {accuracy:.3f} on the remaining classes of `floor`; the "
+        f"best was {best:.3f}, and the model is unchanged"
+    )
 
 
-def _finite(values: Tensor) -> Tensor:
-    if not bool(torch.isfinite(values).all()):
+def _evidence(codes: CodeBatch, found: Tensor) -> dict[str, float]:
+    """Mean log-odds of the codes before and after, nats."""
+    after = rules.log_odds(found, codes.labels)
+    if not bool(torch.isfinite(after).all()):
         raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
-    return values
-
-
-def _evidence(codes: CodeBatch, before: Tensor, after: Tensor) -> dict[str, float]:
-    """Mean and extreme log-odds of the codes, nats."""
     groups = {"forget": codes.forget, "remain": ~codes.forget}
-    times = {"before": before, "after": after}
+    times = {"before": codes.odds, "after": after}
     return {
         f"{group}_log_odds_{when}": float(values[chosen].double().mean())
         for group, chosen in groups.items()

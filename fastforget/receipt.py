@@ -65,7 +65,8 @@ class Receipt:
         after: Fingerprint of the model after it.
         total: Number of elements of all the parameters of the model.
         seconds: Wall time by phase, and "total".
-        evidence: What was measured on the codes: losses and probabilities before and after.
+        evidence: What was measured on the codes: mean log-odds, nats, of those of the forgotten and of the remaining
+            classes, before and after.
         edits: The changed elements by parameter name.
     """
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.batch import Inputs
 from fastforget.errors import ForgettingError
-from fastforget.fisher import FisherDiagonal
+from fastforget.fisher import FisherDiagonal, Loss
 from fastforget.selection import count
 from fastforget.staging import DenseStage, SparseStage, Stage
 
 __all__ = ["CodeBatch", "Step", "natural", "paper"]
 
 _ENLARGEMENTS, _NARROWINGS, _TOLERANCE = 80, 40, 0.1
+_BROKEN = 1e4  # nats
 _TINY = 1e-16  # both Fisher sums start here, so that a ratio of two zeros is one
 
 
@@ -29,18 +32,31 @@ class CodeBatch:
         inputs: What the model takes.
         labels: Class of each code, int64 [N].
         forget: Whether a code belongs to a class to forget, bool [N].
+        odds: Log-odds of each code's own class under the model as it is, [N].
         per_class: Codes per class, M.
     """
 
     inputs: Inputs
     labels: Tensor
     forget: Tensor
+    odds: Tensor
     per_class: int = 1
 
     @property
     def groups(self) -> Tensor:
         """Per-sample weights of the two groups forget and remain, [2, N]."""
         return torch.stack([self.forget, ~self.forget]).float()
+
+    @property
+    def scale(self) -> float:
+        """What makes the gradients of the loss about as large as those of the log-odds."""
+        return 1 / _doubt(self.odds)
+
+    def least_forgotten(self, logits: Tensor) -> float:
+        """Return the mean log-odds of the codes of a class to forget, of that class where they are largest."""
+        odds = log_odds(logits, self.labels).double()
+        means = [odds[self.labels == cls].mean() for cls in self.labels[self.forget].unique()]
+        return float(torch.stack(means).max())
 
 
 @dataclass
@@ -60,9 +76,30 @@ class Step:
 
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``log(p / (1 - p))`` of each sample's own class, [N], without cancellation near p = 1."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -math.inf)
     return own - others.logsumexp(1)
+
+
+def loss(scale: float) -> Loss:
+    """Return the cross-entropy times ``scale``, as log(1 + exp(-log-odds)) in float64.
+
+    Models are sure of their codes. In float32 the gradient that reaches the logit of the sample's own class, p - 1,
+    is zero from log-odds of 17 on, and the squares of all gradients vanish in the stabiliser of their ratio. The
+    scale brings them back; it cancels in the ratio and in the step.
+    """
+
+    def losses(outputs: Any, targets: Tensor) -> Tensor:
+        logits = outputs if isinstance(outputs, Tensor) else outputs.logits
+        return scale * F.softplus(-log_odds(logits.double(), targets))
+
+    return losses
+
+
+def _doubt(odds: Tensor) -> float:
+    """Mean of 1 - p, positive even where float64 loses it."""
+    return max(float(torch.sigmoid(-odds.double()).mean()), 1e-300)
 
 
 def _log_ratio(fisher: FisherDiagonal) -> dict[str, Tensor]:
@@ -145,7 +182,7 @@ def natural(
     Args:
         model: The eager module.
         parameters: The parameters that move.
-        fisher: Fisher and gradient of the groups forget and remain.
+        fisher: Fisher and gradient of the groups forget and remain, of ``loss(codes.scale)``.
         codes: The codes.
         rho: Share of the parameters that moves, (0, 1].
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
@@ -154,6 +191,7 @@ def natural(
         The staged step.
 
     Raises:
+        TypeError: ``fisher`` comes without the gradient.
         ForgettingError: No step makes the codes forgotten.
     """
     if fisher.gradient is None:
@@ -164,46 +202,67 @@ def natural(
     gradient = fisher.gradient
     directions = [gradient[name][0] / (value[1] + max(eps, _TINY)) for name, value in fisher.items()]
     stage = SparseStage(model, parameters, directions, scores, count(rho, total))
-    alpha = _first_step(stage, codes, fisher, depth)
+    alpha = _first_step(stage, codes, _fall(stage, codes, gradient), depth)
     return Step(stage, alpha, lambda factor: stage.step(alpha * factor))
 
 
-def _first_step(stage: SparseStage, codes: CodeBatch, fisher: FisherDiagonal, depth: float) -> float:
+def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> float:
     """Take the first step at which every forgotten class has mean log-odds of ``-depth``, to a tenth of a nat.
 
     The search comes from below: far beyond the first such step the network is broken, and anything may be true.
+
+    Args:
+        stage: The direction.
+        codes: The codes.
+        fall: How fast the log-odds of the forget codes fall with the step, to first order.
+        depth: Nats.
+
+    Returns:
+        The step.
+
+    Raises:
+        ForgettingError: No step makes the codes forgotten.
     """
-    classes = codes.labels[codes.forget].unique()
 
     def excess(alpha: float) -> float:
         stage.step(alpha)
-        odds = log_odds(stage.outputs(codes.inputs), codes.labels).double()
-        worst = torch.stack([odds[codes.labels == cls].mean() for cls in classes]).max()
-        # a step that leaves the finite range is far beyond any that matters
-        return float(worst.nan_to_num(nan=-math.inf)) + depth
+        value = codes.least_forgotten(stage.outputs(codes.inputs)) + depth
+        # a step that leaves the finite range, or comes near to it, is far beyond any that matters
+        return value if abs(value) < _BROKEN else -math.inf
 
     low, above = 0.0, excess(0.0)
-    high = 0.5 * above / _fall(stage, codes, fisher)
-    for _ in range(_ENLARGEMENTS):
+    high = 0.5 * above / fall
+    for _ in range(_ENLARGEMENTS if above > 0 else 0):
         below = excess(high)
         if below <= 0:
-            break
+            return _root(excess, (low, above), (high, below))
         low, above, high = high, below, 1.5 * high
-    else:
-        raise ForgettingError("no step along this direction makes the codes forgotten; the model is unchanged")
-    return _root(excess, (low, above), (high, below))
+    raise ForgettingError("no step along this direction makes the codes forgotten; the model is unchanged")
 
 
-def _fall(stage: SparseStage, codes: CodeBatch, fisher: FisherDiagonal) -> float:
-    """Return how fast the log-odds of the forget codes fall with the step, to first order.
+def _fall(stage: SparseStage, codes: CodeBatch, gradient: Mapping[str, Tensor]) -> float:
+    """How fast the log-odds of the forget codes fall with the step, to first order.
 
-    With loss L = log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (1 - p) per unit step.
+    With loss L = scale log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (scale (1 - p)) per unit step.
+
+    Args:
+        stage: The direction.
+        codes: The codes.
+        gradient: Of the loss, for the groups forget and remain.
+
+    Returns:
+        Nats per unit step, positive.
+
+    Raises:
+        ForgettingError: The direction leads nowhere.
     """
-    odds = log_odds(stage.outputs(codes.inputs), codes.labels)[codes.forget].double()
-    gradient = [value[0] for value in (fisher.gradient or {}).values()]
-    fall = stage.slope(gradient) / float(torch.sigmoid(-odds).mean())
+    slope = stage.slope([value[0] for value in gradient.values()])
+    fall = slope / (codes.scale * _doubt(codes.odds[codes.forget]))
     if not 0 < fall < math.inf:
-        raise ForgettingError("the codes of the class to forget have no gradient; the model is unchanged")
+        raise ForgettingError(
+            "the loss of the codes to forget must depend on the parameters that may move, but its gradient is zero "
+            "or infinite; the model is unchanged"
+        )
     return fall
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,34 @@ from fastforget import ops
 from fastforget.batch import Inputs, forward
 from fastforget.receipt import Edit
 
-__all__ = ["DenseStage", "SparseStage", "Stage"]
+__all__ = ["DenseStage", "SparseStage", "Stage", "logits"]
+
+
+def logits(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Run the model without gradients, on copies of its buffers, and put the random state back.
+
+    Args:
+        model: The eager module.
+        inputs: What its forward takes.
+        parameters: Values to use in place of parameters of these names.
+
+    Returns:
+        The logits, [N, C] for a classifier.
+
+    Raises:
+        TypeError: The model returns no logits.
+    """
+    values = {**(parameters or {}), **{name: buffer.clone() for name, buffer in model.named_buffers()}}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = forward(lambda *a, **k: functional_call(model, values, a, k), inputs)
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
+    return found
+
+
+def _copies(originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()}
 
 
 @dataclass
@@ -30,11 +57,7 @@ class Stage:
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return the logits of the staged model on some inputs."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with torch.no_grad():
-            found = forward(lambda *a, **k: functional_call(self.model, {**self.parameters, **buffers}, a, k), inputs)
-        logits: Tensor = found if isinstance(found, Tensor) else found.logits
-        return logits
+        return logits(self.model, inputs, self.parameters)
 
     def step(self, alpha: float) -> None:
         """Make the staged parameters ``original + alpha * direction``."""
@@ -49,10 +72,15 @@ class SparseStage(Stage):
     """A step on the k elements with the largest scores."""
 
     def __init__(
-        self, model: nn.Module, originals: dict[str, Tensor], directions: Sequence[Tensor], scores: Sequence[Tensor], k: int
+        self,
+        model: nn.Module,
+        originals: Mapping[str, Tensor],
+        directions: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        k: int,
     ) -> None:
         """Select the k largest of ``scores`` and stage a zero step along ``directions`` there."""
-        super().__init__(model, {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()})
+        super().__init__(model, _copies(originals))
         threshold, cut = ops.select(scores, k)
         self._targets = list(self.parameters.values())
         self._indices, self._old, self._counts = ops.perturb(self._targets, directions, scores, threshold, cut, k, 0.0)
@@ -87,20 +115,22 @@ class SparseStage(Stage):
 class DenseStage(Stage):
     """A step on every element."""
 
-    def __init__(self, model: nn.Module, originals: dict[str, Tensor], directions: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, originals: Mapping[str, Tensor], directions: Sequence[Tensor]) -> None:
         """Stage a zero step along ``directions``."""
+        super().__init__(model, _copies(originals))
         self._originals = [p.detach() for p in originals.values()]
-        super().__init__(model, {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()})
         self._directions = directions
 
     def step(self, alpha: float) -> None:
         """Make every element ``original + alpha * direction``."""
-        for staged, original, direction in zip(self.parameters.values(), self._originals, self._directions, strict=True):
+        parts = zip(self.parameters.values(), self._originals, self._directions, strict=True)
+        for staged, original, direction in parts:
             staged.copy_(original.to(direction.dtype) + alpha * direction)
 
     def edits(self) -> dict[str, Edit]:
         """Return every element with its value before and after."""
         pairs = zip(self.parameters.items(), self._originals, strict=True)
         return {
-            name: Edit(tuple(new.shape), None, old.reshape(-1).clone(), new.reshape(-1).clone()) for (name, new), old in pairs
+            name: Edit(tuple(new.shape), None, old.reshape(-1).clone(), new.reshape(-1).clone())
+            for (name, new), old in pairs
         }

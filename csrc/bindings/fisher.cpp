@@ -45,10 +45,12 @@ struct Weights {
   const void* data;
 };
 
-void check_result(const OptionalTensor& result, const char* name, DType dtype, const std::vector<int64_t>& shape) {
+void check_result(const OptionalTensor& result, const char* name, DType dtype,
+                  const std::vector<int64_t>& shape) {
   if (!result) return;
   check_dim(*result, name, static_cast<int64_t>(shape.size()));
-  for (size_t d = 0; d < shape.size(); ++d) check_size(*result, name, static_cast<int64_t>(d), shape[d]);
+  for (size_t d = 0; d < shape.size(); ++d)
+    check_size(*result, name, static_cast<int64_t>(d), shape[d]);
   check_type(*result, name, sum_type(dtype));
   check_contiguous(*result, name);
 }
@@ -113,8 +115,8 @@ void run_direct(MatmulFisher f, const Weights& weights, int64_t groups) {
   });
 }
 
-void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weights, const OptionalTensor& fisher,
-                   const OptionalTensor& gradient) {
+void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weights,
+                   const OptionalTensor& fisher, const OptionalTensor& gradient) {
   const DType dtype = dtype_of(grad, "grad");
   check_dim(grad, "grad", 3);
   check_dim(input, "input", 3);
@@ -129,7 +131,8 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
   f.dtype = dtype;
   f.G = groups.G, f.T = grad.size(1), f.O = O, f.I = I;
   f.grad = grad.const_data_ptr(), f.input = input.const_data_ptr();
-  for (int d = 0; d < 3; ++d) f.grad_stride[d] = grad.stride(d), f.input_stride[d] = input.stride(d);
+  for (int d = 0; d < 3; ++d)
+    f.grad_stride[d] = grad.stride(d), f.input_stride[d] = input.stride(d);
   f.weights = groups.data, f.batch = groups.batch;
   f.fisher = mutable_data_of(fisher), f.gradient = mutable_data_of(gradient);
   f.group_stride = O * I;
@@ -137,15 +140,17 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
 }
 
 // One- and two-dimensional arguments, padded in front to three dimensions.
-std::array<int64_t, 3> spatial(const std::vector<int64_t>& values, int64_t dims, int64_t fill, const char* name) {
-  STD_TORCH_CHECK(static_cast<int64_t>(values.size()) == dims, "`", name, "` must have ", dims, " values, got ",
-                  values.size());
+std::array<int64_t, 3> spatial(const std::vector<int64_t>& values, int64_t dims, int64_t fill,
+                               const char* name) {
+  STD_TORCH_CHECK(static_cast<int64_t>(values.size()) == dims, "`", name, "` must have ", dims,
+                  " values, got ", values.size());
   std::array<int64_t, 3> out{fill, fill, fill};
   std::copy(values.begin(), values.end(), out.end() - dims);
   return out;
 }
 
-void fill_patches(Patches& p, const Tensor& grad, const Tensor& input, const Tensor& shape, int64_t dims) {
+void fill_patches(Patches& p, const Tensor& grad, const Tensor& input, const Tensor& shape,
+                  int64_t dims) {
   for (int d = 0; d < 3; ++d) {
     const int64_t at = d + dims - 1;  // dimension of the tensors that holds spatial dimension d
     const bool real = d >= 3 - dims;
@@ -159,11 +164,12 @@ void fill_patches(Patches& p, const Tensor& grad, const Tensor& input, const Ten
 
 void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& weights,
                         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                        const std::vector<int64_t>& dilation, int64_t groups, const OptionalTensor& fisher,
-                        const OptionalTensor& gradient) {
+                        const std::vector<int64_t>& dilation, int64_t groups,
+                        const OptionalTensor& fisher, const OptionalTensor& gradient) {
   const DType dtype = dtype_of(grad, "grad");
   const int64_t dims = grad.dim() - 2;
-  STD_TORCH_CHECK(dims >= 1 && dims <= 3, "`grad` must be 3-D, 4-D or 5-D, got shape ", shape_text(grad));
+  STD_TORCH_CHECK(dims >= 1 && dims <= 3, "`grad` must be 3-D, 4-D or 5-D, got shape ",
+                  shape_text(grad));
   check_dim(input, "input", dims + 2);
   check_type(input, "input", grad.scalar_type());
   check_size(input, "input", 0, grad.size(0));
@@ -188,7 +194,8 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
                     "`stride` and `dilation` must be positive and `padding` not negative");
     STD_TORCH_CHECK((p.out[d] - 1) * p.stride[d] + (p.kernel[d] - 1) * p.dilation[d] <
                         p.size[d] + 2 * p.padding[d] + p.stride[d],
-                    "`grad` of shape ", shape_text(grad), " cannot come from `input` of shape ", shape_text(input));
+                    "`grad` of shape ", shape_text(grad), " cannot come from `input` of shape ",
+                    shape_text(input));
   }
 
   // The T positions must form one strided axis; copy grad where they do not (channels-last does).
@@ -203,7 +210,8 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
   f.dtype = dtype;
   f.G = sample_weights.G, f.T = p.out[0] * p.out[1] * p.out[2];
   f.O = grad.size(1) / groups, f.I = p.channels * p.kernel[0] * p.kernel[1] * p.kernel[2];
-  f.grad_stride[0] = rows.stride(0), f.grad_stride[1] = rows.stride(dims + 1), f.grad_stride[2] = rows.stride(1);
+  f.grad_stride[0] = rows.stride(0), f.grad_stride[1] = rows.stride(dims + 1),
+  f.grad_stride[2] = rows.stride(1);
   f.input_stride[0] = input.stride(0);
   f.patches = &p;
   f.weights = sample_weights.data, f.batch = sample_weights.batch;
@@ -232,9 +240,9 @@ void check_statistic(const OptionalTensor& t, const char* name, const Tensor& gr
 }
 
 void fisher_affine(const Tensor& grad, const OptionalTensor& input, const OptionalTensor& mean,
-                   const OptionalTensor& rstd, const Tensor& weights, const OptionalTensor& scale_fisher,
-                   const OptionalTensor& scale_gradient, const OptionalTensor& shift_fisher,
-                   const OptionalTensor& shift_gradient) {
+                   const OptionalTensor& rstd, const Tensor& weights,
+                   const OptionalTensor& scale_fisher, const OptionalTensor& scale_gradient,
+                   const OptionalTensor& shift_fisher, const OptionalTensor& shift_gradient) {
   const DType dtype = dtype_of(grad, "grad");
   check_dim(grad, "grad", 4);
   const Weights groups(weights, grad.size(0), dtype);
@@ -247,7 +255,8 @@ void fisher_affine(const Tensor& grad, const OptionalTensor& input, const Option
   if (input && (scale_fisher || scale_gradient)) {
     check_dim(*input, "input", 4);
     check_type(*input, "input", grad.scalar_type());
-    for (int d = 0; d < 4; ++d) check_size(*input, "input", d, grad.size(d)), f.input_stride[d] = input->stride(d);
+    for (int d = 0; d < 4; ++d)
+      check_size(*input, "input", d, grad.size(d)), f.input_stride[d] = input->stride(d);
     f.input = input->const_data_ptr();
   }
   check_statistic(mean, "mean", grad, dtype);
@@ -258,14 +267,18 @@ void fisher_affine(const Tensor& grad, const OptionalTensor& input, const Option
     f.rstd_stride[d] = rstd ? rstd->stride(d) : 0;
   }
   const char* names[] = {"scale_fisher", "scale_gradient", "shift_fisher", "shift_gradient"};
-  const OptionalTensor* results[] = {&scale_fisher, &scale_gradient, &shift_fisher, &shift_gradient};
+  const OptionalTensor* results[] = {&scale_fisher, &scale_gradient, &shift_fisher,
+                                     &shift_gradient};
   for (int i = 0; i < 4; ++i) check_result(*results[i], names[i], dtype, {f.G, f.P});
-  f.scale_fisher = mutable_data_of(scale_fisher), f.scale_gradient = mutable_data_of(scale_gradient);
-  f.shift_fisher = mutable_data_of(shift_fisher), f.shift_gradient = mutable_data_of(shift_gradient);
+  f.scale_fisher = mutable_data_of(scale_fisher),
+  f.scale_gradient = mutable_data_of(scale_gradient);
+  f.shift_fisher = mutable_data_of(shift_fisher),
+  f.shift_gradient = mutable_data_of(shift_gradient);
   f.weights = groups.data, f.batch = groups.batch;
   const std::vector<int64_t> samples = groups.samples(0, groups.G);
   f.samples = samples.data(), f.N = static_cast<int64_t>(samples.size());
-  parallel_for(0, f.P, 1, [&](int64_t begin, int64_t end) { cpu::fisher_kernels().affine(f, begin, end); });
+  parallel_for(0, f.P, 1,
+               [&](int64_t begin, int64_t end) { cpu::fisher_kernels().affine(f, begin, end); });
 }
 
 // Positions of each sample sorted by token, padding left out.
@@ -277,15 +290,17 @@ struct TokenOrder {
       int64_t* last = first;
       for (int64_t t = 0; t < T; ++t)
         if (tokens[n * T + t] != padding) *last++ = t;
-      std::stable_sort(first, last, [&](int64_t a, int64_t b) { return tokens[n * T + a] < tokens[n * T + b]; });
+      std::stable_sort(first, last,
+                       [&](int64_t a, int64_t b) { return tokens[n * T + a] < tokens[n * T + b]; });
       count[static_cast<size_t>(n)] = last - first;
     }
   }
   std::vector<int64_t> order, count;
 };
 
-void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& weights, int64_t padding_idx,
-                      const OptionalTensor& fisher, const OptionalTensor& gradient) {
+void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& weights,
+                      int64_t padding_idx, const OptionalTensor& fisher,
+                      const OptionalTensor& gradient) {
   const DType dtype = dtype_of(grad, "grad");
   check_dim(grad, "grad", 3);
   check_dim(tokens, "tokens", 2);
@@ -302,7 +317,8 @@ void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& we
   check_result(gradient, "gradient", dtype, {groups.G, V, D});
   const int64_t* values = static_cast<const int64_t*>(tokens.const_data_ptr());
   for (int64_t i = 0; i < tokens.numel(); ++i)
-    STD_TORCH_CHECK(values[i] >= 0 && values[i] < V, "`tokens` must lie in [0, ", V, "), got ", values[i]);
+    STD_TORCH_CHECK(values[i] >= 0 && values[i] < V, "`tokens` must lie in [0, ", V, "), got ",
+                    values[i]);
   const TokenOrder order(values, grad.size(0), grad.size(1), padding_idx);
   EmbeddingFisher f{};
   f.dtype = dtype;

@@ -1,25 +1,30 @@
-// Every operator's schema. Kernels are registered per backend in the file of their operation; shapes and
-// meaning are documented with the Python wrappers in fastforget/ops.py.
+// Every operator's schema. Kernels are registered per backend in the file of their operation;
+// shapes and meaning are documented with the Python wrappers in fastforget/ops.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(fastforget, m) {
   m.def(
-      "fisher_linear(Tensor grad, Tensor input, Tensor weights, Tensor(a!)? fisher, Tensor(b!)? gradient) -> ()");
+      "fisher_linear(Tensor grad, Tensor input, Tensor weights, Tensor(a!)? fisher, Tensor(b!)? "
+      "gradient) -> ()");
   m.def(
-      "fisher_convolution(Tensor grad, Tensor input, Tensor weights, int[] stride, int[] padding, int[] dilation, "
+      "fisher_convolution(Tensor grad, Tensor input, Tensor weights, int[] stride, int[] padding, "
+      "int[] dilation, "
       "int groups, Tensor(a!)? fisher, Tensor(b!)? gradient) -> ()");
   m.def(
       "fisher_affine(Tensor grad, Tensor? input, Tensor? mean, Tensor? rstd, Tensor weights, "
       "Tensor(a!)? scale_fisher, Tensor(b!)? scale_gradient, Tensor(c!)? shift_fisher, "
       "Tensor(d!)? shift_gradient) -> ()");
   m.def(
-      "fisher_embedding(Tensor grad, Tensor tokens, Tensor weights, int padding_idx, Tensor(a!)? fisher, "
+      "fisher_embedding(Tensor grad, Tensor tokens, Tensor weights, int padding_idx, Tensor(a!)? "
+      "fisher, "
       "Tensor(b!)? gradient) -> ()");
   m.def("select(Tensor[] scores, int k) -> (Tensor threshold, Tensor cut)");
   m.def("select_mask(Tensor[] scores, Tensor threshold, Tensor cut) -> Tensor[]");
   m.def(
-      "perturb(Tensor(a!)[] parameters, Tensor[] directions, Tensor[] scores, Tensor threshold, Tensor cut, int k, "
+      "perturb(Tensor(a!)[] parameters, Tensor[] directions, Tensor[] scores, Tensor threshold, "
+      "Tensor cut, int k, "
       "float alpha) -> (Tensor indices, Tensor old, Tensor counts)");
-  m.def("perturb_write(Tensor(a!)[] parameters, Tensor indices, Tensor counts, Tensor values) -> ()");
+  m.def(
+      "perturb_write(Tensor(a!)[] parameters, Tensor indices, Tensor counts, Tensor values) -> ()");
   m.def("fingerprint(Tensor[] tensors) -> Tensor");
 }

@@ -25,8 +25,8 @@ uint64_t infinity(DType dtype, int sign) {
   return dtype == DType::f64 ? key_of(dtype, &twice) : key_of(dtype, &single);
 }
 
-// Keys around the k-th largest of a fixed-stride sample, five standard deviations to each side; where that
-// is beyond the sample's largest or smallest, everything on that side.
+// Keys around the k-th largest of a fixed-stride sample, five standard deviations to each side;
+// where that is beyond the sample's largest or smallest, everything on that side.
 Bracket guess(const ScoreList& scores, int64_t k) {
   constexpr int64_t kSamples = 1 << 16;
   const int64_t stride = std::max<int64_t>(1, scores.total / kSamples);
@@ -38,7 +38,8 @@ Bracket guess(const ScoreList& scores, int64_t k) {
   }
   keys.resize(static_cast<size_t>(count));
   const double share = double(k) / double(scores.total), m = double(count);
-  const double middle = share * m, margin = stride == 1 ? 0 : 5 * std::sqrt(m * share * (1 - share)) + 8;
+  const double middle = share * m,
+               margin = stride == 1 ? 0 : 5 * std::sqrt(m * share * (1 - share)) + 8;
   const auto rank = [&](double position) {
     if (position < 0 || position > m - 1) return infinity(scores.dtype, position < 0 ? 1 : -1);
     const auto at = keys.begin() + int64_t(position);
@@ -64,21 +65,23 @@ uint64_t radix(const ScoreList& scores, int64_t k) {
 }
 
 struct Scan {
-  std::vector<ScanCounts> counts;              // per chunk
-  std::vector<std::vector<uint64_t>> inside;   // per chunk
+  std::vector<ScanCounts> counts;             // per chunk
+  std::vector<std::vector<uint64_t>> inside;  // per chunk
   ScanCounts total;
 };
 
 Scan scan(const ScoreList& scores, Bracket bracket) {
   const int64_t chunks = static_cast<int64_t>(scores.chunks.size());
-  Scan result{std::vector<ScanCounts>(scores.chunks.size()), std::vector<std::vector<uint64_t>>(scores.chunks.size()),
+  Scan result{std::vector<ScanCounts>(scores.chunks.size()),
+              std::vector<std::vector<uint64_t>>(scores.chunks.size()),
               {}};
   parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     const Buffer collected(ScoreList::kChunk * int64_t(sizeof(uint64_t)));
     uint64_t* keys = static_cast<uint64_t*>(collected.get());
     for (int64_t c = begin; c < end; ++c) {
       ScanCounts& counts = result.counts[size_t(c)];
-      counts = select_kernels_cpu().scan(scores.dtype, scores.chunks[size_t(c)], bracket.low, bracket.high, keys);
+      counts = select_kernels_cpu().scan(scores.dtype, scores.chunks[size_t(c)], bracket.low,
+                                         bracket.high, keys);
       result.inside[size_t(c)].assign(keys, keys + counts.inside);
     }
   });
@@ -92,7 +95,8 @@ Scan scan(const ScoreList& scores, Bracket bracket) {
   return result;
 }
 
-// The key of the k-th largest and how many elements equal to it belong to the k; false: not in the bracket.
+// The key of the k-th largest and how many elements equal to it belong to the k; false: not in the
+// bracket.
 bool resolve(const Scan& scan, Bracket bracket, int64_t k, uint64_t& key, int64_t& ties) {
   int64_t rank = k - scan.total.above;
   if (rank < 1) return false;
@@ -113,13 +117,16 @@ bool resolve(const Scan& scan, Bracket bracket, int64_t k, uint64_t& key, int64_
 }
 
 // One past the position of the `ties`-th element equal to `key`, in (tensor, element) order.
-int64_t find_cut(const ScoreList& scores, const Scan& scan, Bracket bracket, uint64_t key, int64_t ties) {
+int64_t find_cut(const ScoreList& scores, const Scan& scan, Bracket bracket, uint64_t key,
+                 int64_t ties) {
   for (size_t c = 0; c < scores.chunks.size(); ++c) {
-    const int64_t equal = key == bracket.high  ? scan.counts[c].at_high
-                          : key == bracket.low ? scan.counts[c].at_low
-                                               : std::count(scan.inside[c].begin(), scan.inside[c].end(), key);
+    const int64_t equal = key == bracket.high ? scan.counts[c].at_high
+                          : key == bracket.low
+                              ? scan.counts[c].at_low
+                              : std::count(scan.inside[c].begin(), scan.inside[c].end(), key);
     if (ties <= equal)
-      return scores.chunks[c].position + select_kernels_cpu().find(scores.dtype, scores.chunks[c], key, ties - 1) + 1;
+      return scores.chunks[c].position +
+             select_kernels_cpu().find(scores.dtype, scores.chunks[c], key, ties - 1) + 1;
     ties -= equal;
   }
   return scores.total;
@@ -130,7 +137,8 @@ std::tuple<Tensor, Tensor> select(const Tensors& tensors, int64_t k) {
   STD_TORCH_CHECK(k >= 1 && k <= scores.total, "`k` must lie in [1, ", scores.total, "], got ", k);
   Bracket bracket = guess(scores, k);
   Scan found = scan(scores, bracket);
-  STD_TORCH_CHECK(found.total.nan == 0, "`scores` must not be NaN, got ", found.total.nan, " NaN elements");
+  STD_TORCH_CHECK(found.total.nan == 0, "`scores` must not be NaN, got ", found.total.nan,
+                  " NaN elements");
   uint64_t key = 0;
   int64_t ties = 0;
   if (!resolve(found, bracket, k, key, ties)) {

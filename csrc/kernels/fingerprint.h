@@ -1,11 +1,11 @@
-// A fast, order-sensitive fingerprint of tensor contents: two sums, modulo 2^64, over all 32-bit words w
-// at word index i of
+// A fast, order-sensitive fingerprint of tensor contents: two sums, modulo 2^64, over all 32-bit
+// words w at word index i of
 //
 //     (w + i * a + c) * (w ^ (i * b + d))        (32-bit operands, 64-bit product)
 //
-// with two sets of constants. Being a sum over elements it does not depend on how work is split, and it
-// can be updated from the changed elements alone. It finds accidents (another checkpoint, another seed);
-// it is not cryptographic. Elements narrower than four bytes count as one word each.
+// with two sets of constants. Being a sum over elements it does not depend on how work is split,
+// and it can be updated from the changed elements alone. It finds accidents (another checkpoint,
+// another seed); it is not cryptographic. Elements narrower than four bytes count as one word each.
 #pragma once
 
 #include <cstdint>

@@ -5,12 +5,13 @@
 //     fisher[g]   += sum_n w[g, n] * c_n * c_n        (element-wise square)
 //     gradient[g] += sum_n w[g, n] * c_n              (optional)
 //
-// where c_n is the gradient of sample n's loss with respect to one parameter. c_n only ever exists as
-// a tile in registers or L1; it is never written to memory as a whole.
+// where c_n is the gradient of sample n's loss with respect to one parameter. c_n only ever exists
+// as a tile in registers or L1; it is never written to memory as a whole.
 //
-// Shape alphabet: G groups of weights, N samples, T positions (time or space), O / I features out and
-// in, P parameters. Strides are counted in elements. No kernel allocates, checks or starts threads:
-// the caller hands out ranges of work and scratch memory, and any split into ranges gives the same bits.
+// Shape alphabet: G groups of weights, N samples, T positions (time or space), O / I features out
+// and in, P parameters. Strides are counted in elements. No kernel allocates, checks or starts
+// threads: the caller hands out ranges of work and scratch memory, and any split into ranges gives
+// the same bits.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,9 @@ namespace fastforget {
 // What a convolution reads as the "input" operand: columns of the implicit im2col matrix.
 // One- and two-dimensional convolutions are three-dimensional ones with leading sizes of one.
 struct Patches {
-  int64_t channels;     // channels per group
-  int64_t size[3];      // D, H, W of the input
-  int64_t out[3];       // D, H, W of the positions; T = product
+  int64_t channels;  // channels per group
+  int64_t size[3];   // D, H, W of the input
+  int64_t out[3];    // D, H, W of the positions; T = product
   int64_t kernel[3];
   int64_t stride[3];
   int64_t padding[3];
@@ -44,11 +45,12 @@ struct MatmulFisher {
   const Patches* patches;   // null: input is a strided matrix
   const void* weights;      // [G, batch] in the accumulation type
   int64_t batch;
-  void* fisher;            // [G, O, I], or null
-  void* gradient;          // [G, O, I], or null
-  int64_t group_stride;    // elements between two groups g of fisher and gradient
-  // T = 1 needs no tile per sample: (g a)^2 = g^2 a^2, so the sum over samples is one matrix product
-  // of squared operands (power 2), or of the operands themselves for the gradient (power 1), per group.
+  void* fisher;          // [G, O, I], or null
+  void* gradient;        // [G, O, I], or null
+  int64_t group_stride;  // elements between two groups g of fisher and gradient
+  // T = 1 needs no tile per sample: (g a)^2 = g^2 a^2, so the sum over samples is one matrix
+  // product of squared operands (power 2), or of the operands themselves for the gradient (power
+  // 1), per group.
   int flat_power;  // 0: not flat
   int64_t flat_group;
   // Grouped convolutions, `direct` only: elements from one convolution group to the next.
@@ -98,8 +100,8 @@ struct EmbeddingFisher {
 // One set of kernels, compiled once per instruction set (see cpu/dispatch.cpp).
 //
 // The matrix kernel works in two passes per chunk of samples [n0, n1): `matmul_pack` lays tiles of
-// grad rows out for the register tile (a range of row tiles), then `matmul_accumulate` takes a range
-// of units, a unit being one block of columns times one block of row tiles.
+// grad rows out for the register tile (a range of row tiles), then `matmul_accumulate` takes a
+// range of units, a unit being one block of columns times one block of row tiles.
 struct MatmulPlan {
   int64_t chunk;          // samples per chunk
   int64_t row_tiles;      // work items of matmul_pack
@@ -114,7 +116,8 @@ struct FisherKernels {
   void (*matmul_pack)(const MatmulFisher&, const MatmulPlan&, int64_t n0, int64_t n1, void* packed,
                       int64_t tile_begin, int64_t tile_end);
   void (*matmul_accumulate)(const MatmulFisher&, const MatmulPlan&, int64_t n0, int64_t n1,
-                            const void* packed, void* scratch, int64_t unit_begin, int64_t unit_end);
+                            const void* packed, void* scratch, int64_t unit_begin,
+                            int64_t unit_end);
   // Few rows per convolution group (depthwise): dot products instead of tiles. [begin, end) counts
   // convolution groups; scratch holds T * (O + 1) elements of
   // the accumulation type.

@@ -1,9 +1,9 @@
 // Exact global top-k over a list of tensors that are never concatenated.
 //
-// Scores are compared as unsigned keys that sort like the floats (-0 equals +0). A bracket of two keys
-// around the k-th largest comes from a fixed-stride sample; one scan then counts what lies above it and
-// collects what lies inside, from which the exact threshold follows. Keys equal to a bracket end are
-// counted, not collected: a Fisher diagonal may be mostly exact zeros.
+// Scores are compared as unsigned keys that sort like the floats (-0 equals +0). A bracket of two
+// keys around the k-th largest comes from a fixed-stride sample; one scan then counts what lies
+// above it and collects what lies inside, from which the exact threshold follows. Keys equal to a
+// bracket end are counted, not collected: a Fisher diagonal may be mostly exact zeros.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace fastforget {
 
-// Elements [first, first + size) of one score tensor, at `position` in the list's (tensor, element) order.
+// Elements [first, first + size) of one score tensor, at `position` in the list's (tensor, element)
+// order.
 struct ScoreChunk {
   const void* data;
   int64_t size;

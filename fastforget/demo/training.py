@@ -75,7 +75,7 @@ def train(
 
 
 @torch.no_grad()
-def confusion(model: nn.Module, x: Tensor, y: Tensor, num_classes: int, batch_size: int = 1024) -> Tensor:
+def confusion(model: nn.Module, x: Tensor, y: Tensor, num_classes: int, batch_size: int = 128) -> Tensor:
     """Counts which class the model takes for which.
 
     Args:

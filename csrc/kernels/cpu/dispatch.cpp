@@ -35,7 +35,8 @@ Level supported() {
   return kGeneric;
 }
 
-// FASTFORGET_SIMD can lower the level (to test, or to reproduce another machine's bits), not raise it.
+// FASTFORGET_SIMD can lower the level (to test, or to reproduce another machine's bits), not raise
+// it.
 Level choose() {
   const Level best = supported();
   const char* wanted = std::getenv("FASTFORGET_SIMD");

@@ -7,8 +7,10 @@ namespace fastforget {
 namespace {
 
 inline void add(Fingerprint& sum, uint32_t word, uint32_t i) {
-  sum.first += uint64_t(word + i * 0x9e3779b1u + 0x7f4a7c15u) * uint64_t(word ^ (i * 0x85ebca77u + 0xf39cc060u));
-  sum.second += uint64_t(word + i * 0xc2b2ae3du + 0x5ced93a1u) * uint64_t(word ^ (i * 0x27d4eb2fu + 0x165667b1u));
+  sum.first += uint64_t(word + i * 0x9e3779b1u + 0x7f4a7c15u) *
+               uint64_t(word ^ (i * 0x85ebca77u + 0xf39cc060u));
+  sum.second += uint64_t(word + i * 0xc2b2ae3du + 0x5ced93a1u) *
+                uint64_t(word ^ (i * 0x27d4eb2fu + 0x165667b1u));
 }
 
 template <class Word>
@@ -23,8 +25,10 @@ Fingerprint sum_words(const void* data, int64_t begin, int64_t end) {
 
 Fingerprint fingerprint_cpu(const void* data, int element_size, int64_t begin, int64_t end) {
   switch (element_size) {
-    case 1: return sum_words<uint8_t>(data, begin, end);
-    case 2: return sum_words<uint16_t>(data, begin, end);
+    case 1:
+      return sum_words<uint8_t>(data, begin, end);
+    case 2:
+      return sum_words<uint16_t>(data, begin, end);
     default: {
       const int64_t words = element_size / 4;
       return sum_words<uint32_t>(data, begin * words, end * words);

@@ -1,8 +1,9 @@
 // Scale and shift of norms, biases, broadcast sums and products: one streaming read of grad (and
 // input), a per-sample sum per parameter, then its square. Bound by memory bandwidth.
 //
-// B = 1 (features last): a row of parameters at a time, vectorised over the parameters, the sums of up
-// to kBlock parameters in L1. Otherwise (channels first): one parameter at a time, vectorised over B.
+// B = 1 (features last): a row of parameters at a time, vectorised over the parameters, the sums of
+// up to kBlock parameters in L1. Otherwise (channels first): one parameter at a time, vectorised
+// over B.
 //
 // Included inside a namespace per instruction set, see simd.h.
 
@@ -24,7 +25,8 @@ struct AffineKernel {
         if (f.B == 1) {
           sum_row(f, f.samples[n], a, begin, end, scale, shift);
         } else {
-          for (int64_t p = begin; p < end; ++p) sum_plane(f, f.samples[n], a, p, scale[p - begin], shift[p - begin]);
+          for (int64_t p = begin; p < end; ++p)
+            sum_plane(f, f.samples[n], a, p, scale[p - begin], shift[p - begin]);
         }
       }
       add(f, f.samples[n], begin, end, scale, f.scale_fisher, f.scale_gradient);
@@ -36,8 +38,8 @@ struct AffineKernel {
     return base ? static_cast<const S*>(base) + n * stride[0] + a * stride[1] : nullptr;
   }
 
-  static void sum_row(const AffineFisher& f, int64_t n, int64_t a, int64_t begin, int64_t end, S* scale,
-                      S* shift) {
+  static void sum_row(const AffineFisher& f, int64_t n, int64_t a, int64_t begin, int64_t end,
+                      S* scale, S* shift) {
     const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1];
     const int64_t gp = f.grad_stride[2], count = end - begin;
     g += begin * gp;
@@ -65,12 +67,15 @@ struct AffineKernel {
     }
   }
 
-  static void sum_plane(const AffineFisher& f, int64_t n, int64_t a, int64_t p, S& scale, S& shift) {
-    const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1] + p * f.grad_stride[2];
+  static void sum_plane(const AffineFisher& f, int64_t n, int64_t a, int64_t p, S& scale,
+                        S& shift) {
+    const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1] +
+                  p * f.grad_stride[2];
     const In* x = nullptr;
     S m = 0, r = 1;
     if (f.input) {
-      x = static_cast<const In*>(f.input) + n * f.input_stride[0] + a * f.input_stride[1] + p * f.input_stride[2];
+      x = static_cast<const In*>(f.input) + n * f.input_stride[0] + a * f.input_stride[1] +
+          p * f.input_stride[2];
       if (const S* mean = at(f.mean, f.mean_stride, n, a)) m = mean[p * f.mean_stride[2]];
       if (const S* rstd = at(f.rstd, f.rstd_stride, n, a)) r = rstd[p * f.rstd_stride[2]];
     }
@@ -96,8 +101,8 @@ struct AffineKernel {
     scale += product * r;
   }
 
-  static void add(const AffineFisher& f, int64_t n, int64_t begin, int64_t end, const S* sums, void* fisher,
-                  void* gradient) {
+  static void add(const AffineFisher& f, int64_t n, int64_t begin, int64_t end, const S* sums,
+                  void* fisher, void* gradient) {
     for (int64_t g = 0; g < f.G; ++g) {
       const S w = static_cast<const S*>(f.weights)[g * f.batch + n];
       if (w == S(0)) continue;

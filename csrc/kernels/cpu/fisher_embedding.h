@@ -14,7 +14,8 @@ struct EmbeddingKernel {
     for (int64_t i = 0; i < f.N; ++i) {
       const int64_t n = f.samples[i];
       const int64_t *tokens = f.tokens + n * f.T, *order = f.order + n * f.T;
-      const In* grad = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + begin * f.grad_stride[2];
+      const In* grad =
+          static_cast<const In*>(f.grad) + n * f.grad_stride[0] + begin * f.grad_stride[2];
       for (int64_t k = 0; k < f.count[n];) {
         const int64_t token = tokens[order[k]];
         std::fill_n(sums, width, S(0));

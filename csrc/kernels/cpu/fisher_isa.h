@@ -4,18 +4,22 @@
 namespace fastforget::cpu::FF_ISA {
 namespace {
 
-#include "simd.h"
-#include "fisher_matmul.h"
 #include "fisher_affine.h"
 #include "fisher_embedding.h"
+#include "fisher_matmul.h"
+#include "simd.h"
 
 template <class Function>
 auto with_dtype(DType dtype, const Function& function) {
   switch (dtype) {
-    case DType::f64: return function(double{});
-    case DType::bf16: return function(BFloat16{});
-    case DType::f16: return function(Half{});
-    default: return function(float{});
+    case DType::f64:
+      return function(double{});
+    case DType::bf16:
+      return function(BFloat16{});
+    case DType::f16:
+      return function(Half{});
+    default:
+      return function(float{});
   }
 }
 
@@ -23,13 +27,14 @@ MatmulPlan matmul_plan(const MatmulFisher& f, int64_t threads) {
   return with_dtype(f.dtype, [&](auto x) { return MatmulKernel<decltype(x)>::plan(f, threads); });
 }
 
-void matmul_pack(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1, void* packed,
-                 int64_t begin, int64_t end) {
-  with_dtype(f.dtype, [&](auto x) { MatmulKernel<decltype(x)>::pack(f, plan, n0, n1, packed, begin, end); });
+void matmul_pack(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1,
+                 void* packed, int64_t begin, int64_t end) {
+  with_dtype(f.dtype,
+             [&](auto x) { MatmulKernel<decltype(x)>::pack(f, plan, n0, n1, packed, begin, end); });
 }
 
-void matmul_accumulate(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1, const void* packed,
-                       void* scratch, int64_t begin, int64_t end) {
+void matmul_accumulate(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1,
+                       const void* packed, void* scratch, int64_t begin, int64_t end) {
   with_dtype(f.dtype, [&](auto x) {
     MatmulKernel<decltype(x)>::accumulate(f, plan, n0, n1, packed, scratch, begin, end);
   });
@@ -50,6 +55,7 @@ void embedding(const EmbeddingFisher& f, void* scratch, int64_t begin, int64_t e
 }  // namespace
 
 extern const FisherKernels fisher_kernels;
-const FisherKernels fisher_kernels = {matmul_plan, matmul_pack, matmul_accumulate, direct, affine, embedding};
+const FisherKernels fisher_kernels = {matmul_plan, matmul_pack, matmul_accumulate,
+                                      direct,      affine,      embedding};
 
 }  // namespace fastforget::cpu::FF_ISA

@@ -1,21 +1,22 @@
 // Per-sample squared matrix products: F[o, i] += sum_n w_n (sum_t grad[n, t, o] input[n, t, i])^2.
 //
-// A register tile of kRows x kColumns holds c_n while t runs; when a sample ends its square is added
-// to a tile of F in L1, and only when the chunk of samples ends does that tile go to memory. The
-// operands are read from packed panels: grad as [row tile][n, t][kRows] (packed once per chunk and
-// shared), input as [n, t][kColumns] (packed by whoever owns the block of columns, sized for L2).
-// Convolutions are packed straight from the input tensor, there is no im2col buffer.
+// A register tile of kRows x kColumns holds c_n while t runs; when a sample ends its square is
+// added to a tile of F in L1, and only when the chunk of samples ends does that tile go to memory.
+// The operands are read from packed panels: grad as [row tile][n, t][kRows] (packed once per chunk
+// and shared), input as [n, t][kColumns] (packed by whoever owns the block of columns, sized for
+// L2). Convolutions are packed straight from the input tensor, there is no im2col buffer.
 //
 // Bytes: each input element is packed ceil(O / row block) times, each grad element read
-// I / kColumns times from L2/L3. FLOP: 2 N T O I, as for the ordinary weight gradient; compute bound
-// for T >= 8, bound by the L1 round trip of the F tile below.
+// I / kColumns times from L2/L3. FLOP: 2 N T O I, as for the ordinary weight gradient; compute
+// bound for T >= 8, bound by the L1 round trip of the F tile below.
 //
 // Included inside a namespace per instruction set, see simd.h.
 
 constexpr int64_t kPanelBytes = 192 * 1024;  // input panel: half of a small L2
-constexpr int64_t kStrip = 128;              // positions gathered at once before they are transposed
+constexpr int64_t kStrip = 128;  // positions gathered at once before they are transposed
 
-// Tile sizes fill the register file: 12 x 2 accumulators of 32 registers, 6 x 2 of 16, 4 x 2 on SSE/NEON.
+// Tile sizes fill the register file: 12 x 2 accumulators of 32 registers, 6 x 2 of 16, 4 x 2 on
+// SSE/NEON.
 template <class S>
 struct Tile {
   static constexpr int rows = FF_VECTOR_BYTES == 64 ? 12 : FF_VECTOR_BYTES == 32 ? 6 : 4;
@@ -74,8 +75,8 @@ inline void flush(const S* tile, int64_t row0, int64_t col0, int64_t O, int64_t 
   }
 }
 
-// One column of the implicit im2col matrix, with all divisions done: where its taps fall at output (0, 0, 0),
-// and the output x in [lo, hi) whose tap lies inside a row.
+// One column of the implicit im2col matrix, with all divisions done: where its taps fall at output
+// (0, 0, 0), and the output x in [lo, hi) whose tap lies inside a row.
 struct PatchColumn {
   int64_t base;  // element offset of the channel
   int64_t z, y, x, lo, hi;
@@ -98,7 +99,8 @@ inline PatchColumn patch_column(const Patches& p, int64_t j) {
 // A position in the output; T counts them in row-major order.
 struct PatchPosition {
   int64_t z, y, x;
-  PatchPosition(const Patches& p, int64_t t) : z(t / p.out[2] / p.out[1]), y(t / p.out[2] % p.out[1]), x(t % p.out[2]) {}
+  PatchPosition(const Patches& p, int64_t t)
+      : z(t / p.out[2] / p.out[1]), y(t / p.out[2] % p.out[1]), x(t % p.out[2]) {}
 };
 
 template <class S>
@@ -106,7 +108,8 @@ inline void copy_row(const S* src, int64_t n, S* dst) {
   typedef S Eight __attribute__((vector_size(8 * sizeof(S)), aligned(sizeof(S))));
   typedef S Four __attribute__((vector_size(4 * sizeof(S)), aligned(sizeof(S))));
   int64_t i = 0;
-  for (; i + 8 <= n; i += 8) *reinterpret_cast<Eight*>(dst + i) = *reinterpret_cast<const Eight*>(src + i);
+  for (; i + 8 <= n; i += 8)
+    *reinterpret_cast<Eight*>(dst + i) = *reinterpret_cast<const Eight*>(src + i);
   if (i + 4 <= n) {
     *reinterpret_cast<Four*>(dst + i) = *reinterpret_cast<const Four*>(src + i);
     i += 4;
@@ -116,8 +119,8 @@ inline void copy_row(const S* src, int64_t n, S* dst) {
 
 // dst[0..count) = one column, positions from `at` on.
 template <class S, class In>
-inline void gather_patches(const Patches& p, const In* sample, const PatchColumn& c, PatchPosition at, int64_t count,
-                           S* dst) {
+inline void gather_patches(const Patches& p, const In* sample, const PatchColumn& c,
+                           PatchPosition at, int64_t count, S* dst) {
   const int64_t W = p.out[2], step = p.stride[2] * p.in_stride[3];
   const In* plane = sample + c.base + c.x * p.in_stride[3];
   for (S* const end = dst + count; dst < end;) {
@@ -169,7 +172,8 @@ inline void pack_matrix(const In* source, int64_t row_stride, int64_t column_str
       if (valid == width) {
         for (int c = 0; c < width; ++c) panel[c] = widen(source[t * row_stride + c]);
       } else {
-        for (int64_t c = 0; c < width; ++c) panel[c] = c < valid ? widen(source[t * row_stride + c]) : S(0);
+        for (int64_t c = 0; c < width; ++c)
+          panel[c] = c < valid ? widen(source[t * row_stride + c]) : S(0);
       }
     }
     return;
@@ -191,7 +195,8 @@ struct MatmulKernel {
     p.row_tiles = (f.O + R - 1) / R;
     const int64_t blocks = (f.I + C - 1) / C;
     // Few blocks of columns: split the rows too, just enough for the threads to share evenly.
-    p.row_blocks = blocks >= 4 * threads ? 1 : std::min(p.row_tiles, threads / std::gcd(blocks, threads));
+    p.row_blocks =
+        blocks >= 4 * threads ? 1 : std::min(p.row_tiles, threads / std::gcd(blocks, threads));
     p.units = blocks * p.row_blocks;
     p.packed_bytes = p.row_tiles * R * p.chunk * f.T * int64_t(sizeof(S));
     const int64_t panel = std::min(kPanelRows, p.chunk * f.T) * C;
@@ -208,23 +213,25 @@ struct MatmulKernel {
     return static_cast<const S*>(f.weights)[g * f.batch + f.samples[n]];
   }
 
-  static void pack(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1, void* packed,
-                   int64_t begin, int64_t end) {
+  static void pack(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1,
+                   void* packed, int64_t begin, int64_t end) {
     const int64_t rows = plan.chunk * f.T;
     for (int64_t tile = begin; tile < end; ++tile) {
       S* panel = static_cast<S*>(packed) + tile * rows * R;
       const int64_t o = tile * R, valid = std::min<int64_t>(R, f.O - o);
       for (int64_t n = n0; n < n1; ++n, panel += f.T * R) {
-        pack_matrix<R>(grad_of(f, n) + o * f.grad_stride[2], f.grad_stride[1], f.grad_stride[2], valid, 0, f.T,
-                       panel);
+        pack_matrix<R>(grad_of(f, n) + o * f.grad_stride[2], f.grad_stride[1], f.grad_stride[2],
+                       valid, 0, f.T, panel);
         if (f.flat_power == 0) continue;
         const S w = weight(f, f.flat_group, n);
-        for (int r = 0; r < R; ++r) panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
+        for (int r = 0; r < R; ++r)
+          panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
       }
     }
   }
 
-  static void pack_input(const MatmulFisher& f, int64_t n, int64_t column, int64_t t0, int64_t t1, S* panel) {
+  static void pack_input(const MatmulFisher& f, int64_t n, int64_t column, int64_t t0, int64_t t1,
+                         S* panel) {
     const In* sample = static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0];
     const int64_t valid = std::min<int64_t>(C, f.I - column);
     if (f.patches) {
@@ -232,20 +239,22 @@ struct MatmulKernel {
       for (int64_t c = 0; c < valid; ++c) columns[c] = patch_column(*f.patches, column + c);
       for (int64_t t = t0; t < t1; t += kStrip) {
         const PatchPosition at(*f.patches, t);
-        pack_columns<C>(valid, t, std::min(t1, t + kStrip), panel + (t - t0) * C, [&](int64_t c, int64_t a, int64_t b, S* dst) {
-          gather_patches(*f.patches, sample, columns[c], at, b - a, dst);
-        });
+        pack_columns<C>(valid, t, std::min(t1, t + kStrip), panel + (t - t0) * C,
+                        [&](int64_t c, int64_t a, int64_t b, S* dst) {
+                          gather_patches(*f.patches, sample, columns[c], at, b - a, dst);
+                        });
       }
     } else {
-      pack_matrix<C>(sample + column * f.input_stride[2], f.input_stride[1], f.input_stride[2], valid, t0, t1,
-                     panel);
+      pack_matrix<C>(sample + column * f.input_stride[2], f.input_stride[1], f.input_stride[2],
+                     valid, t0, t1, panel);
     }
     if (f.flat_power == 2)
       for (int64_t i = 0; i < (t1 - t0) * C; ++i) panel[i] *= panel[i];
   }
 
   // Adds a finished c_n to the group tiles.
-  static void fold_groups(const MatmulFisher& f, int64_t n, typename Simd<S>::Vec (&c)[R][2], S* tiles) {
+  static void fold_groups(const MatmulFisher& f, int64_t n, typename Simd<S>::Vec (&c)[R][2],
+                          S* tiles) {
     for (int64_t g = 0; g < f.G; ++g) {
       const S w = weight(f, g, n);
       if (w == S(0)) continue;
@@ -257,7 +266,8 @@ struct MatmulKernel {
   static void flush_groups(const MatmulFisher& f, int64_t row0, int64_t column, const S* tiles) {
     for (int64_t g = 0; g < f.G; ++g) {
       if (f.fisher)
-        flush(tiles + 2 * g * kTile, row0, column, f.O, f.I, static_cast<S*>(f.fisher) + g * f.group_stride);
+        flush(tiles + 2 * g * kTile, row0, column, f.O, f.I,
+              static_cast<S*>(f.fisher) + g * f.group_stride);
       if (f.gradient)
         flush(tiles + (2 * g + 1) * kTile, row0, column, f.O, f.I,
               static_cast<S*>(f.gradient) + g * f.group_stride);
@@ -279,7 +289,8 @@ struct MatmulKernel {
         continue;
       }
       if (column != packed_column) {
-        for (int64_t n = n0; n < n1; ++n) pack_input(f, n, column, 0, f.T, panel + (n - n0) * f.T * C);
+        for (int64_t n = n0; n < n1; ++n)
+          pack_input(f, n, column, 0, f.T, panel + (n - n0) * f.T * C);
         packed_column = column;
       }
       const S* grads = static_cast<const S*>(packed);
@@ -301,19 +312,20 @@ struct MatmulKernel {
   }
 
   // T = 1: the samples of the chunk are the positions of one product.
-  static void flat_tile(const MatmulFisher& f, const S* g, const S* panel, int64_t samples, int64_t row0,
-                        int64_t column, S* tile) {
+  static void flat_tile(const MatmulFisher& f, const S* g, const S* panel, int64_t samples,
+                        int64_t row0, int64_t column, S* tile) {
     typename Simd<S>::Vec c[R][2];
     multiply<S, false>(panel, g, samples, c, nullptr);
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < 2; ++v) store(tile + r * C + v * Simd<S>::lanes, c[r][v]);
-    S* out = static_cast<S*>(f.flat_power == 2 ? f.fisher : f.gradient) + f.flat_group * f.group_stride;
+    S* out =
+        static_cast<S*>(f.flat_power == 2 ? f.fisher : f.gradient) + f.flat_group * f.group_stride;
     flush(tile, row0, column, f.O, f.I, out);
   }
 
   // One sample with more positions than a panel holds: c_n waits in `partial` between strips.
-  static void long_block(const MatmulFisher& f, int64_t n, const void* packed, int64_t column, int64_t first,
-                         int64_t last, S* panel, S* tiles, S* partial) {
+  static void long_block(const MatmulFisher& f, int64_t n, const void* packed, int64_t column,
+                         int64_t first, int64_t last, S* panel, S* tiles, S* partial) {
     const S* grads = static_cast<const S*>(packed);
     for (int64_t t0 = 0; t0 < f.T; t0 += kPanelRows) {
       const int64_t rows = std::min(kPanelRows, f.T - t0);
@@ -345,13 +357,14 @@ struct MatmulKernel {
     S* rows = column + f.T;
     for (int64_t group = begin; group < end; ++group) {
       for (int64_t n = 0; n < f.N; ++n) {
-        const In* sample =
-            static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0] + group * f.conv_input_stride;
+        const In* sample = static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0] +
+                           group * f.conv_input_stride;
         const In* grad = grad_of(f, n) + group * f.conv_grad_stride;
         for (int64_t o = 0; o < f.O; ++o)
           copy_widened(grad + o * f.grad_stride[2], f.grad_stride[1], f.T, rows + o * f.T);
         for (int64_t i = 0; i < f.I; ++i) {
-          gather_patches(*f.patches, sample, patch_column(*f.patches, i), PatchPosition(*f.patches, 0), f.T, column);
+          gather_patches(*f.patches, sample, patch_column(*f.patches, i),
+                         PatchPosition(*f.patches, 0), f.T, column);
           for (int64_t o = 0; o < f.O; ++o)
             add_element(f, n, (group * f.O + o) * f.I + i, dot(rows + o * f.T, column, f.T));
         }

@@ -19,8 +19,8 @@ static inline float widen(float x) { return x; }
 static inline double widen(double x) { return x; }
 static inline float widen(BFloat16 x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
 static inline float widen(Half x) {
-  // Exact for every input: shift exponent and fraction into place, then rescale by 2^112, which also
-  // normalises subnormals; infinities and NaN get their exponent set.
+  // Exact for every input: shift exponent and fraction into place, then rescale by 2^112, which
+  // also normalises subnormals; infinities and NaN get their exponent set.
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
   uint32_t bits = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
@@ -46,7 +46,8 @@ inline Half narrow<Half, float>(float x) {
   if (x != x) return {uint16_t(sign | 0x7e00u)};
   if (magnitude >= 65520.0f) return {uint16_t(sign | 0x7c00u)};
   if (magnitude < 0x1p-14f)  // subnormal: units of 2^-24, rounded by adding and dropping 1.5 * 2^23
-    return {uint16_t(sign | uint16_t(std::bit_cast<uint32_t>(magnitude * 0x1p24f + 0x1p23f) & 0x7fffu))};
+    return {uint16_t(sign |
+                     uint16_t(std::bit_cast<uint32_t>(magnitude * 0x1p24f + 0x1p23f) & 0x7fffu))};
   const uint32_t half = std::bit_cast<uint32_t>(magnitude) - (112u << 23);
   return {uint16_t(sign | uint16_t((half + 0xfffu + (half >> 13 & 1u)) >> 13))};
 }

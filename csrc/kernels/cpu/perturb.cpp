@@ -1,11 +1,11 @@
-// One read of scores; parameter and direction are touched only in blocks that hold a selected element,
-// so a sparse selection moves little more than the scores. Bound by memory bandwidth.
+// One read of scores; parameter and direction are touched only in blocks that hold a selected
+// element, so a sparse selection moves little more than the scores. Bound by memory bandwidth.
 #include "../perturb.h"
 
 #include <algorithm>
 
-#include "scores.h"
 #include "half.h"
+#include "scores.h"
 
 namespace fastforget {
 namespace {
@@ -19,8 +19,8 @@ constexpr int64_t kBlock = 256;
 
 template <class P, class S>
 struct Perturb {
-  static int64_t run(const PerturbChunk& chunk, uint64_t threshold, int64_t cut, double alpha, int64_t* indices,
-                     void* old) {
+  static int64_t run(const PerturbChunk& chunk, uint64_t threshold, int64_t cut, double alpha,
+                     int64_t* indices, void* old) {
     P* parameter = static_cast<P*>(chunk.parameter);
     const S* direction = static_cast<const S*>(chunk.direction);
     const S* scores = static_cast<const S*>(chunk.scores.data);
@@ -55,23 +55,31 @@ void write(void* parameter, const int64_t* indices, const void* values, int64_t 
 
 const PerturbKernels& perturb_kernels_cpu() {
   static const PerturbKernels kernels = {
-      [](DType parameter, DType scores, const PerturbChunk& chunk, uint64_t threshold, int64_t cut, double alpha,
-         int64_t* indices, void* old) {
+      [](DType parameter, DType scores, const PerturbChunk& chunk, uint64_t threshold, int64_t cut,
+         double alpha, int64_t* indices, void* old) {
         return with_score_type(scores, [&](auto s) {
           using S = decltype(s);
           switch (parameter) {
-            case DType::f64: return Perturb<double, S>::run(chunk, threshold, cut, alpha, indices, old);
-            case DType::bf16: return Perturb<cpu::BFloat16, S>::run(chunk, threshold, cut, alpha, indices, old);
-            case DType::f16: return Perturb<cpu::Half, S>::run(chunk, threshold, cut, alpha, indices, old);
-            default: return Perturb<float, S>::run(chunk, threshold, cut, alpha, indices, old);
+            case DType::f64:
+              return Perturb<double, S>::run(chunk, threshold, cut, alpha, indices, old);
+            case DType::bf16:
+              return Perturb<cpu::BFloat16, S>::run(chunk, threshold, cut, alpha, indices, old);
+            case DType::f16:
+              return Perturb<cpu::Half, S>::run(chunk, threshold, cut, alpha, indices, old);
+            default:
+              return Perturb<float, S>::run(chunk, threshold, cut, alpha, indices, old);
           }
         });
       },
-      [](int element_size, void* parameter, const int64_t* indices, const void* values, int64_t count) {
+      [](int element_size, void* parameter, const int64_t* indices, const void* values,
+         int64_t count) {
         switch (element_size) {
-          case 2: return write<uint16_t>(parameter, indices, values, count);
-          case 4: return write<uint32_t>(parameter, indices, values, count);
-          default: return write<uint64_t>(parameter, indices, values, count);
+          case 2:
+            return write<uint16_t>(parameter, indices, values, count);
+          case 4:
+            return write<uint32_t>(parameter, indices, values, count);
+          default:
+            return write<uint64_t>(parameter, indices, values, count);
         }
       }};
   return kernels;

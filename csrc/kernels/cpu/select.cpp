@@ -1,6 +1,6 @@
-// One read of the scores per scan. A block of kBlock elements is first only counted (no branches, the
-// compiler vectorises it); the few blocks with an element inside the bracket are looked at again while
-// they are in L1. Bound by memory bandwidth.
+// One read of the scores per scan. A block of kBlock elements is first only counted (no branches,
+// the compiler vectorises it); the few blocks with an element inside the bracket are looked at
+// again while they are in L1. Bound by memory bandwidth.
 #include "../select.h"
 
 #include <algorithm>
@@ -94,16 +94,20 @@ const SelectKernels& select_kernels_cpu() {
             dtype, [&](auto s) { return Select<decltype(s)>::sample(chunk, start, stride, keys); });
       },
       [](DType dtype, const ScoreChunk& chunk, uint64_t low, uint64_t high, uint64_t* collected) {
-        return with_score_type(dtype, [&](auto s) { return Select<decltype(s)>::scan(chunk, low, high, collected); });
+        return with_score_type(
+            dtype, [&](auto s) { return Select<decltype(s)>::scan(chunk, low, high, collected); });
       },
       [](DType dtype, const ScoreChunk& chunk, uint64_t prefix, int shift, int64_t* counts) {
-        with_score_type(dtype, [&](auto s) { Select<decltype(s)>::histogram(chunk, prefix, shift, counts); });
+        with_score_type(
+            dtype, [&](auto s) { Select<decltype(s)>::histogram(chunk, prefix, shift, counts); });
       },
       [](DType dtype, const ScoreChunk& chunk, uint64_t key, int64_t rank) {
-        return with_score_type(dtype, [&](auto s) { return Select<decltype(s)>::find(chunk, key, rank); });
+        return with_score_type(dtype,
+                               [&](auto s) { return Select<decltype(s)>::find(chunk, key, rank); });
       },
       [](DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut, bool* mask) {
-        with_score_type(dtype, [&](auto s) { Select<decltype(s)>::mask(chunk, threshold, cut, mask); });
+        with_score_type(dtype,
+                        [&](auto s) { Select<decltype(s)>::mask(chunk, threshold, cut, mask); });
       }};
   return kernels;
 }

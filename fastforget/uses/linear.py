@@ -1,0 +1,86 @@
+"""Linear functions: ``F.linear``, products with a matrix, ``addmm``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastforget import ops
+from fastforget.layout import Layout
+from fastforget.uses.use import (
+    Use,
+    add_shift,
+    alike,
+    detached,
+    fixed,
+    make_use,
+    rows_of,
+)
+
+if TYPE_CHECKING:
+    from fastforget.capture import Capture
+
+
+def _matmul_use(capture: Capture, weight: Tensor, x: Tensor, layout: Layout, *, swapped: bool) -> Use:
+    """The use of a matrix [O, I] in ``x @ weight.T``, or swapped [I, O] in ``x @ weight``."""
+
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+        g, a = alike(*(rows_of(t, layout, capture.samples) for t in (grad, operands[0])))
+        ops.fisher_linear(*((a, g) if swapped else (g, a)), weights, *results)
+
+    return make_use(capture, weight, accumulate, x)
+
+
+def _bias_use(capture: Capture, bias: Tensor, layout: Layout) -> Use:
+    """The use of a bias over the last dimension."""
+
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+        add_shift(rows_of(grad, layout, capture.samples).unsqueeze(3), weights, *results)
+
+    return make_use(capture, bias, accumulate)
+
+
+def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = None) -> Any:
+    layout = capture.layout(input)
+    if layout is None or input.dim() < 2 or layout.dim >= input.dim() - 1 or weight.dim() != 2:
+        return NotImplemented
+    if not fixed(capture, weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
+        return NotImplemented
+    uses = []
+    if capture.parameter(bias):
+        uses.append(_bias_use(capture, bias, layout))
+    if capture.parameter(weight):
+        uses.append(_matmul_use(capture, weight, input, layout, swapped=False))
+    output = func(input, detached(capture, weight), detached(capture, bias))
+    return capture.tap(output, layout, uses)
+
+
+def _matmul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
+    layout = capture.layout(input)
+    if kwargs or layout is None or not capture.parameter(other) or other.dim() != 2:
+        return NotImplemented
+    if input.dim() < 2 or layout.dim >= input.dim() - 1:
+        return NotImplemented
+    use = _matmul_use(capture, other, input, layout, swapped=True)
+    return capture.tap(func(input, other.detach()), layout, [use])
+
+
+def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kwargs: Any) -> Any:
+    layout = capture.layout(input)
+    if kwargs or layout is None or layout.dim != 0 or not (capture.parameter(weight) and capture.parameter(bias)):
+        return NotImplemented
+    if bias.shape != weight.shape[1:]:
+        return NotImplemented
+    uses = [_bias_use(capture, bias, layout), _matmul_use(capture, weight, input, layout, swapped=True)]
+    return capture.tap(func(bias.detach(), input, weight.detach()), layout, uses)
+
+
+RECOGNISERS: dict[Any, Callable[..., Any]] = {
+    F.linear: _linear,
+    **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm), _matmul),
+    torch.addmm: _addmm,
+}

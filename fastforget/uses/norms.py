@@ -1,0 +1,200 @@
+"""Scale and shift of layer, RMS, batch, instance and group norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastforget import ops
+from fastforget.uses.use import (
+    Use,
+    add_shift,
+    alike,
+    detached,
+    fixed,
+    flattened,
+    make_use,
+    plain_samples,
+    rows_of,
+    sum_dtype,
+)
+
+if TYPE_CHECKING:
+    from fastforget.capture import Capture
+
+
+def _norm_uses(
+    capture: Capture,
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    arrange: Callable[[Tensor], Tensor],
+    statistics: Callable[[Tensor], tuple[Tensor | None, Tensor]],
+) -> list[Use]:
+    """Return the uses of scale and shift.
+
+    Args:
+        capture: The capture under way.
+        x: What is normalised.
+        weight: The scale, or None.
+        bias: The shift, or None.
+        arrange: Views activations as [N, A, P, B].
+        statistics: Gives mean and rstd, expandable to [N, A, P], from the arranged input.
+
+    Returns:
+        One use for each of scale and shift that is a parameter.
+    """
+
+    def scale(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+        g, a = (arrange(t) for t in alike(grad, operands[0]))
+        mean, rstd = (t if t is None else t.expand(g.shape[:3]) for t in statistics(a))
+        flat = flattened(results)
+        ops.fisher_affine(g, a, mean, rstd, weights, scale_fisher=flat[0], scale_gradient=flat[1])
+
+    def shift(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+        add_shift(arrange(grad), weights, *results)
+
+    uses = []
+    if capture.parameter(bias):
+        uses.append(make_use(capture, bias, shift))
+    if capture.parameter(weight):
+        uses.append(make_use(capture, weight, scale, x))
+    return uses
+
+
+def _moments(values: Tensor, dims: Sequence[int], eps: float, *, centred: bool = True) -> tuple[Tensor | None, Tensor]:
+    """Return mean and 1 / sqrt(variance + eps) over ``dims``, dropped; without centring no mean."""
+    values = values.to(sum_dtype(values.dtype))
+    if not centred:
+        return None, (values.square().mean(tuple(dims)) + eps).rsqrt()
+    variance, mean = torch.var_mean(values, dim=list(dims), correction=0)
+    return mean, (variance + eps).rsqrt()
+
+
+def _layer_norm(
+    capture: Capture, func: Any, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None,
+    eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    return _trailing_norm(capture, func, input, normalized_shape, (weight, bias), eps, centred=True)
+
+
+def _rms_norm(
+    capture: Capture, func: Any, input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> Any:
+    return _trailing_norm(capture, func, input, normalized_shape, (weight,), eps, centred=False)
+
+
+def _trailing_norm(
+    capture: Capture, func: Any, input: Any, shape: Sequence[int], affine: Sequence[Any], eps: float | None,
+    *, centred: bool,
+) -> Any:  # fmt: skip
+    """layer_norm and rms_norm: statistics over the last dimensions."""
+    layout, trailing = capture.layout(input), len(shape)
+    if layout is None or layout.dim >= input.dim() - trailing or not fixed(capture, *affine):
+        return NotImplemented
+    epsilon = torch.finfo(input.dtype).eps if eps is None else eps
+
+    def arrange(t: Tensor) -> Tensor:
+        return rows_of(t.flatten(-trailing), layout, capture.samples).unsqueeze(3)
+
+    def statistics(a: Tensor) -> tuple[Tensor | None, Tensor]:
+        mean, rstd = _moments(a, (2, 3), epsilon, centred=centred)
+        return None if mean is None else mean.unsqueeze(2), rstd.unsqueeze(2)
+
+    uses = _norm_uses(capture, input, affine[0], affine[1] if len(affine) > 1 else None, arrange, statistics)
+    output = func(input, shape, *(detached(capture, t) for t in affine), eps)
+    return capture.tap(output, layout, uses)
+
+
+def _channel_norm(
+    capture: Capture,
+    input: Any,
+    affine: tuple[Any, Any],
+    compute: Callable[[Any, Any], Tensor],
+    statistics: Callable[[Tensor], tuple[Tensor | None, Tensor]],
+) -> Any:
+    """Norms with a parameter per channel of [N * frames, C, *space]."""
+    layout = plain_samples(capture, input)
+    if layout is None or not fixed(capture, *affine):
+        return NotImplemented
+
+    def arrange(t: Tensor) -> Tensor:
+        return t.reshape(capture.samples, layout.inner, t.shape[1], -1)
+
+    uses = _norm_uses(capture, input, *affine, arrange, statistics)
+    return capture.tap(compute(*(detached(capture, t) for t in affine)), layout, uses)
+
+
+def _batch_norm(
+    capture: Capture, func: Any, input: Any, running_mean: Any, running_var: Any, weight: Any = None,
+    bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if training or running_mean is None:
+        raise ValueError(
+            "batch norm must use running statistics: in train mode a sample's gradient depends on the others of "
+            "its batch; call model.eval() first"
+        )
+
+    def statistics(a: Tensor) -> tuple[Tensor | None, Tensor]:
+        mean, variance = (t.to(sum_dtype(a.dtype)) for t in (running_mean, running_var))
+        return mean, (variance + eps).rsqrt()
+
+    def compute(w: Any, b: Any) -> Tensor:
+        return F.batch_norm(input, running_mean, running_var, w, b, False, momentum, eps)
+
+    return _channel_norm(capture, input, (weight, bias), compute, statistics)
+
+
+def _torch_batch_norm(
+    capture: Capture, func: Any, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
+    training: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
+) -> Any:  # fmt: skip
+    """torch.batch_norm, whose arguments come in another order than those of F.batch_norm."""
+    return _batch_norm(capture, func, input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _instance_norm(
+    capture: Capture, func: Any, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None,
+    bias: Any = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if use_input_stats and running_mean is not None:
+        raise ValueError("instance norm would update its running statistics: call model.eval() first")
+
+    def statistics(a: Tensor) -> tuple[Tensor | None, Tensor]:
+        if use_input_stats:
+            return _moments(a, (3,), eps)
+        mean, variance = (t.to(sum_dtype(a.dtype)) for t in (running_mean, running_var))
+        return mean, (variance + eps).rsqrt()
+
+    def compute(w: Any, b: Any) -> Tensor:
+        return F.instance_norm(input, running_mean, running_var, w, b, use_input_stats, momentum, eps)
+
+    return _channel_norm(capture, input, (weight, bias), compute, statistics)
+
+
+def _group_norm(
+    capture: Capture, func: Any, input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    def statistics(a: Tensor) -> tuple[Tensor | None, Tensor]:
+        mean, rstd = _moments(a.unflatten(2, (num_groups, -1)), (3, 4), eps)
+        repeats = a.shape[2] // num_groups
+        return None if mean is None else mean.repeat_interleave(repeats, 2), rstd.repeat_interleave(repeats, 2)
+
+    def compute(w: Any, b: Any) -> Tensor:
+        return F.group_norm(input, num_groups, w, b, eps)
+
+    return _channel_norm(capture, input, (weight, bias), compute, statistics)
+
+
+RECOGNISERS: dict[Any, Callable[..., Any]] = {
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    F.batch_norm: _batch_norm,
+    torch.batch_norm: _torch_batch_norm,
+    F.instance_norm: _instance_norm,
+    F.group_norm: _group_norm,
+}

@@ -1,0 +1,110 @@
+"""One use of one parameter, and what the recognisers of all functions share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fastforget import ops
+from fastforget.layout import Layout, samples_first
+
+if TYPE_CHECKING:
+    from fastforget.capture import Capture
+
+__all__ = [
+    "Use",
+    "add_shift",
+    "alike",
+    "detached",
+    "fixed",
+    "flattened",
+    "make_use",
+    "plain_samples",
+    "rows_of",
+    "sum_dtype",
+]
+
+Accumulate = Callable[[Tensor, Sequence[Tensor], Tensor, "Tensor | None", "Tensor | None"], None]
+
+
+@dataclass(eq=False)
+class Use:
+    """One use of one parameter.
+
+    Attributes:
+        name: The parameter.
+        view: Size, stride and offset of the part that is used, or None for all of it.
+        operands: Activations the kernel needs; autograd holds them between forward and backward.
+        accumulate: ``accumulate(grad, operands, weights, fisher, gradient)`` adds to results of shape
+            [G, *shape of the used part].
+    """
+
+    name: str
+    view: tuple[tuple[int, ...], tuple[int, ...], int] | None
+    accumulate: Accumulate
+    operands: tuple[Tensor, ...] = field(default=())
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type sums are kept in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def make_use(capture: Capture, parameter: Any, accumulate: Accumulate, *operands: Tensor) -> Use:
+    """Describe the use of a parameter, or of a plain view of one."""
+    found = capture.parameter(parameter)
+    if found is None:
+        raise TypeError("a use must be of a watched parameter")
+    name, leaf = found
+    view = None
+    if parameter is not leaf:
+        view = (tuple(parameter.shape), parameter.stride(), parameter.storage_offset() - leaf.storage_offset())
+    return Use(name, view, accumulate, tuple(operand.detach() for operand in operands))
+
+
+def detached(capture: Capture, value: Any) -> Any:
+    """Return a parameter without its gradient, anything else as it is."""
+    return value.detach() if capture.parameter(value) else value
+
+
+def rows_of(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
+    """View activations with features last as [N, T, features]."""
+    rows = samples_first(tensor, layout, samples)
+    return rows.reshape(samples, math.prod(rows.shape[1:-1]), rows.shape[-1])
+
+
+def alike(grad: Tensor, operand: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring two operands to one type; autocast leaves them different."""
+    if grad.dtype == operand.dtype:
+        return grad, operand
+    common = torch.promote_types(grad.dtype, operand.dtype)
+    return grad.to(common), operand.to(common)
+
+
+def flattened(results: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """View results [G, *shape] as [G, P]; the shape of a scalar parameter is empty."""
+    return [result if result is None else result.view(result.shape[0], -1) for result in results]
+
+
+def fixed(capture: Capture, *values: Any) -> bool:
+    """Whether values are parameters, or the same for every sample, and one of them is a parameter."""
+    return any(map(capture.parameter, values)) and all(capture.state(value) is None for value in values)
+
+
+def add_shift(grad: Tensor, weights: Tensor, *results: Tensor | None) -> None:
+    """Add the Fisher of a shift, fisher and gradient, from its gradient laid out as [N, A, P, B]."""
+    flat = flattened(results)
+    ops.fisher_affine(grad, None, None, None, weights, shift_fisher=flat[0], shift_gradient=flat[1])
+
+
+def plain_samples(capture: Capture, input: Any, dims: int | None = None) -> Layout | None:
+    """Return the layout of [N * frames, C, *space], samples outermost; None for anything else."""
+    layout = capture.layout(input)
+    if layout is None or layout.dim != 0 or input.shape[0] != capture.samples * layout.inner:
+        return None
+    return layout if dims is None or input.dim() == dims + 2 else None
