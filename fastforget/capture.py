@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastforget.layout import Call, Layout, State, Unknown, follow, is_known
-from fastforget.uses import RECOGNISERS, Use
+from fastforget.uses import RECOGNISERS, Lookup, Use
 
 __all__ = ["Capture"]
 
@@ -64,6 +64,7 @@ class Capture(TorchFunctionMode):
         self._samples = samples
         self._collect = collect
         self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._lookups: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def track(self, tensor: Tensor, layout: Layout) -> None:
         """Declare where the samples are in an input of the model."""
@@ -108,6 +109,17 @@ class Capture(TorchFunctionMode):
             output = result
         self._states[output] = layout
         return output
+
+    def remember(self, rows: Tensor, lookup: Lookup) -> Tensor:
+        """Note that ``rows``, the same for every sample, were looked up in a parameter."""
+        self._states[rows] = None
+        self._lookups[rows] = lookup
+        return rows
+
+    def lookup(self, value: Any) -> Lookup | None:
+        """Return where a value was looked up, if it was and is the same for every sample."""
+        found: Lookup | None = self._lookups.get(value) if isinstance(value, Tensor) else None
+        return found if found and found.version == value._version else None  # noqa: SLF001
 
     @property
     def samples(self) -> int:

@@ -191,6 +191,16 @@ USES: dict[str, tuple[Callable[..., Tensor], dict[str, tuple[int, ...]], tuple[i
     "class token repeated": (lambda p, x: torch.cat([p.t.repeat(len(x), 1, 1), x], 1), {"t": (1, 2, 5)}, (6, 5)),
     "positional embedding": (lambda p, x: x + p.e, {"e": (1, 6, 5)}, (6, 5)),
     "part of a positional embedding": (lambda p, x: (x + p.e[:, :6]).tanh() + p.e[:, 2:8], {"e": (1, 9, 5)}, (6, 5)),
+    "looked-up positions": (
+        lambda p, x: x + F.embedding(torch.tensor([[0, 3, 3, 1, 2, 0]]), p.w, padding_idx=1),
+        {"w": (4, 5)},
+        (6, 5),
+    ),
+    "looked-up positions used twice": (
+        lambda p, x: (x + (e := F.embedding(torch.arange(6), p.w))).sin().add_(e),
+        {"w": (8, 5)},
+        (6, 5),
+    ),
     "in-place residual": (in_place_residual, {**LINEAR, "v": (5, 5)}, (5,)),
     "used twice": (lambda p, x: F.linear(F.linear(x, p.w, p.b).tanh(), p.w, p.b), LINEAR, (5,)),
     "used twice on tokens": (lambda p, x: F.linear(F.linear(x, p.w, p.b).tanh(), p.w, p.b), LINEAR, (6, 5)),
@@ -305,6 +315,18 @@ UNKNOWN: dict[str, tuple[Callable[..., Tensor], dict[str, tuple[int, ...]], tupl
     "batched matrices": (lambda p, x: x.unsqueeze(1) @ p.w, {"w": (3, 5, 4)}, (6, 5), {"w"}),
     "vector product": (lambda p, x: x @ p.w, {"w": (5,)}, (6, 5), {"w"}),
     "gathered parameter": (lambda p, x: x + p.e[torch.tensor([1, 1, 3])], {"e": (4, 5)}, (3, 5), {"e"}),
+    "looked-up positions, scaled": (
+        lambda p, x: x + 2 * F.embedding(torch.arange(6), p.w),
+        {"w": (8, 5)},
+        (6, 5),
+        {"w"},
+    ),
+    "looked-up positions, changed in place": (
+        lambda p, x: x + F.embedding(torch.arange(6), p.w).mul_(x.new_tensor(2)),
+        {"w": (8, 5)},
+        (6, 5),
+        {"w"},
+    ),
     "parameter expanded inside the model": (lambda p, x: F.linear(x, p.w.expand(7, 5)), {"w": (1, 5)}, (5,), {"w"}),
     "convolution and an unknown use": (
         lambda p, x: F.conv1d(x, p.w, padding=1) * p.w.square().sum(),

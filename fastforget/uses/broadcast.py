@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fastforget import ops
 from fastforget.layout import Layout, samples_first
 from fastforget.uses.use import (
     add_shift,
@@ -32,10 +33,10 @@ def _per_sample(tensor: Tensor, layout: Layout, shape: Sequence[int], samples: i
 
 
 def _broadcast(capture: Capture, a: Any, b: Any) -> tuple[Tensor, Tensor, Layout] | None:
-    """Return (activation, parameter, layout of the result) of a sum or product, if that is what it is."""
-    x, p = (b, a) if capture.parameter(a) else (a, b)
+    """Return (activation, parameter or rows of one, layout of the result) of a sum or product, if it is one."""
+    x, p = (a, b) if capture.layout(a) else (b, a)
     layout = capture.layout(x)
-    if layout is None or not capture.parameter(p) or p.numel() == 0:
+    if layout is None or not (capture.parameter(p) or capture.lookup(p)) or p.numel() == 0:
         return None
     dim = layout.dim + max(0, p.dim() - x.dim())
     behind = max(x.dim(), p.dim()) - dim
@@ -46,21 +47,30 @@ def _broadcast(capture: Capture, a: Any, b: Any) -> tuple[Tensor, Tensor, Layout
 
 def _add(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
     found = None if kwargs else _broadcast(capture, input, other)
-    if found is None or (func is torch.Tensor.add_ and capture.parameter(input)):
+    if found is None or (func is torch.Tensor.add_ and found[1] is input):
         return NotImplemented
-    _, parameter, layout = found
-    shape = parameter.shape
+    _, term, layout = found
+    shape, lookup = term.shape, capture.lookup(term)
 
     def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
         add_shift(_per_sample(grad, layout, shape, capture.samples), weights, *results)
 
-    use = make_use(capture, parameter, accumulate)
-    return capture.tap(func(*(detached(capture, t) for t in (input, other))), layout, [use])
+    def accumulate_rows(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+        tokens = operands[0].long().reshape(1, -1).expand(capture.samples, -1).contiguous()
+        rows = _per_sample(grad, layout, shape, capture.samples).reshape(*tokens.shape, shape[-1])
+        ops.fisher_embedding(rows, tokens, weights, lookup.padding if lookup else -1, *results)
+
+    if lookup:
+        use = make_use(capture, lookup.weight, accumulate_rows, lookup.tokens)
+    else:
+        use = make_use(capture, term, accumulate)
+    terms = (t.detach() if t is term else t for t in (input, other))
+    return capture.tap(func(*terms), layout, [use])
 
 
 def _mul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
     found = None if kwargs else _broadcast(capture, input, other)
-    if found is None:
+    if found is None or not capture.parameter(found[1]):
         return NotImplemented
     x, parameter, layout = found
     shape = parameter.shape

@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.uses.use import (
-    make_use,
-    rows_of,
-)
+from fastforget.uses.use import Lookup, make_use, rows_of
 
 if TYPE_CHECKING:
     from fastforget.capture import Capture
@@ -23,9 +20,15 @@ def _embedding(
     norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
 ) -> Any:  # fmt: skip
     layout = capture.layout(input)
-    if layout is None or not capture.parameter(weight) or max_norm is not None or scale_grad_by_freq:
+    if not capture.parameter(weight) or max_norm is not None or scale_grad_by_freq:
         return NotImplemented
     padding = -1 if padding_idx is None else padding_idx % weight.shape[0]
+    if capture.state(input) is None:
+        # Still with its gradient: only a sum that knows the lookup takes it over (see broadcast.py).
+        rows = func(input, weight, padding_idx)
+        return capture.remember(rows, Lookup(weight, input, padding, rows._version))  # noqa: SLF001
+    if layout is None:
+        return NotImplemented
 
     def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
         tokens = rows_of(operands[0].unsqueeze(-1), layout, capture.samples).squeeze(-1)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastforget.capture import Capture
 
 __all__ = [
+    "Lookup",
     "Use",
     "add_shift",
     "alike",
@@ -48,6 +49,23 @@ class Use:
     view: tuple[tuple[int, ...], tuple[int, ...], int] | None
     accumulate: Accumulate
     operands: tuple[Tensor, ...] = field(default=())
+
+
+@dataclass(eq=False)
+class Lookup:
+    """Rows of an embedding table at tokens that are the same for every sample, such as positions.
+
+    Attributes:
+        weight: The table, a parameter, [V, D].
+        tokens: int64, any shape.
+        padding: Token without a gradient; -1 for none.
+        version: Of the rows when they were looked up; changed in place they are something else.
+    """
+
+    weight: Tensor
+    tokens: Tensor
+    padding: int
+    version: int
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
