@@ -4,10 +4,13 @@
 namespace fastforget::cpu::FF_ISA {
 namespace {
 
+// clang-format off: each needs the ones above it
+#include "simd.h"
+#include "fisher_patches.h"
+#include "fisher_matmul.h"
 #include "fisher_affine.h"
 #include "fisher_embedding.h"
-#include "fisher_matmul.h"
-#include "simd.h"
+// clang-format on
 
 template <class Function>
 auto with_dtype(DType dtype, const Function& function) {
