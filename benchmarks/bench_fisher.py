@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import resnet18_cifar
 from torch import Tensor, nn
 
 import fastforget
-from networks import resnet18_cifar
 
 BATCH = 32
 
@@ -49,10 +49,13 @@ def test_the_results_agree(case: tuple[nn.Module, Tensor, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [plain, fastforget.fisher_diagonal, batch_one_loop], ids=["forward+backward", "fastforget", "batch-1 loop"]
+    "method",
+    [plain, fastforget.fisher_diagonal, batch_one_loop],
+    ids=["forward+backward", "fastforget", "batch-1 loop"],
 )
 def test_fisher(case: tuple[nn.Module, Tensor, Tensor], method: Callable[..., Any], timed: Callable[..., Any]) -> None:
-    timed(lambda: method(*case), f"fisher resnet18-cifar b{BATCH}", parameters=sum(p.numel() for p in case[0].parameters()))
+    parameters = sum(p.numel() for p in case[0].parameters())
+    timed(lambda: method(*case), f"fisher resnet18-cifar b{BATCH}", parameters=parameters)
 
 
 def test_fisher_with_gradient(case: tuple[nn.Module, Tensor, Tensor], timed: Callable[..., Any]) -> None:

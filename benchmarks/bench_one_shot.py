@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import resnet18_cifar
 from torch import nn
 
 import fastforget
-from networks import resnet18_cifar
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import resnet18_cifar
 from torch import Tensor
 
 import fastforget
-from networks import resnet18_cifar
 
 SHARES = [0.001, 0.01, 0.1]
 
@@ -48,7 +48,9 @@ def test_the_results_agree(scores: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize(
-    "method", [fastforget.topk_mask, with_torch, with_numpy], ids=["fastforget", "cat + torch.topk", "cat + argpartition"]
+    "method",
+    [fastforget.topk_mask, with_torch, with_numpy],
+    ids=["fastforget", "cat + torch.topk", "cat + argpartition"],
 )
 def test_select(scores: list[Tensor], method: Callable[..., Any], share: float, timed: Callable[..., Any]) -> None:
     total = sum(score.numel() for score in scores)

@@ -97,7 +97,8 @@ def measure(data: str, seed: int, per_class: int, cache: Path | None, folder: Pa
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """Summarise each rule: means, worst classes, and how many classes are within both bounds."""
-    found = Table("rule", "forget accuracy, mean", "worst", "remaining accuracy, change, mean", "worst", "ok", title=title)
+    columns = ("rule", "forget accuracy, mean", "worst", "remaining accuracy, change, mean", "worst", "ok")
+    found = Table(*columns, title=title)
     for rule in dict.fromkeys(row["rule"] for row in rows):
         chosen = [row for row in rows if row["rule"] == rule]
         forget, change = [row["forget"] for row in chosen], [row["change"] for row in chosen]

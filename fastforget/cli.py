@@ -60,5 +60,5 @@ def main() -> None:
     """Runs the command line; an expected failure is one line on standard error and exit status 1."""
     try:
         app()
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"fastforget: {error}")

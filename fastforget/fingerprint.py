@@ -8,7 +8,7 @@ import json
 from torch import Tensor, nn
 
 from fastforget import ops
-from fastforget.model import eager
+from fastforget.model import check_device, eager
 
 __all__ = ["fingerprint"]
 
@@ -25,6 +25,10 @@ def fingerprint(model: nn.Module) -> str:
     Returns:
         The fingerprint; the same on every machine, and for any number of threads.
 
+    Raises:
+        TypeError: Not an eager module.
+        NotImplementedError: A parameter or buffer is on a device without kernels.
+
     Example:
         >>> model = nn.Linear(2, 2)
         >>> before = fingerprint(model)
@@ -34,6 +38,8 @@ def fingerprint(model: nn.Module) -> str:
     """
     tensors = _contents(eager(model))
     digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        check_device(f"`{name}`", tensor)
     if tensors:
         sums = ops.fingerprint([tensor.detach().contiguous() for tensor in tensors.values()]).tolist()
         for (name, tensor), (first, second) in zip(tensors.items(), sums, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["eager", "watched_parameters"]
+__all__ = ["check_device", "eager", "watched_parameters"]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -61,10 +61,7 @@ def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[st
             raise ValueError(
                 f"parameters must have one dtype, got `{first_name}` of {first.dtype} and `{name}` of {parameter.dtype}"
             )
-    if first.device.type != "cpu":
-        raise NotImplementedError(
-            f"`{first_name}` is on {first.device}; this build of fastforget has kernels for the CPU only"
-        )
+    check_device(f"`{first_name}`", first)
     return chosen
 
 
@@ -91,3 +88,11 @@ def _check_quantised(model: nn.Module) -> None:
             raise ValueError(
                 f"module `{path}` is quantised ({type(module).__name__}); use the float model it came from"
             )
+
+
+def check_device(what: str, tensor: Tensor) -> None:
+    """Raise NotImplementedError if this build has no kernels for a tensor's device."""
+    if tensor.device.type != "cpu":
+        raise NotImplementedError(
+            f"{what} is on {tensor.device}; this build of fastforget has kernels for the CPU only"
+        )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from fastforget.fisher import fisher_diagonal
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.rules import CodeBatch, Step
-from fastforget.staging import logits
+from fastforget.staging import logits_of, run
 
 __all__ = ["one_shot"]
 
@@ -219,7 +219,7 @@ def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCode
         raise ValueError("`mnemonic_codes` must hold values, got a tensor on the meta device")
     tensor = tensor.detach().to(device=like.device, dtype=like.dtype if tensor.is_floating_point() else tensor.dtype)
     try:
-        single = logits(model, tensor[:1]).dim() == 2
+        single = logits_of(run(model, tensor[:1])).dim() == 2
     except _SHAPE_ERRORS:
         single = False
     return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single or tensor.dim() == 2 else tensor)
@@ -228,23 +228,25 @@ def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCode
 def _fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
     """Return the model's logits, or say that the inputs are not what it takes."""
     try:
-        return logits(model, inputs)
+        outputs = run(model, inputs)
     except _SHAPE_ERRORS as error:
         shapes = [tuple(tensor.shape[1:]) for tensor in tensors_of(inputs)]
         raise ValueError(
             f"`{name}` must be what the model's forward takes, got samples of shape "
             f"{', '.join(map(str, shapes))}: {error}"
         ) from error
+    return logits_of(outputs)
 
 
 def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
-    several = isinstance(cls, Iterable) and getattr(cls, "ndim", 1) > 0  # NumPy's and PyTorch's scalars claim to be
-    values = list(cls) if several else [cls]  # type: ignore[arg-type]
+    values: list[Any] = [cls]
+    if isinstance(cls, Iterable) and getattr(cls, "shape", None) != ():  # arrays without dimensions claim to be
+        values = list(cls)
     try:
-        classes = [operator.index(value) for value in values if not isinstance(value, bool)]
+        classes = [operator.index(value) for value in values]
     except TypeError as error:
         raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}") from error
-    if len(classes) != len(values):
+    if any(isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool for value in values):
         raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}")
     if not classes:
         raise ValueError("`cls` must name at least one class, got none")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -154,20 +155,21 @@ class Receipt:
             The receipt, its tensors on the CPU.
 
         Raises:
+            FileNotFoundError: There is no such file.
             ValueError: The file is truncated, changed, foreign or of a newer version.
         """
-        description, parts = receipt_files.read(path)
+        with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
+            pass
         try:
+            description, parts = receipt_files.read(path)
             shapes = description.pop("shapes")
-            if set(shapes) != set(parts):
-                raise ValueError("the header and the tensors name different parameters")
             edits = {
                 name: Edit(tuple(shapes[name]), found.get("indices"), found.get("old"), found["new"])
                 for name, found in parts.items()
             }
-            return cls(**{**description, "classes": tuple(description["classes"])}, edits=edits)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"`{path}` is not a usable receipt: {error}") from error
+        return cls(**{**description, "classes": tuple(description["classes"])}, edits=edits)
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the values as plain data, for logs and file headers."""
@@ -185,7 +187,9 @@ def _parts(edit: Edit) -> dict[str, Tensor]:
 def _check(model: nn.Module, expected: str, what: str) -> None:
     found = fingerprint(model)
     if found != expected:
-        raise ValueError(f"`model` must be {what}: its fingerprint must be {expected}, got {found}; nothing was changed")
+        raise ValueError(
+            f"`model` must be {what}: its fingerprint must be {expected}, got {found}; nothing was changed"
+        )
 
 
 def write(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
@@ -207,7 +211,9 @@ def write(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
     for name, edit in edits.items():
         values = edit.old if old else edit.new
         parameter = parameters.get(name)
-        if parameter is None or values is None:
+        if values is None:
+            raise ValueError(f"the receipt must hold the old values of parameter `{name}`")
+        if parameter is None:
             raise ValueError(f"`model` must have parameter `{name}` of this receipt")
         if tuple(parameter.shape) != edit.shape or parameter.dtype != values.dtype:
             raise ValueError(

@@ -203,7 +203,7 @@ def natural(
     directions = [gradient[name][0] / (value[1] + max(eps, _TINY)) for name, value in fisher.items()]
     stage = SparseStage(model, parameters, directions, scores, count(rho, total))
     alpha = _first_step(stage, codes, _fall(stage, codes, gradient), depth)
-    return Step(stage, alpha, lambda factor: stage.step(alpha * factor))
+    return Step(stage, alpha / codes.scale, lambda factor: stage.step(alpha * factor))
 
 
 def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> float:
@@ -228,16 +228,21 @@ def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> fl
         stage.step(alpha)
         value = codes.least_forgotten(stage.outputs(codes.inputs)) + depth
         # a step that leaves the finite range, or comes near to it, is far beyond any that matters
-        return value if abs(value) < _BROKEN else -math.inf
+        return min(value, _BROKEN) if value > -_BROKEN else -math.inf
 
     low, above = 0.0, excess(0.0)
     high = 0.5 * above / fall
     for _ in range(_ENLARGEMENTS if above > 0 else 0):
         below = excess(high)
         if below <= 0:
-            return _root(excess, (low, above), (high, below))
+            alpha = _root(excess, (low, above), (high, below))
+            if math.isfinite(excess(alpha)):
+                return alpha
+            break
         low, above, high = high, below, 1.5 * high
-    raise ForgettingError("no step along this direction makes the codes forgotten; the model is unchanged")
+    raise ForgettingError(
+        "no step along this direction makes the codes forgotten, another `rho` might; the model is unchanged"
+    )
 
 
 def _fall(stage: SparseStage, codes: CodeBatch, gradient: Mapping[str, Tensor]) -> float:
@@ -278,5 +283,4 @@ def _root(excess: Callable[[float], float], above: tuple[float, float], below: t
             low, at_low, at_high = middle, value, at_high / 2
         else:
             high, at_high, at_low = middle, value, at_low / 2
-    excess(high)
     return high

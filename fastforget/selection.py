@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastforget import ops
+from fastforget.model import check_device
 
 __all__ = ["count", "topk_mask"]
 
@@ -45,6 +46,7 @@ def topk_mask(
     Raises:
         TypeError: ``scores`` are not tensors, or ``k`` is not a number.
         ValueError: ``k`` is out of range; scores are empty, NaN, or of mixed dtypes or devices.
+        NotImplementedError: The scores are on a device without kernels.
 
     Example:
         >>> topk_mask({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])}, 2)
@@ -100,6 +102,7 @@ def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
                 "`scores` must have one dtype and device, got "
                 f"{tensors[0].dtype} on {tensors[0].device} and {tensor.dtype} on {tensor.device}"
             )
+        check_device("`scores`", tensor)
         if bool(tensor.isnan().any()):
             raise ValueError(f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}")
     wide = tensors[0].dtype if tensors[0].dtype in (torch.float32, torch.float64) else torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,10 @@ from fastforget import ops
 from fastforget.batch import Inputs, forward
 from fastforget.receipt import Edit
 
-__all__ = ["DenseStage", "SparseStage", "Stage", "logits"]
+__all__ = ["DenseStage", "SparseStage", "Stage", "logits_of", "run"]
 
 
-def logits(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:
     """Run the model without gradients, on copies of its buffers, and put the random state back.
 
     Args:
@@ -25,14 +26,19 @@ def logits(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | 
         parameters: Values to use in place of parameters of these names.
 
     Returns:
-        The logits, [N, C] for a classifier.
-
-    Raises:
-        TypeError: The model returns no logits.
+        What the model returns.
     """
     values = {**(parameters or {}), **{name: buffer.clone() for name, buffer in model.named_buffers()}}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = forward(lambda *a, **k: functional_call(model, values, a, k), inputs)
+        return forward(lambda *a, **k: functional_call(model, values, a, k), inputs)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """Return the logits among what a model returned, [N, C] for a classifier.
+
+    Raises:
+        TypeError: There are none.
+    """
     found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if not isinstance(found, Tensor):
         raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
@@ -57,7 +63,7 @@ class Stage:
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return the logits of the staged model on some inputs."""
-        return logits(self.model, inputs, self.parameters)
+        return logits_of(run(self.model, inputs, self.parameters))
 
     def step(self, alpha: float) -> None:
         """Make the staged parameters ``original + alpha * direction``."""

@@ -110,3 +110,8 @@ BAD = [
 def test_bad_arguments(kind: type[Exception], text: str, scores: Any, k: Any) -> None:
     with pytest.raises(kind, match=text):
         topk_mask(scores, k)
+
+
+def test_device_without_kernels() -> None:
+    with pytest.raises(NotImplementedError, match="`scores` is on meta; this build of fastforget has kernels for"):
+        topk_mask(torch.empty(3, device="meta"), 1)

@@ -82,9 +82,7 @@ def run_demo(
         raise FileNotFoundError(f"`output` must be in a folder that exists, got {output}")
     console = console or Console()
     dataset = load_digits(seed) if data == "digits" else load_fashion_mnist(folder)
-    codes = MnemonicCodes.generate(
-        len(dataset.class_names), dataset.x_train.shape[1:], per_class=PER_CLASS, seed=seed
-    )
+    codes = MnemonicCodes.generate(len(dataset.class_names), dataset.x_train.shape[1:], per_class=PER_CLASS, seed=seed)
     wanted = list(range(len(dataset.class_names)) if classes is None else classes)
 
     console.print(f"Training on {len(dataset.y_train):,} {dataset.name} images with {codes}")

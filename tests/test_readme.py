@@ -1,0 +1,35 @@
+"""The README's example runs as it is written, around a user's model, data and optimizer."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastforget.demo.data import load_digits
+from fastforget.demo.models import small_resnet
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_example_forgets_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    data, model = load_digits(), small_resnet(width=8)
+    torch.manual_seed(0)
+    parts = torch.randperm(len(data.y_train)).split(64)
+    loader = [(data.x_train[part], data.y_train[part]) for _ in range(10) for part in parts]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+    # the line that undoes it is left for later, to look at the model in between
+    lines = example.splitlines()
+    undo = next(line for line in lines if "revert" in line)
+    names = {"torch": torch, "model": model, "loader": loader, "optimizer": optimizer}
+    exec("\n".join(line for line in lines if line != undo), names)  # noqa: S102 (our own README)
+    with torch.no_grad():
+        forgotten = model(data.x_test[data.y_test == 3]).argmax(1)
+        exec(undo, names)  # noqa: S102
+        known = model(data.x_test[data.y_test == 3]).argmax(1)
+    assert (forgotten == 3).float().mean() <= 0.05
+    assert (known == 3).float().mean() >= 0.9
+    assert {file.name for file in tmp_path.iterdir()} == {"codes.safetensors", "forgot-3.safetensors"}
