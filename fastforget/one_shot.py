@@ -90,11 +90,10 @@ def one_shot(
     After any error the model is what it was before.
 
     Example:
-        >>> import fastforget
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
-        >>> codes = fastforget.MnemonicCodes.generate(3, (16,))
+        >>> codes = MnemonicCodes.generate(3, (16,))
         >>> _ = model[1].weight.data.copy_(codes.tensor.squeeze(1))  # knows its codes
-        >>> receipt = fastforget.one_shot(model, codes, 1)
+        >>> receipt = one_shot(model, codes, 1)
         >>> model(codes.inputs).argmax(1)[1].item() == 1
         False
         >>> receipt.revert(model)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from asserts import threads
 from cases import randn
-from forgetting import assert_holds, contents, convnet, digits, mlp
 from hypothesis import given
 from hypothesis import strategies as st
+from known_codes import assert_holds, contents, convnet, digits, mlp
 from torch import Tensor, nn
 
 from fastforget import fingerprint

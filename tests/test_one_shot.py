@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from asserts import assert_close, assert_same_bits, threads
-from forgetting import CLASSES, TwoInputs, assert_holds, contents, convnet, digits, edits_values_only, knowing, mlp
+from known_codes import CLASSES, TwoInputs, assert_holds, contents, convnet, digits, edits_values_only, knowing, mlp
 from torch import Tensor, nn
 
 import fastforget

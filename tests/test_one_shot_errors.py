@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forgetting import CLASSES, TwoInputs, convnet, digits, knowing, mlp, refused
+from known_codes import CLASSES, TwoInputs, convnet, digits, knowing, mlp, refused
 from torch import Tensor, nn
 
 from fastforget import ForgettingError, MnemonicCodes, UnrecognisedCodesError, one_shot

@@ -15,11 +15,11 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_example_forgets_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    data, model = load_digits(), small_resnet(width=8)
+    data, model = load_digits(), small_resnet()
     torch.manual_seed(0)
     parts = torch.randperm(len(data.y_train)).split(64)
-    loader = [(data.x_train[part], data.y_train[part]) for _ in range(10) for part in parts]
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    loader = [(data.x_train[part], data.y_train[part]) for _ in range(15) for part in parts]
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
 
     # the line that undoes it is left for later, to look at the model in between
     lines = example.splitlines()
@@ -30,6 +30,6 @@ def test_the_example_forgets_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyP
         forgotten = model(data.x_test[data.y_test == 3]).argmax(1)
         exec(undo, names)  # noqa: S102
         known = model(data.x_test[data.y_test == 3]).argmax(1)
-    assert (forgotten == 3).float().mean() <= 0.05
+    assert (forgotten == 3).float().mean() <= 0.01
     assert (known == 3).float().mean() >= 0.9
     assert {file.name for file in tmp_path.iterdir()} == {"codes.safetensors", "forgot-3.safetensors"}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from asserts import assert_same_bits
-from forgetting import assert_holds, contents, convnet, knowing, mlp, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from known_codes import assert_holds, contents, convnet, knowing, mlp, refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

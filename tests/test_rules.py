@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from forgetting import knowing
 from hypothesis import given
 from hypothesis import strategies as st
+from known_codes import knowing
 from torch import Tensor, nn
 
 from fastforget import ForgettingError, fisher_diagonal, rules

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from asserts import assert_close, assert_same_bits
-from forgetting import TwoInputs, assert_holds, contents, convnet, edits_values_only, knowing
+from known_codes import TwoInputs, assert_holds, contents, convnet, edits_values_only, knowing
 from torch import Tensor, nn
 
 from fastforget.batch import forward
