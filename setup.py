@@ -23,7 +23,14 @@ setup(
                 ("TORCH_TARGET_VERSION", "0x020a000000000000"),
                 ("FASTFORGET_TORCH_ABI", f'"{TORCH_ABI}"'),
             ],
-            extra_compile_args=["-O3", "-g0", "-std=c++20", "-Wall", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=."],
+            extra_compile_args=[
+                "-O3",
+                "-g0",
+                "-std=c++20",
+                "-Wall",
+                "-fvisibility=hidden",
+                f"-ffile-prefix-map={ROOT}=.",
+            ],
         )
     ],
     cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
