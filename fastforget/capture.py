@@ -33,11 +33,15 @@ class _Tap(torch.autograd.Function):
     """Identity on ``output``; its backward passes the gradient of the output to ``use``."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], _leaf: Tensor) -> Tensor:
+    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], fresh: bool, _leaf: Tensor) -> Tensor:
         ctx.use, ctx.collect = use, collect
         # Saved here so that a later in-place change of an operand is an error, as in ordinary training.
         ctx.save_for_backward(*use.operands)
         use.operands = ()
+        if fresh and output._is_view():  # noqa: SLF001 - nothing public says it
+            # Marked dirty, a view makes autograd copy the gradient three times (CopySlices). What it is a view of is
+            # nobody else's: the same memory as a tensor of its own will do.
+            return output.data
         ctx.mark_dirty(output)
         return output
 
@@ -45,7 +49,7 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
         ctx.collect(ctx.use, grad, ctx.saved_tensors)
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 class Capture(TorchFunctionMode):
@@ -100,11 +104,22 @@ class Capture(TorchFunctionMode):
             return None
         return name, leaf
 
-    def tap(self, output: Tensor, layout: Layout, uses: Sequence[Use]) -> Tensor:
-        """Attach uses to a function's fresh output, which holds samples as ``layout`` says."""
+    def tap(self, output: Tensor, layout: Layout, uses: Sequence[Use], *, fresh: bool = False) -> Tensor:
+        """Attach uses to a function's output, which holds samples as ``layout`` says.
+
+        Args:
+            output: What the function returned, on the autograd graph.
+            layout: Where its samples are.
+            uses: The uses of parameters that made it.
+            fresh: Neither the caller nor autograd keeps the memory of the output, as with the view of a matrix that
+                `F.linear` returns.
+
+        Returns:
+            The output to hand on in its place.
+        """
         for use in uses:
             self.uses[use.name].append(use)
-            result = _Tap.apply(output, use, self._collect, self._leaves[use.name])  # type: ignore[no-untyped-call]
+            result = _Tap.apply(output, use, self._collect, fresh, self._leaves[use.name])  # type: ignore[no-untyped-call]
             assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
             output = result
         self._states[output] = layout

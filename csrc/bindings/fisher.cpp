@@ -70,7 +70,8 @@ void run_matmul(const MatmulFisher& f) {
   if (f.N == 0 || f.O == 0 || f.I == 0 || f.T == 0) return;
   const FisherKernels& kernels = cpu::fisher_kernels();
   const MatmulPlan plan = kernels.matmul_plan(f, torch::stable::get_num_threads());
-  const Buffer packed(plan.packed_bytes);
+  const Buffer packed(plan.packed_bytes), lists(plan.list_bytes);
+  if (plan.listed) kernels.matmul_list(f, plan, lists.get());
   for (int64_t n0 = 0; n0 < f.N; n0 += plan.chunk) {
     const int64_t n1 = std::min(f.N, n0 + plan.chunk);
     parallel_for(0, plan.row_tiles, 1, [&](int64_t begin, int64_t end) {
@@ -78,7 +79,8 @@ void run_matmul(const MatmulFisher& f) {
     });
     parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
       const Buffer scratch(plan.scratch_bytes);
-      kernels.matmul_accumulate(f, plan, n0, n1, packed.get(), scratch.get(), begin, end);
+      kernels.matmul_accumulate(f, plan, n0, n1, lists.get(), packed.get(), scratch.get(), begin,
+                                end);
     });
   }
 }
@@ -109,8 +111,8 @@ void run_direct(MatmulFisher f, const Weights& weights, int64_t groups) {
   const std::vector<int64_t> samples = weights.samples(0, f.G);
   f.samples = samples.data();
   f.N = static_cast<int64_t>(samples.size());
-  parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
-    const Buffer scratch(f.T * (f.O + 1) * 8);
+  parallel_for(0, groups, 16, [&](int64_t begin, int64_t end) {
+    const Buffer scratch(cpu::fisher_kernels().direct_bytes(f));
     cpu::fisher_kernels().direct(f, scratch.get(), begin, end);
   });
 }

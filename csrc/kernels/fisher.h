@@ -99,28 +99,38 @@ struct EmbeddingFisher {
 
 // One set of kernels, compiled once per instruction set (see cpu/dispatch.cpp).
 //
-// The matrix kernel works in two passes per chunk of samples [n0, n1): `matmul_pack` lays tiles of
-// grad rows out for the register tile (a range of row tiles), then `matmul_accumulate` takes a
-// range of units, a unit being one block of columns times one block of row tiles.
+// The matrix kernel lists the positions of each tap of a convolution once (`matmul_list`), then
+// works in two passes per chunk of samples [n0, n1): `matmul_pack` lays tiles of grad rows out for
+// the register tile (a range of row tiles), then `matmul_accumulate` takes a range of units, a unit
+// being some blocks of columns times one block of row tiles.
 struct MatmulPlan {
   int64_t chunk;          // samples per chunk
   int64_t row_tiles;      // work items of matmul_pack
   int64_t units;          // work items of matmul_accumulate
-  int64_t row_blocks;     // units per block of columns
+  int64_t row_blocks;     // units per blocks of columns
+  int64_t blocks;         // blocks of columns in all
+  int64_t unit_blocks;    // blocks of columns per unit
+  bool listed;            // a column group is a tap of a block of channels
+  int64_t taps;           // 1 unless listed
+  int64_t positions;      // panel rows per sample: T, or the positions of the input
+  int64_t strip, strips;  // positions between two column groups, and how many such strips
+  int64_t tile_step;      // elements from one packed row tile to the next
+  int64_t list_bytes;     // one buffer, shared by all ranges and chunks
   int64_t packed_bytes;   // one buffer, shared by all ranges
   int64_t scratch_bytes;  // a buffer for each range running at once
 };
 
 struct FisherKernels {
   MatmulPlan (*matmul_plan)(const MatmulFisher&, int64_t threads);
+  void (*matmul_list)(const MatmulFisher&, const MatmulPlan&, void* lists);
   void (*matmul_pack)(const MatmulFisher&, const MatmulPlan&, int64_t n0, int64_t n1, void* packed,
                       int64_t tile_begin, int64_t tile_end);
   void (*matmul_accumulate)(const MatmulFisher&, const MatmulPlan&, int64_t n0, int64_t n1,
-                            const void* packed, void* scratch, int64_t unit_begin,
-                            int64_t unit_end);
-  // Few rows per convolution group (depthwise): dot products instead of tiles. [begin, end) counts
-  // convolution groups; scratch holds T * (O + 1) elements of
-  // the accumulation type.
+                            const void* lists, const void* packed, void* scratch,
+                            int64_t unit_begin, int64_t unit_end);
+  // Few channels per convolution group (depthwise); [begin, end) counts convolution groups, best a
+  // multiple of 16 of them. scratch holds direct_bytes.
+  int64_t (*direct_bytes)(const MatmulFisher&);
   void (*direct)(const MatmulFisher&, void* scratch, int64_t begin, int64_t end);
   void (*affine)(const AffineFisher&, int64_t p_begin, int64_t p_end);
   void (*embedding)(const EmbeddingFisher&, void* scratch, int64_t d_begin, int64_t d_end);

@@ -56,7 +56,7 @@ def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = No
     if capture.parameter(weight):
         uses.append(_matmul_use(capture, weight, input, layout, swapped=False))
     output = func(input, detached(capture, weight), detached(capture, bias))
-    return capture.tap(output, layout, uses)
+    return capture.tap(output, layout, uses, fresh=True)
 
 
 def _matmul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
@@ -66,7 +66,7 @@ def _matmul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) 
     if input.dim() < 2 or layout.dim >= input.dim() - 1:
         return NotImplemented
     use = _matmul_use(capture, other, input, layout, swapped=True)
-    return capture.tap(func(input, other.detach()), layout, [use])
+    return capture.tap(func(input, other.detach()), layout, [use], fresh=True)
 
 
 def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kwargs: Any) -> Any:

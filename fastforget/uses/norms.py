@@ -96,17 +96,27 @@ def _trailing_norm(
     layout, trailing = capture.layout(input), len(shape)
     if layout is None or layout.dim >= input.dim() - trailing or not fixed(capture, *affine):
         return NotImplemented
-    epsilon = torch.finfo(input.dtype).eps if eps is None else eps
+    parts = [detached(capture, t) for t in affine]
+    computed: tuple[Tensor, ...] = ()
+    if centred and not torch.is_autocast_enabled(input.device.type):
+        # What F.layer_norm calls, which also hands out the statistics it found.
+        output, *statistics_found = torch.native_layer_norm(input, shape, parts[0], parts[1], eps)  # type: ignore[arg-type]
+        computed = tuple(statistics_found)
+    else:
+        output = func(input, shape, *parts, eps)
 
     def arrange(t: Tensor) -> Tensor:
         return rows_of(t.flatten(-trailing), layout, capture.samples).unsqueeze(3)
 
     def statistics(a: Tensor) -> tuple[Tensor | None, Tensor]:
-        mean, rstd = _moments(a, (2, 3), epsilon, centred=centred)
-        return None if mean is None else mean.unsqueeze(2), rstd.unsqueeze(2)
+        if computed and computed[0].dtype == sum_dtype(a.dtype):
+            mean, rstd = (rows_of(t.detach().flatten(-trailing), layout, capture.samples) for t in computed)
+            return mean, rstd
+        epsilon = torch.finfo(input.dtype).eps if eps is None else eps
+        found, rstd = _moments(a, (2, 3), epsilon, centred=centred)
+        return None if found is None else found.unsqueeze(2), rstd.unsqueeze(2)
 
     uses = _norm_uses(capture, input, affine[0], affine[1] if len(affine) > 1 else None, arrange, statistics)
-    output = func(input, shape, *(detached(capture, t) for t in affine), eps)
     return capture.tap(output, layout, uses)
 
 

@@ -10,7 +10,7 @@
 template <class In>
 struct AffineKernel {
   using S = typename Accumulate<In>::type;
-  static constexpr int64_t kBlock = 256;
+  static constexpr int64_t kBlock = 1024;
 
   static void run(const AffineFisher& f, int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; p += kBlock) block(f, p, std::min(end, p + kBlock));
@@ -19,8 +19,8 @@ struct AffineKernel {
   static void block(const AffineFisher& f, int64_t begin, int64_t end) {
     S scale[kBlock], shift[kBlock];
     for (int64_t n = 0; n < f.N; ++n) {
-      std::fill_n(scale, kBlock, S(0));
-      std::fill_n(shift, kBlock, S(0));
+      std::fill_n(scale, end - begin, S(0));
+      std::fill_n(shift, end - begin, S(0));
       for (int64_t a = 0; a < f.A; ++a) {
         if (f.B == 1) {
           sum_row(f, f.samples[n], a, begin, end, scale, shift);
@@ -29,7 +29,7 @@ struct AffineKernel {
             sum_plane(f, f.samples[n], a, p, scale[p - begin], shift[p - begin]);
         }
       }
-      add(f, f.samples[n], begin, end, scale, f.scale_fisher, f.scale_gradient);
+      if (f.input) add(f, f.samples[n], begin, end, scale, f.scale_fisher, f.scale_gradient);
       add(f, f.samples[n], begin, end, shift, f.shift_fisher, f.shift_gradient);
     }
   }
@@ -39,7 +39,7 @@ struct AffineKernel {
   }
 
   static void sum_row(const AffineFisher& f, int64_t n, int64_t a, int64_t begin, int64_t end,
-                      S* scale, S* shift) {
+                      S* __restrict scale, S* __restrict shift) {
     const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1];
     const int64_t gp = f.grad_stride[2], count = end - begin;
     g += begin * gp;
@@ -80,39 +80,43 @@ struct AffineKernel {
       if (const S* rstd = at(f.rstd, f.rstd_stride, n, a)) r = rstd[p * f.rstd_stride[2]];
     }
     const int64_t gb = f.grad_stride[3], xb = f.input_stride[3];
-    // kLanes independent sums let the compiler vectorise without reordering a single one.
-    constexpr int kLanes = 4 * Simd<S>::lanes;
-    S sums[kLanes] = {}, products[kLanes] = {};
+    // Four independent sums hide the latency of an addition.
+    using V = typename Simd<S>::Vec;
+    constexpr int L = Simd<S>::lanes;
+    V sums[4] = {}, products[4] = {};
     int64_t b = 0;
     if (gb == 1 && (!x || xb == 1)) {
-      for (; b + kLanes <= f.B; b += kLanes) {
-        for (int k = 0; k < kLanes; ++k) sums[k] += widen(g[b + k]);
-        if (x)
-          for (int k = 0; k < kLanes; ++k) products[k] += widen(g[b + k]) * (widen(x[b + k]) - m);
-      }
+      const auto take = [&](int k) {
+        const V grad = load_widened<S>(g + b);
+        sums[k] += grad;
+        if (x) products[k] += grad * (load_widened<S>(x + b) - m);
+        b += L;
+      };
+      while (b + 4 * L <= f.B) take(0), take(1), take(2), take(3);
+      for (int k = 0; b + L <= f.B; ++k) take(k);
     }
     S sum = 0, product = 0;
     for (; b < f.B; ++b) {
       sum += widen(g[b * gb]);
       if (x) product += widen(g[b * gb]) * (widen(x[b * xb]) - m);
     }
-    for (int k = 0; k < kLanes; ++k) sum += sums[k], product += products[k];
-    shift += sum;
-    scale += product * r;
+    shift += sum + total<S>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    if (x)
+      scale += (product + total<S>((products[0] + products[1]) + (products[2] + products[3]))) * r;
   }
 
-  static void add(const AffineFisher& f, int64_t n, int64_t begin, int64_t end, const S* sums,
-                  void* fisher, void* gradient) {
+  static void add(const AffineFisher& f, int64_t n, int64_t begin, int64_t end,
+                  const S* __restrict sums, void* fisher, void* gradient) {
     for (int64_t g = 0; g < f.G; ++g) {
       const S w = static_cast<const S*>(f.weights)[g * f.batch + n];
       if (w == S(0)) continue;
       if (fisher) {
-        S* to = static_cast<S*>(fisher) + g * f.P;
-        for (int64_t p = begin; p < end; ++p) to[p] += w * sums[p - begin] * sums[p - begin];
+        S* __restrict to = static_cast<S*>(fisher) + g * f.P + begin;
+        for (int64_t p = 0; p < end - begin; ++p) to[p] += w * sums[p] * sums[p];
       }
       if (gradient) {
-        S* to = static_cast<S*>(gradient) + g * f.P;
-        for (int64_t p = begin; p < end; ++p) to[p] += w * sums[p - begin];
+        S* __restrict to = static_cast<S*>(gradient) + g * f.P + begin;
+        for (int64_t p = 0; p < end - begin; ++p) to[p] += w * sums[p];
       }
     }
   }

@@ -1,323 +1,389 @@
 // Per-sample squared matrix products: F[o, i] += sum_n w_n (sum_t grad[n, t, o] input[n, t, i])^2.
 //
-// A register tile of kRows x kColumns holds c_n while t runs; when a sample ends its square is
-// added to a tile of F in L1, and only when the chunk of samples ends does that tile go to memory.
-// The operands are read from packed panels: grad as [row tile][n, t][kRows] (packed once per chunk
-// and shared), input as [n, t][kColumns] (packed by whoever owns the block of columns, sized for
-// L2). Convolutions are packed straight from the input tensor, there is no im2col buffer.
+// A register tile holds c_n while t runs; when a sample ends, its square is added to a tile of F in
+// registers (few positions) or L1, and only when the chunk of samples ends does that tile go to
+// memory. The operands are read from packed panels: grad as [row tile][n, t][rows] (packed once per
+// chunk and shared), input as [block][n, position][columns] (packed by whoever owns the unit).
 //
-// Bytes: each input element is packed ceil(O / row block) times, each grad element read
-// I / kColumns times from L2/L3. FLOP: 2 N T O I, as for the ordinary weight gradient; compute
-// bound for T >= 8, bound by the L1 round trip of the F tile below.
+// A "column group" is what one pass over a panel yields: a block of columns of a matrix, or one tap
+// of a block of channels of a convolution. There is no im2col: a tap is a list of the positions at
+// which it does not fall on padding, so every input element is packed once and products with zeros
+// of the padding are not computed (at 4 x 4 a 3 x 3 kernel has 1.44 times fewer, at 2 x 2 2.25
+// times). Convolutions with a handful of channels do gather im2col columns, to fill the vectors.
+//
+// Bytes: a column group reads (rows + columns) elements a position for rows x columns products; the
+// grad tile stays in L1 for all groups of a unit, the input block for all its taps. FLOP: 2 N T O
+// I, as for the ordinary weight gradient, less the padding. Compute bound, but for T < 4.
 //
 // Included inside a namespace per instruction set, see simd.h.
 
-constexpr int64_t kPanelBytes = 192 * 1024;  // input panel: half of a small L2
-constexpr int64_t kStrip = 128;  // positions gathered at once before they are transposed
-
-// Tile sizes fill the register file: 12 x 2 accumulators of 32 registers, 6 x 2 of 16, 4 x 2 on
-// SSE/NEON.
-template <class S>
-struct Tile {
-  static constexpr int rows = FF_VECTOR_BYTES == 64 ? 12 : FF_VECTOR_BYTES == 32 ? 6 : 4;
-  static constexpr int vectors = 2;
-  static constexpr int columns = vectors * Simd<S>::lanes;
-  static constexpr int size = rows * columns;
-};
-
-// c (+)= sum_t g[t, :]^T a[t, :] over packed panels. `c` is a [rows, columns] buffer.
-template <class S, bool resume>
-inline __attribute__((always_inline)) void multiply(const S* __restrict a, const S* __restrict g,
-                                                    int64_t T,
-                                                    typename Simd<S>::Vec (&c)[Tile<S>::rows][2],
-                                                    const S* __restrict previous) {
-  using V = typename Simd<S>::Vec;
-  constexpr int R = Tile<S>::rows, L = Simd<S>::lanes, C = Tile<S>::columns;
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    c[r][0] = resume ? load(previous + r * C) : V{};
-    c[r][1] = resume ? load(previous + r * C + L) : V{};
-  }
-  for (int64_t t = 0; t < T; ++t, a += C, g += R) {
-    const V a0 = load(a), a1 = load(a + L);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      c[r][0] += g[r] * a0;
-      c[r][1] += g[r] * a1;
-    }
-  }
-}
-
-// to += w c^2, or to += w c.
-template <class S, bool square>
-inline __attribute__((always_inline)) void fold(typename Simd<S>::Vec (&c)[Tile<S>::rows][2], S w,
-                                                S* __restrict to) {
-  constexpr int R = Tile<S>::rows, L = Simd<S>::lanes, C = Tile<S>::columns;
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < 2; ++v) {
-      const auto scaled = w * c[r][v];
-      S* p = to + r * C + v * L;
-      store(p, load(p) + (square ? scaled * c[r][v] : scaled));
-    }
-  }
-}
-
-// destination[o, i] += tile, clipped to the matrix.
-template <class S>
-inline void flush(const S* tile, int64_t row0, int64_t col0, int64_t O, int64_t I, S* destination) {
-  const int64_t rows = std::min<int64_t>(Tile<S>::rows, O - row0);
-  const int64_t columns = std::min<int64_t>(Tile<S>::columns, I - col0);
-  for (int64_t r = 0; r < rows; ++r) {
-    S* to = destination + (row0 + r) * I + col0;
-    const S* from = tile + r * Tile<S>::columns;
-    for (int64_t j = 0; j < columns; ++j) to[j] += from[j];
-  }
-}
-
-// panel[t][0..width) for t in [0, t1 - t0): `valid` real columns, zeros behind them.
-// `column(c, a, b, dst)` writes positions [a, b) of column c.
-template <int width, class S, class Column>
-inline void pack_columns(int64_t valid, int64_t t0, int64_t t1, S* panel, const Column& column) {
-  alignas(64) S strip[width * (kStrip + 16 / sizeof(S))];
-  constexpr int64_t ld = kStrip + 16 / sizeof(S);  // off the power of two: no cache-set conflicts
-  for (int64_t c = valid; c < width; ++c) std::fill_n(strip + c * ld, kStrip, S(0));
-  for (int64_t a = t0; a < t1; a += kStrip) {
-    const int64_t b = std::min(t1, a + kStrip);
-    for (int64_t c = 0; c < valid; ++c) column(c, a, b, strip + c * ld);
-    transpose<width>(strip, ld, b - a, panel + (a - t0) * width);
-  }
-}
-
-// The same from a strided matrix, source[t * row_stride + c * column_stride].
-template <int width, class S, class In>
-inline void pack_matrix(const In* source, int64_t row_stride, int64_t column_stride, int64_t valid,
-                        int64_t t0, int64_t t1, S* panel) {
-  if (column_stride == 1) {
-    for (int64_t t = t0; t < t1; ++t, panel += width) {
-      if (valid == width) {
-        for (int c = 0; c < width; ++c) panel[c] = widen(source[t * row_stride + c]);
-      } else {
-        for (int64_t c = 0; c < width; ++c)
-          panel[c] = c < valid ? widen(source[t * row_stride + c]) : S(0);
-      }
-    }
-    return;
-  }
-  pack_columns<width>(valid, t0, t1, panel, [&](int64_t c, int64_t a, int64_t b, S* dst) {
-    copy_widened(source + a * row_stride + c * column_stride, row_stride, b - a, dst);
-  });
-}
+constexpr int64_t kPanelBytes = 256 * 1024;  // input panels of a unit: a part of L2
+constexpr int64_t kFirstBytes = 16 * 1024;   // input of one block that is to stay in L1
+constexpr int64_t kGroups = 12;              // column groups that share one pass over a grad tile
+constexpr int64_t kBlocks = 4;               // blocks of columns in a unit
+constexpr int64_t kFew = 24;                 // positions up to which F stays in registers
 
 template <class In>
 struct MatmulKernel {
   using S = typename Accumulate<In>::type;
   static constexpr int R = Tile<S>::rows, C = Tile<S>::columns, kTile = Tile<S>::size;
-  static constexpr int64_t kPanelRows = kPanelBytes / (C * int64_t(sizeof(S)));
 
   static MatmulPlan plan(const MatmulFisher& f, int64_t threads) {
-    MatmulPlan p;
-    p.chunk = std::min(std::max<int64_t>(1, kPanelRows / f.T), f.N);
+    MatmulPlan p{};
+    const auto blocks_of = [](int64_t columns) { return (columns + C - 1) / C; };
+    p.taps = 1, p.positions = f.T, p.blocks = blocks_of(f.I);
+    if (f.patches && !f.flat_power) choose_taps(*f.patches, f.T, p);
     p.row_tiles = (f.O + R - 1) / R;
-    const int64_t blocks = (f.I + C - 1) / C;
-    // Few blocks of columns: split the rows too, just enough for the threads to share evenly.
+    // Strips of positions keep both panels in L1 while the column groups take turns.
+    p.strip = f.flat_power ? f.N : f.T;
+    if (p.strip > 2 * kStrip) p.strip = kStrip;
+    p.strips = (f.T + p.strip - 1) / p.strip;
+    const int64_t sample = p.positions * C * int64_t(sizeof(S));
+    p.unit_blocks =
+        balanced(p.blocks, p.taps > 1 ? 1 : std::clamp<int64_t>(kPanelBytes / sample, 1, kBlocks));
+    p.chunk = std::clamp<int64_t>(kPanelBytes / (sample * p.unit_blocks), 1, f.N);
+    // Not enough units for the threads: narrower ones, then the rows as well. What is summed
+    // together stays as it is, and so do the bits of the result.
+    const auto units = [&] { return (p.blocks + p.unit_blocks - 1) / p.unit_blocks; };
+    while (p.unit_blocks > 1 && units() < threads) p.unit_blocks = (p.unit_blocks + 1) / 2;
     p.row_blocks =
-        blocks >= 4 * threads ? 1 : std::min(p.row_tiles, threads / std::gcd(blocks, threads));
-    p.units = blocks * p.row_blocks;
-    p.packed_bytes = p.row_tiles * R * p.chunk * f.T * int64_t(sizeof(S));
-    const int64_t panel = std::min(kPanelRows, p.chunk * f.T) * C;
-    const int64_t partial = f.T > kPanelRows ? p.row_tiles * kTile : 0;
-    p.scratch_bytes = (panel + partial + 2 * f.G * kTile) * int64_t(sizeof(S));
+        units() >= 4 * threads ? 1 : std::min(p.row_tiles, threads / std::gcd(units(), threads));
+    p.units = units() * p.row_blocks;
+    const int64_t tiles = std::min(kGroups, p.unit_blocks * p.taps) * (2 * f.G + 1) * kTile;
+    p.list_bytes = p.listed ? (p.taps * p.strips + 1) * int64_t(sizeof(int64_t)) +
+                                  p.taps * f.T * int64_t(sizeof(Step))
+                            : 0;
+    p.tile_step = p.chunk * f.T * R + 16;  // off the power of two: no cache-set conflicts
+    p.packed_bytes = p.row_tiles * p.tile_step * int64_t(sizeof(S));
+    p.scratch_bytes = (p.unit_blocks * p.chunk * p.positions * C + tiles) * int64_t(sizeof(S));
     return p;
+  }
+
+  // The largest part that `parts` of at most `most` need.
+  static int64_t balanced(int64_t all, int64_t most) {
+    const int64_t parts = (all + most - 1) / most;
+    return (all + parts - 1) / parts;
+  }
+
+  // Channels as columns, tap by tap, unless im2col columns fill the vectors much better.
+  static void choose_taps(const Patches& p, int64_t T, MatmulPlan& plan) {
+    const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
+    const int64_t blocks = (p.channels + C - 1) / C;
+    const int64_t positions = p.size[0] * p.size[1] * p.size[2];
+    if (2 * blocks * taps > 3 * plan.blocks) return;
+    if (std::max(positions * C, T * R) > std::numeric_limits<int32_t>::max()) return;
+    // One tap that skips positions would pack what it does not read.
+    if (taps == 1 && positions > T) return;
+    plan.listed = true;
+    plan.taps = taps, plan.blocks = blocks, plan.positions = positions;
   }
 
   static const In* grad_of(const MatmulFisher& f, int64_t n) {
     return static_cast<const In*>(f.grad) + f.samples[n] * f.grad_stride[0];
   }
 
+  static const In* input_of(const MatmulFisher& f, int64_t n) {
+    return static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0];
+  }
+
   static S weight(const MatmulFisher& f, int64_t g, int64_t n) {
     return static_cast<const S*>(f.weights)[g * f.batch + f.samples[n]];
   }
 
+  static void list(const MatmulFisher& f, const MatmulPlan& plan, void* lists) {
+    int64_t* begin = static_cast<int64_t*>(lists);
+    list_steps<C, R>(*f.patches, plan.strip, plan.strips, begin,
+                     reinterpret_cast<Step*>(begin + plan.taps * plan.strips + 1));
+  }
+
   static void pack(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1,
                    void* packed, int64_t begin, int64_t end) {
-    const int64_t rows = plan.chunk * f.T;
-    for (int64_t tile = begin; tile < end; ++tile) {
-      S* panel = static_cast<S*>(packed) + tile * rows * R;
-      const int64_t o = tile * R, valid = std::min<int64_t>(R, f.O - o);
-      for (int64_t n = n0; n < n1; ++n, panel += f.T * R) {
-        pack_matrix<R>(grad_of(f, n) + o * f.grad_stride[2], f.grad_stride[1], f.grad_stride[2],
-                       valid, 0, f.T, panel);
-        if (f.flat_power == 0) continue;
-        const S w = weight(f, f.flat_group, n);
-        for (int r = 0; r < R; ++r)
-          panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
-      }
-    }
+    // Rows of features: a few positions at a time for all tiles, so that a line is fetched once.
+    const bool features_last = f.grad_stride[2] == 1;
+    const int64_t samples = features_last ? std::max<int64_t>(1, 8 / f.T) : 1;
+    const int64_t positions = features_last ? 8 : f.T;
+    for (int64_t n = n0; n < n1; n += samples)
+      for (int64_t t = 0; t < f.T; t += positions)
+        for (int64_t tile = begin; tile < end; ++tile)
+          for (int64_t m = n; m < std::min(n1, n + samples); ++m)
+            pack_grad(f, m, t, std::min(positions, f.T - t), tile * R,
+                      static_cast<S*>(packed) + tile * plan.tile_step + ((m - n0) * f.T + t) * R);
   }
 
-  static void pack_input(const MatmulFisher& f, int64_t n, int64_t column, int64_t t0, int64_t t1,
+  static void pack_grad(const MatmulFisher& f, int64_t n, int64_t t, int64_t positions, int64_t o,
+                        S* panel) {
+    pack_matrix<R>(grad_of(f, n) + t * f.grad_stride[1] + o * f.grad_stride[2], f.grad_stride[1],
+                   f.grad_stride[2], std::min<int64_t>(R, f.O - o), positions, panel);
+    if (f.flat_power == 0) return;
+    const S w = weight(f, f.flat_group, n);
+    for (int r = 0; r < R; ++r)
+      panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
+  }
+
+  // One sample of one block of columns.
+  static void pack_input(const MatmulFisher& f, const MatmulPlan& plan, int64_t n, int64_t block,
                          S* panel) {
-    const In* sample = static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0];
-    const int64_t valid = std::min<int64_t>(C, f.I - column);
-    if (f.patches) {
-      PatchColumn columns[C];
-      for (int64_t c = 0; c < valid; ++c) columns[c] = patch_column(*f.patches, column + c);
-      for (int64_t t = t0; t < t1; t += kStrip) {
-        const PatchPosition at(*f.patches, t);
-        pack_columns<C>(valid, t, std::min(t1, t + kStrip), panel + (t - t0) * C,
-                        [&](int64_t c, int64_t a, int64_t b, S* dst) {
-                          gather_patches(*f.patches, sample, columns[c], at, b - a, dst);
-                        });
-      }
+    const In* sample = input_of(f, n);
+    const int64_t column = block * C;
+    if (plan.listed) {
+      const Patches& p = *f.patches;
+      pack_channels<C>(p, sample + column * p.in_stride[0], p.in_stride[0],
+                       std::min<int64_t>(C, p.channels - column), panel);
+    } else if (f.patches) {
+      pack_patches(f, sample, column, panel);
     } else {
       pack_matrix<C>(sample + column * f.input_stride[2], f.input_stride[1], f.input_stride[2],
-                     valid, t0, t1, panel);
+                     std::min<int64_t>(C, f.I - column), f.T, panel);
     }
     if (f.flat_power == 2)
-      for (int64_t i = 0; i < (t1 - t0) * C; ++i) panel[i] *= panel[i];
+      for (int64_t i = 0; i < f.T * C; ++i) panel[i] *= panel[i];
   }
 
-  // Adds a finished c_n to the group tiles.
-  static void fold_groups(const MatmulFisher& f, int64_t n, typename Simd<S>::Vec (&c)[R][2],
-                          S* tiles) {
-    for (int64_t g = 0; g < f.G; ++g) {
-      const S w = weight(f, g, n);
-      if (w == S(0)) continue;
-      if (f.fisher) fold<S, true>(c, w, tiles + 2 * g * kTile);
-      if (f.gradient) fold<S, false>(c, w, tiles + (2 * g + 1) * kTile);
+  static void pack_patches(const MatmulFisher& f, const In* sample, int64_t column, S* panel) {
+    const int64_t valid = std::min<int64_t>(C, f.I - column);
+    PatchColumn columns[C];
+    for (int64_t c = 0; c < valid; ++c) columns[c] = patch_column(*f.patches, column + c);
+    for (int64_t t = 0; t < f.T; t += kStrip) {
+      const PatchPosition at(*f.patches, t);
+      pack_columns<C>(valid, t, std::min(f.T, t + kStrip), panel + t * C,
+                      [&](int64_t c, int64_t a, int64_t b, S* dst) {
+                        gather_patches(*f.patches, sample, columns[c], at, b - a, dst);
+                      });
     }
   }
 
-  static void flush_groups(const MatmulFisher& f, int64_t row0, int64_t column, const S* tiles) {
-    for (int64_t g = 0; g < f.G; ++g) {
-      if (f.fisher)
-        flush(tiles + 2 * g * kTile, row0, column, f.O, f.I,
-              static_cast<S*>(f.fisher) + g * f.group_stride);
-      if (f.gradient)
-        flush(tiles + (2 * g + 1) * kTile, row0, column, f.O, f.I,
-              static_cast<S*>(f.gradient) + g * f.group_stride);
+  // What a range of units works on: panels, tiles, and the place in the matrix.
+  struct Work {
+    const MatmulFisher& f;
+    const MatmulPlan& plan;
+    int64_t n0, n1;
+    const int64_t* begin;  // of the lists of steps
+    const Step* steps;
+    S *panel, *tiles, *held;
+    int64_t block0;  // first block of columns of the unit
+    int64_t group0;  // first column group of this pass
+    int64_t groups;  // column groups of this pass
+    const S* grad;   // packed row tile
+
+    int64_t tile_step() const { return 2 * f.G * kTile; }
+    S* tile(int64_t j, int64_t g) const { return tiles + (j * f.G + g) * 2 * kTile; }
+    // Where column group j starts in the panels, and its tap.
+    const S* input[kGroups];
+    int64_t tap[kGroups];
+
+    void take(int64_t first, int64_t count) {
+      group0 = first, groups = count;
+      for (int64_t j = 0; j < count; ++j) {
+        input[j] = panel + (first + j) / plan.taps * plan.chunk * plan.positions * C;
+        tap[j] = (first + j) % plan.taps;
+      }
     }
-  }
+    // Positions of strip s for column group j, from the start of the strip's panels unless listed.
+    Range range(int64_t j, int64_t s) const {
+      if (!plan.listed) return {nullptr, std::min(plan.strip, f.T - s * plan.strip)};
+      const int64_t* at = begin + tap[j] * plan.strips + s;
+      return {steps + at[0], at[1] - at[0]};
+    }
+  };
 
   static void accumulate(const MatmulFisher& f, const MatmulPlan& plan, int64_t n0, int64_t n1,
-                         const void* packed, void* scratch, int64_t begin, int64_t end) {
+                         const void* lists, const void* packed, void* scratch, int64_t begin,
+                         int64_t end) {
     S* panel = static_cast<S*>(scratch);
-    S* tiles = panel + std::min(kPanelRows, plan.chunk * f.T) * C;
-    S* partial = tiles + 2 * f.G * kTile;
+    S* tiles = panel + plan.unit_blocks * plan.chunk * plan.positions * C;
+    const int64_t most = std::min(kGroups, plan.unit_blocks * plan.taps);
+    const int64_t* offsets = static_cast<const int64_t*>(lists);
+    Work w{f,     plan,    n0,
+           n1,    offsets, reinterpret_cast<const Step*>(offsets + plan.taps * plan.strips + 1),
+           panel, tiles,   tiles + most * 2 * f.G * kTile,
+           -1,    0,       0};
     const int64_t per_block = (plan.row_tiles + plan.row_blocks - 1) / plan.row_blocks;
-    int64_t packed_column = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t column = unit / plan.row_blocks * C, first = unit % plan.row_blocks * per_block;
+      const int64_t block0 = unit / plan.row_blocks * plan.unit_blocks;
+      const int64_t blocks = std::min(plan.unit_blocks, plan.blocks - block0);
+      if (block0 != w.block0) {
+        for (int64_t b = 0; b < blocks; ++b)
+          for (int64_t n = n0; n < n1; ++n)
+            pack_input(f, plan, n, block0 + b,
+                       panel + (b * plan.chunk + n - n0) * plan.positions * C);
+        w.block0 = block0;
+      }
+      const int64_t first = unit % plan.row_blocks * per_block;
       const int64_t last = std::min(plan.row_tiles, first + per_block);
-      if (f.T > kPanelRows) {
-        long_block(f, n0, packed, column, first, last, panel, tiles, partial);
-        continue;
-      }
-      if (column != packed_column) {
-        for (int64_t n = n0; n < n1; ++n)
-          pack_input(f, n, column, 0, f.T, panel + (n - n0) * f.T * C);
-        packed_column = column;
-      }
-      const S* grads = static_cast<const S*>(packed);
       for (int64_t tile = first; tile < last; ++tile) {
-        const S* g = grads + tile * plan.chunk * f.T * R;
-        if (f.flat_power) {
-          flat_tile(f, g, panel, n1 - n0, tile * R, column, tiles);
-          continue;
+        w.grad = static_cast<const S*>(packed) + tile * plan.tile_step;
+        for (int64_t j = 0; j < blocks * plan.taps; j += kGroups) {
+          w.take(j, std::min(kGroups, blocks * plan.taps - j));
+          const int64_t rows = std::min<int64_t>(R, f.O - tile * R);
+          if (rows <= R / 3) {
+            row_tile<R / 3>(w, tile * R, rows);
+          } else if (rows <= R / 2) {
+            row_tile<R / 2>(w, tile * R, rows);
+          } else {
+            row_tile<R>(w, tile * R, rows);
+          }
         }
-        std::fill_n(tiles, 2 * f.G * kTile, S(0));
-        for (int64_t n = n0; n < n1; ++n) {
-          typename Simd<S>::Vec c[R][2];
-          multiply<S, false>(panel + (n - n0) * f.T * C, g + (n - n0) * f.T * R, f.T, c, nullptr);
-          fold_groups(f, n, c, tiles);
-        }
-        flush_groups(f, tile * R, column, tiles);
       }
     }
   }
 
-  // T = 1: the samples of the chunk are the positions of one product.
-  static void flat_tile(const MatmulFisher& f, const S* g, const S* panel, int64_t samples,
-                        int64_t row0, int64_t column, S* tile) {
-    typename Simd<S>::Vec c[R][2];
-    multiply<S, false>(panel, g, samples, c, nullptr);
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < 2; ++v) store(tile + r * C + v * Simd<S>::lanes, c[r][v]);
-    S* out =
-        static_cast<S*>(f.flat_power == 2 ? f.fisher : f.gradient) + f.flat_group * f.group_stride;
-    flush(tile, row0, column, f.O, f.I, out);
-  }
-
-  // One sample with more positions than a panel holds: c_n waits in `partial` between strips.
-  static void long_block(const MatmulFisher& f, int64_t n, const void* packed, int64_t column,
-                         int64_t first, int64_t last, S* panel, S* tiles, S* partial) {
-    const S* grads = static_cast<const S*>(packed);
-    for (int64_t t0 = 0; t0 < f.T; t0 += kPanelRows) {
-      const int64_t rows = std::min(kPanelRows, f.T - t0);
-      pack_input(f, n, column, t0, t0 + rows, panel);
-      for (int64_t tile = first; tile < last; ++tile) {
-        const S* g = grads + (tile * f.T + t0) * R;
-        S* held = partial + tile * kTile;
-        typename Simd<S>::Vec c[R][2];
-        if (t0 == 0) {
-          multiply<S, false>(panel, g, rows, c, nullptr);
+  // All samples of the chunk for one row tile and some column groups; `valid` of its rows are real,
+  // and `rows` of them worked on.
+  template <int rows>
+  static void row_tile(const Work& w, int64_t row0, int64_t valid) {
+    std::fill_n(w.tiles, w.groups * w.tile_step(), S(0));
+    if (w.f.flat_power) {
+      flat<rows>(w);
+    } else {
+      for (int64_t n = w.n0; n < w.n1;) {
+        const Run run = next_run(w.f, n, w.n1);
+        if (run.group >= 0 && w.f.fisher && w.f.T <= kFew &&
+            (!w.f.gradient || Tile<S>::rows_with_both > 0)) {
+          few_positions(w, n, run, valid);
         } else {
-          multiply<S, true>(panel, g, rows, c, held);
+          for (int64_t m = n; m < run.end; ++m) many_positions<rows>(w, m);
         }
-        if (t0 + rows == f.T) {
-          std::fill_n(tiles, 2 * f.G * kTile, S(0));
-          fold_groups(f, n, c, tiles);
-          flush_groups(f, tile * R, column, tiles);
+        n = run.end;
+      }
+    }
+    flush_groups(w, row0, valid);
+  }
+
+  // Samples that follow each other, belong to one group alone (-1: to several) and weigh the same.
+  struct Run {
+    int64_t end;
+    int64_t group;
+    S weight;
+  };
+
+  static Run next_run(const MatmulFisher& f, int64_t n, int64_t end) {
+    const auto owner = [&](int64_t m) {
+      int64_t only = -2;
+      for (int64_t g = 0; g < f.G; ++g)
+        if (weight(f, g, m) != S(0)) only = only == -2 ? g : -1;
+      return only;
+    };
+    Run run{n + 1, owner(n), S(0)};
+    if (run.group < 0) return run;
+    run.weight = weight(f, run.group, n);
+    while (run.end < end && owner(run.end) == run.group &&
+           weight(f, run.group, run.end) == run.weight)
+      ++run.end;
+    return run;
+  }
+
+  // F in registers over samples whose input fits L1, for all column groups in turn.
+  static void few_positions(const Work& w, int64_t n, const Run& run, int64_t valid) {
+    const int64_t a_step = w.plan.positions * C, g_step = w.f.T * R;
+    const int64_t together = std::max<int64_t>(1, kFirstBytes / (a_step * int64_t(sizeof(S))));
+    for (; n < run.end; n += together) {
+      const int64_t samples = std::min(together, run.end - n);
+      for (int64_t j = 0; j < w.groups; ++j) {
+        const S* a = w.input[j] + (n - w.n0) * a_step;
+        const S* g = w.grad + (n - w.n0) * g_step;
+        const Range range = w.range(j, 0);
+        S* tile = w.tile(j, run.group);
+        if (w.f.gradient) {
+          constexpr int rows = Tile<S>::rows_with_both;
+          if constexpr (rows > 0)
+            for (int r = 0; r < valid; r += rows)
+              sum_samples<S, rows, true>(a, a_step, g + r, g_step, samples, range, run.weight,
+                                         tile + r * C, tile + kTile + r * C);
         } else {
-          for (int r = 0; r < R; ++r)
-            for (int v = 0; v < 2; ++v) store(held + r * C + v * Simd<S>::lanes, c[r][v]);
+          constexpr int rows = Tile<S>::rows_with_squares;
+          for (int r = 0; r < valid; r += rows)
+            sum_samples<S, rows, false>(a, a_step, g + r, g_step, samples, range, run.weight,
+                                        tile + r * C, nullptr);
         }
       }
     }
   }
 
-  // Depthwise and other narrow groups: gather one column, then a dot product per row.
-  static void direct(const MatmulFisher& f, void* scratch, int64_t begin, int64_t end) {
-    S* column = static_cast<S*>(scratch);
-    S* rows = column + f.T;
-    for (int64_t group = begin; group < end; ++group) {
-      for (int64_t n = 0; n < f.N; ++n) {
-        const In* sample = static_cast<const In*>(f.input) + f.samples[n] * f.input_stride[0] +
-                           group * f.conv_input_stride;
-        const In* grad = grad_of(f, n) + group * f.conv_grad_stride;
-        for (int64_t o = 0; o < f.O; ++o)
-          copy_widened(grad + o * f.grad_stride[2], f.grad_stride[1], f.T, rows + o * f.T);
-        for (int64_t i = 0; i < f.I; ++i) {
-          gather_patches(*f.patches, sample, patch_column(*f.patches, i),
-                         PatchPosition(*f.patches, 0), f.T, column);
-          for (int64_t o = 0; o < f.O; ++o)
-            add_element(f, n, (group * f.O + o) * f.I + i, dot(rows + o * f.T, column, f.T));
+  // One sample; c waits in `held` between strips.
+  template <int rows>
+  static void many_positions(const Work& w, int64_t n) {
+    const S* grad = w.grad + (n - w.n0) * w.f.T * R;
+    for (int64_t s = 0; s < w.plan.strips; ++s) {
+      for (int64_t j = 0; j < w.groups; ++j) {
+        const S* a = w.input[j] + (n - w.n0) * w.plan.positions * C;
+        const S* g = grad;
+        if (!w.plan.listed) a += s * w.plan.strip * C, g += s * w.plan.strip * R;
+        Products<S, rows> c = {};
+        if (s > 0) load_tile<S, rows>(w.held + j * kTile, c);
+        multiply<S, rows>(a, g, w.range(j, s), c);
+        if (s + 1 < w.plan.strips) {
+          store_tile<S, rows>(c, w.held + j * kTile);
+        } else {
+          fold_sample(w, n, c, j);
         }
       }
     }
   }
 
-  static void add_element(const MatmulFisher& f, int64_t n, int64_t at, S c) {
-    for (int64_t g = 0; g < f.G; ++g) {
-      const S w = weight(f, g, n);
-      if (w == S(0)) continue;
-      if (f.fisher) static_cast<S*>(f.fisher)[g * f.group_stride + at] += w * c * c;
-      if (f.gradient) static_cast<S*>(f.gradient)[g * f.group_stride + at] += w * c;
+  // Adds a finished c_n to the tiles of its groups.
+  template <int rows>
+  static inline __attribute__((always_inline)) void fold_sample(const Work& w, int64_t n,
+                                                                const Products<S, rows>& c,
+                                                                int64_t j) {
+    for (int64_t g = 0; g < w.f.G; ++g) {
+      const S weight_n = weight(w.f, g, n);
+      if (weight_n == S(0)) continue;
+      if (w.f.fisher) fold<S, rows, true>(c, weight_n, w.tile(j, g));
+      if (w.f.gradient) fold<S, rows, false>(c, weight_n, w.tile(j, g) + kTile);
     }
   }
 
-  static S dot(const S* a, const S* b, int64_t n) {
-    using V = typename Simd<S>::Vec;
-    constexpr int L = Simd<S>::lanes;
-    V sum[4] = {};
-    int64_t i = 0;
-    for (; i + 4 * L <= n; i += 4 * L)
-      for (int k = 0; k < 4; ++k) sum[k] += load(a + i + k * L) * load(b + i + k * L);
-    const V all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    S total = 0;
-    for (int k = 0; k < L; ++k) total += all[k];
-    for (; i < n; ++i) total += a[i] * b[i];
-    return total;
+  // T = 1: the samples of the chunk are the positions of one product of squares.
+  template <int rows>
+  static void flat(const Work& w) {
+    const int64_t samples = w.n1 - w.n0;
+    for (int64_t s = 0; s < samples; s += kStrip) {
+      for (int64_t j = 0; j < w.groups; ++j) {
+        S* tile = w.tile(j, w.f.flat_group) + (w.f.flat_power == 2 ? 0 : kTile);
+        Products<S, rows> c;
+        load_tile<S, rows>(tile, c);
+        multiply<S, rows>(w.input[j] + s * C, w.grad + s * R,
+                          {nullptr, std::min(kStrip, samples - s)}, c);
+        store_tile<S, rows>(c, tile);
+      }
+    }
+  }
+
+  // Calls visit(block, first column group, column groups, destination, tiles) for each result and
+  // block of columns of this pass; the destination is where the block starts in row 0.
+  template <class Visit>
+  static void for_results(const Work& w, const Visit& visit) {
+    const MatmulFisher& f = w.f;
+    for (int64_t j = 0, count; j < w.groups; j += count) {
+      const int64_t block = w.block0 + (w.group0 + j) / w.plan.taps;
+      count = std::min(w.plan.taps - w.tap[j], w.groups - j);
+      for (int64_t g = 0; g < f.G; ++g) {
+        for (int part = 0; part < 2; ++part) {
+          void* result = part == 0 ? f.fisher : f.gradient;
+          if (!result || (f.flat_power && (g != f.flat_group || part != 2 - f.flat_power)))
+            continue;
+          visit(block, j, count,
+                static_cast<S*>(result) + g * f.group_stride + block * C * w.plan.taps,
+                w.tile(j, g) + part * kTile);
+        }
+      }
+    }
+  }
+
+  // Real columns of a block, or real channels.
+  static int64_t width_of(const Work& w, int64_t block) {
+    return std::min<int64_t>(C, (w.plan.listed ? w.f.I / w.plan.taps : w.f.I) - block * C);
+  }
+
+  static void flush_groups(const Work& w, int64_t row0, int64_t rows) {
+    for_results(w, [&](int64_t block, int64_t j, int64_t count, S* to, const S* tiles) {
+      to += row0 * w.f.I;
+      if (w.plan.taps == 1) {
+        flush(tiles, rows, width_of(w, block), w.f.I, to);
+      } else {
+        flush_taps(tiles, w.tile_step(), count, rows, width_of(w, block), w.plan.taps, w.f.I,
+                   to + w.tap[j]);
+      }
+    });
   }
 };

@@ -28,6 +28,11 @@ struct PatchPosition {
   int64_t z, y, x;
   PatchPosition(const Patches& p, int64_t t)
       : z(t / p.out[2] / p.out[1]), y(t / p.out[2] % p.out[1]), x(t % p.out[2]) {}
+  void advance(const Patches& p) {
+    if (++x < p.out[2]) return;
+    x = 0;
+    if (++y == p.out[1]) y = 0, ++z;
+  }
 };
 
 template <class S>

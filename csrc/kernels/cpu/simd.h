@@ -30,6 +30,28 @@ struct Accumulate<double> {
   using type = double;
 };
 
+template <class S, class In>
+inline typename Simd<S>::Vec load_widened(const In* p) {
+  if constexpr (std::is_same_v<S, In>) {
+    return load(p);
+  } else {
+    typename Simd<S>::Vec v;
+    for (int k = 0; k < Simd<S>::lanes; ++k) v[k] = widen(p[k]);
+    return v;
+  }
+}
+
+// Sum of the lanes, by halves.
+template <class S>
+inline S total(typename Simd<S>::Vec v) {
+  S lanes[Simd<S>::lanes];
+  store(lanes, v);
+#pragma GCC unroll 8
+  for (int half = Simd<S>::lanes / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+  return lanes[0];
+}
+
 // dst[0..n) = widen(src[0], src[stride], …)
 template <class S, class In>
 inline void copy_widened(const In* src, int64_t stride, int64_t n, S* dst) {

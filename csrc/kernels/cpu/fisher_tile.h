@@ -1,0 +1,149 @@
+// The register tile of the matrix kernels: c += sum_t g[t, :]^T a[t, :], squares, sums, and the way
+// back to memory.
+//
+// `a` are panels [position][columns], `g` panels [t][rows]; both are packed (fisher_panels.h).
+//
+// Included inside a namespace per instruction set, see simd.h.
+
+// Tile sizes fill the register file: 12 x 2 accumulators of 32 registers, 6 x 2 of 16, 4 x 2 on
+// SSE/NEON. The products of few positions use a part of the rows, so that sums of squares (and of
+// the products themselves) have registers as well; with 16 registers there is no room for both.
+template <class S>
+struct Tile {
+  static constexpr int rows = FF_VECTOR_BYTES == 64 ? 12 : FF_VECTOR_BYTES == 32 ? 6 : 4;
+  static constexpr int rows_with_squares = rows / 2;
+  static constexpr int rows_with_both = FF_VECTOR_BYTES == 64 ? rows / 3 : 0;
+  static constexpr int vectors = 2;
+  static constexpr int columns = vectors * Simd<S>::lanes;
+  static constexpr int size = rows * columns;
+};
+
+// Which positions a product runs over: all of t = 0, 1, … in step, or pairs of element offsets into
+// the two panels.
+struct Step {
+  int32_t a, g;
+};
+struct Range {
+  const Step* steps;  // null: every position
+  int64_t count;
+};
+
+template <class S, int rows>
+using Products = typename Simd<S>::Vec[rows][2];
+
+template <class S, int rows>
+inline __attribute__((always_inline)) void multiply_position(const S* a, const S* g,
+                                                             Products<S, rows>& c) {
+  const auto a0 = load(a), a1 = load(a + Simd<S>::lanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+    c[r][0] += g[r] * a0;
+    c[r][1] += g[r] * a1;
+  }
+}
+
+template <class S, int rows>
+inline __attribute__((always_inline)) void multiply(const S* __restrict a, const S* __restrict g,
+                                                    Range range, Products<S, rows>& c) {
+  if (range.steps == nullptr) {
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < range.count; ++t, a += Tile<S>::columns, g += Tile<S>::rows)
+      multiply_position<S, rows>(a, g, c);
+  } else {
+    const Step* s = range.steps;
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < range.count; ++k, ++s)
+      multiply_position<S, rows>(a + s->a, g + s->g, c);
+  }
+}
+
+template <class S, int rows>
+inline __attribute__((always_inline)) void load_tile(const S* from, Products<S, rows>& c) {
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < 2; ++v) c[r][v] = load(from + r * Tile<S>::columns + v * Simd<S>::lanes);
+}
+
+template <class S, int rows>
+inline __attribute__((always_inline)) void store_tile(const Products<S, rows>& c, S* to) {
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < 2; ++v) store(to + r * Tile<S>::columns + v * Simd<S>::lanes, c[r][v]);
+}
+
+// to += w c^2, or to += w c.
+template <class S, int rows, bool square>
+inline __attribute__((always_inline)) void fold(const Products<S, rows>& c, S w, S* __restrict to) {
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+    for (int v = 0; v < 2; ++v) {
+      const auto scaled = w * c[r][v];
+      S* p = to + r * Tile<S>::columns + v * Simd<S>::lanes;
+      store(p, load(p) + (square ? scaled * c[r][v] : scaled));
+    }
+  }
+}
+
+// fisher += w sum_n c_n^2 and, where asked for, gradient += w sum_n c_n, over `samples` samples
+// that stand `a_step` and `g_step` elements apart. The sums stay in registers.
+template <class S, int rows, bool with_gradient>
+inline void sum_samples(const S* __restrict a, int64_t a_step, const S* __restrict g,
+                        int64_t g_step, int64_t samples, Range range, S w, S* __restrict fisher,
+                        S* __restrict gradient) {
+  Products<S, rows> squares = {}, sums = {};
+  for (int64_t n = 0; n < samples; ++n, a += a_step, g += g_step) {
+    Products<S, rows> c = {};
+    multiply<S, rows>(a, g, range, c);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < 2; ++v) {
+        squares[r][v] += c[r][v] * c[r][v];
+        if (with_gradient) sums[r][v] += c[r][v];
+      }
+    }
+  }
+  fold<S, rows, false>(squares, w, fisher);
+  if (with_gradient) fold<S, rows, false>(sums, w, gradient);
+}
+
+// destination[o, i] += tile[o, i], clipped to `rows` and `columns`; a row of the destination is
+// `row_step` elements.
+template <class S>
+inline void flush(const S* tile, int64_t rows, int64_t columns, int64_t row_step, S* destination) {
+  for (int64_t r = 0; r < rows; ++r) {
+    S* to = destination + r * row_step;
+    const S* from = tile + r * Tile<S>::columns;
+    for (int64_t j = 0; j < columns; ++j) to[j] += from[j];
+  }
+}
+
+// destination[o, channel * taps + k] += tile k [o, channel], for `count` tiles `tile_step` elements
+// apart, in blocks of 4 channels x 4 taps.
+template <class S>
+inline void flush_taps(const S* tiles, int64_t tile_step, int64_t count, int64_t rows,
+                       int64_t channels, int64_t taps, int64_t row_step, S* destination) {
+  typedef S Four __attribute__((vector_size(4 * sizeof(S)), aligned(sizeof(S))));
+  for (int64_t r = 0; r < rows; ++r) {
+    S* row = destination + r * row_step;
+    const S* from = tiles + r * Tile<S>::columns;
+    int64_t c = 0;
+    for (; c + 4 <= channels; c += 4) {
+      int64_t k = 0;
+      for (; k + 4 <= count; k += 4) {
+        alignas(64) S block[16];
+        for (int j = 0; j < 4; ++j)
+          *reinterpret_cast<Four*>(block + 4 * j) =
+              *reinterpret_cast<const Four*>(from + (k + j) * tile_step + c);
+        alignas(64) S turned[16];
+        transpose<4>(block, 4, 4, turned);
+        for (int j = 0; j < 4; ++j)
+          *reinterpret_cast<Four*>(row + (c + j) * taps + k) +=
+              *reinterpret_cast<const Four*>(turned + 4 * j);
+      }
+      for (; k < count; ++k)
+        for (int j = 0; j < 4; ++j) row[(c + j) * taps + k] += from[k * tile_step + c + j];
+    }
+    for (; c < channels; ++c)
+      for (int64_t k = 0; k < count; ++k) row[c * taps + k] += from[k * tile_step + c];
+  }
+}
