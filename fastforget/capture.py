@@ -119,6 +119,8 @@ class Capture(TorchFunctionMode):
         """
         for use in uses:
             self.uses[use.name].append(use)
+            if use.partner:
+                self.uses[use.partner.name].append(use.partner)
             result = _Tap.apply(output, use, self._collect, fresh, self._leaves[use.name])  # type: ignore[no-untyped-call]
             assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
             output = result

@@ -226,12 +226,20 @@ class _Run:
     def _collect(self, use: Use, grad: Tensor, operands: tuple[Tensor, ...]) -> None:
         """Receive, during backward, the gradient that arrives at one use of a parameter."""
         assert self._capture is not None  # noqa: S101 - for the type checker
-        if len(self._capture.uses[use.name]) > 1:
-            # The sum over uses comes before the square: wait for the others.
-            self._waiting.setdefault(use.name, []).append((use, grad, operands))
+        uses, partner = self._capture.uses, use.partner
+        alone = len(uses[use.name]) == 1 and use.view is None
+        if partner and use.accumulate_both and alone and len(uses[partner.name]) == 1 and partner.view is None:
+            use.accumulate_both(grad, operands, self.weights, self._results(use.name), self._results(partner.name))
             return
-        gradient = None if self.gradient is None else self.gradient[use.name]
-        _accumulate(use, grad, operands, self.weights, self.fisher[use.name], gradient)
+        for one in (use, partner):
+            if one and len(uses[one.name]) > 1:
+                # The sum over uses comes before the square: wait for the others.
+                self._waiting.setdefault(one.name, []).append((one, grad, operands))
+            elif one:
+                _accumulate(one, grad, operands, self.weights, *self._results(one.name))
+
+    def _results(self, name: str) -> tuple[Tensor, Tensor | None]:
+        return self.fisher[name], None if self.gradient is None else self.gradient[name]
 
     def _sum_repeated_uses(self) -> None:
         """Parameters used more than once: one sample's gradient at a time, summed over the uses."""

@@ -46,24 +46,35 @@ def _norm_uses(
         statistics: Gives mean and rstd, expandable to [N, A, P], from the arranged input.
 
     Returns:
-        One use for each of scale and shift that is a parameter.
+        The use of the scale, with that of the shift as its partner, or of the one that is a parameter.
     """
 
     def scale(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        g, a = (arrange(t) for t in alike(grad, operands[0]))
-        mean, rstd = (t if t is None else t.expand(g.shape[:3]) for t in statistics(a))
-        flat = flattened(results)
-        ops.fisher_affine(g, a, mean, rstd, weights, scale_fisher=flat[0], scale_gradient=flat[1])
+        both(grad, operands, weights, results, (None, None))
 
     def shift(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
         add_shift(arrange(grad), weights, *results)
 
-    uses = []
-    if capture.parameter(bias):
-        uses.append(make_use(capture, bias, shift))
-    if capture.parameter(weight):
-        uses.append(make_use(capture, weight, scale, x))
-    return uses
+    def both(
+        grad: Tensor,
+        operands: Sequence[Tensor],
+        weights: Tensor,
+        scale_results: Sequence[Tensor | None],
+        shift_results: Sequence[Tensor | None],
+    ) -> None:
+        g, a = (arrange(t) for t in alike(grad, operands[0]))
+        mean, rstd = (t if t is None else t.expand(g.shape[:3]) for t in statistics(a))
+        names = ("scale_fisher", "scale_gradient", "shift_fisher", "shift_gradient")
+        results = dict(zip(names, flattened([*scale_results, *shift_results]), strict=True))
+        ops.fisher_affine(g, a, mean, rstd, weights, **results)
+
+    shifts = [make_use(capture, bias, shift)] if capture.parameter(bias) else []
+    if not capture.parameter(weight):
+        return shifts
+    use = make_use(capture, weight, scale, x)
+    if shifts:
+        use.partner, use.accumulate_both = shifts[0], both
+    return [use]
 
 
 def _moments(values: Tensor, dims: Sequence[int], eps: float, *, centred: bool = True) -> tuple[Tensor | None, Tensor]:

@@ -41,6 +41,9 @@ class Use:
         name: The parameter.
         view: Size, stride and offset of the part that is used, or None for all of it.
         operands: Activations the kernel needs; autograd holds them between forward and backward.
+        partner: A use of another parameter that sees the same gradient, such as the shift of a norm beside its scale.
+        accumulate_both: ``accumulate_both(grad, operands, weights, results, partner's results)`` does both in one pass,
+            where neither parameter has another use.
         accumulate: ``accumulate(grad, operands, weights, fisher, gradient)`` adds to results of shape
             [G, *shape of the used part].
     """
@@ -49,6 +52,8 @@ class Use:
     view: tuple[tuple[int, ...], tuple[int, ...], int] | None
     accumulate: Accumulate
     operands: tuple[Tensor, ...] = field(default=())
+    partner: Use | None = None
+    accumulate_both: Callable[..., None] | None = None
 
 
 @dataclass(eq=False)

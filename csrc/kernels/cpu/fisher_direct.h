@@ -14,23 +14,43 @@ struct DirectKernel {
   using V = typename Simd<S>::Vec;
   static constexpr int L = Simd<S>::lanes;
 
+  // Output positions [lo, hi) per dimension whose tap falls inside the input, and where at 0.
+  struct Tap {
+    int64_t at[3], lo[3], hi[3];
+    Tap(const Patches& p, int64_t k) {
+      const int64_t index[3] = {k / (p.kernel[1] * p.kernel[2]), k / p.kernel[2] % p.kernel[1],
+                                k % p.kernel[2]};
+      for (int d = 0; d < 3; ++d) {
+        at[d] = index[d] * p.dilation[d] - p.padding[d];
+        const int64_t step = p.stride[d];
+        lo[d] = at[d] >= 0 ? 0 : std::min(p.out[d], (-at[d] + step - 1) / step);
+        hi[d] = p.size[d] > at[d]
+                    ? std::clamp((p.size[d] - at[d] + step - 1) / step, lo[d], p.out[d])
+                    : lo[d];
+      }
+    }
+  };
+
   static int64_t positions(const Patches& p) { return p.size[0] * p.size[1] * p.size[2]; }
 
   static int64_t scratch_bytes(const MatmulFisher& f) {
     const int64_t panels = f.O * f.T + f.patches->channels * positions(*f.patches);
-    return (panels + 2 * f.G * f.O * f.I) * L * int64_t(sizeof(S));
+    return (panels + 2 * f.G * f.O * f.I) * L * int64_t(sizeof(S)) +
+           f.I / f.patches->channels * int64_t(sizeof(Tap));
   }
 
   static void run(const MatmulFisher& f, void* scratch, int64_t begin, int64_t end) {
     S* grad = static_cast<S*>(scratch);
     S* input = grad + f.O * f.T * L;
     S* sums = input + f.patches->channels * positions(*f.patches) * L;
+    Tap* taps = reinterpret_cast<Tap*>(sums + 2 * f.G * f.O * f.I * L);
+    for (int64_t k = 0; k < f.I / f.patches->channels; ++k) taps[k] = Tap(*f.patches, k);
     for (int64_t group = begin; group < end; group += L) {
       const int64_t valid = std::min<int64_t>(L, end - group);
       std::fill_n(sums, 2 * f.G * f.O * f.I * L, S(0));
       for (int64_t n = 0; n < f.N; ++n) {
         pack(f, n, group, valid, grad, input);
-        sample(f, n, grad, input, sums);
+        sample(f, n, taps, grad, input, sums);
       }
       flush(f, group, valid, sums);
     }
@@ -50,39 +70,24 @@ struct DirectKernel {
                        input + c * positions(*f.patches) * L);
   }
 
-  static void sample(const MatmulFisher& f, int64_t n, const S* grad, const S* input, S* sums) {
-    const int64_t taps = f.I / f.patches->channels, plane = positions(*f.patches) * L;
-    for (int64_t i = 0; i < f.I; ++i) {
-      const Tap tap(*f.patches, i % taps);
-      for (int64_t o = 0; o < f.O; ++o) {
-        const V c = correlate(*f.patches, tap, grad + o * f.T * L, input + i / taps * plane);
-        for (int64_t g = 0; g < f.G; ++g) {
-          const S w = static_cast<const S*>(f.weights)[g * f.batch + f.samples[n]];
-          if (w == S(0)) continue;
-          S* to = sums + ((g * f.O + o) * f.I + i) * 2 * L;
-          store(to, load(to) + w * c * c);
-          store(to + L, load(to + L) + w * c);
+  static void sample(const MatmulFisher& f, int64_t n, const Tap* taps, const S* grad,
+                     const S* input, S* sums) {
+    const int64_t count = f.I / f.patches->channels, plane = positions(*f.patches) * L;
+    for (int64_t channel = 0; channel < f.patches->channels; ++channel) {
+      for (int64_t k = 0; k < count; ++k) {
+        for (int64_t o = 0; o < f.O; ++o) {
+          const V c = correlate(*f.patches, taps[k], grad + o * f.T * L, input + channel * plane);
+          for (int64_t g = 0; g < f.G; ++g) {
+            const S w = static_cast<const S*>(f.weights)[g * f.batch + f.samples[n]];
+            if (w == S(0)) continue;
+            S* to = sums + ((g * f.O + o) * f.I + channel * count + k) * 2 * L;
+            store(to, load(to) + w * c * c);
+            store(to + L, load(to + L) + w * c);
+          }
         }
       }
     }
   }
-
-  // Output positions [lo, hi) per dimension whose tap falls inside the input, and where at 0.
-  struct Tap {
-    int64_t at[3], lo[3], hi[3];
-    Tap(const Patches& p, int64_t k) {
-      const int64_t index[3] = {k / (p.kernel[1] * p.kernel[2]), k / p.kernel[2] % p.kernel[1],
-                                k % p.kernel[2]};
-      for (int d = 0; d < 3; ++d) {
-        at[d] = index[d] * p.dilation[d] - p.padding[d];
-        const int64_t step = p.stride[d];
-        lo[d] = at[d] >= 0 ? 0 : std::min(p.out[d], (-at[d] + step - 1) / step);
-        hi[d] = p.size[d] > at[d]
-                    ? std::clamp((p.size[d] - at[d] + step - 1) / step, lo[d], p.out[d])
-                    : lo[d];
-      }
-    }
-  };
 
   static V correlate(const Patches& p, const Tap& tap, const S* grad, const S* input) {
     V c[4] = {};

@@ -17,7 +17,7 @@
 //
 // Included inside a namespace per instruction set, see simd.h.
 
-constexpr int64_t kPanelBytes = 256 * 1024;  // input panels of a unit: a part of L2
+constexpr int64_t kPanelBytes = 128 * 1024;  // input panels of a unit: a part of L2
 constexpr int64_t kFirstBytes = 16 * 1024;   // input of one block that is to stay in L1
 constexpr int64_t kGroups = 12;              // column groups that share one pass over a grad tile
 constexpr int64_t kBlocks = 4;               // blocks of columns in a unit

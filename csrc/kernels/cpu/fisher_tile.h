@@ -28,6 +28,8 @@ struct Range {
   int64_t count;
 };
 
+constexpr int64_t kAhead = 8;  // positions
+
 template <class S, int rows>
 using Products = typename Simd<S>::Vec[rows][2];
 
@@ -47,8 +49,12 @@ inline __attribute__((always_inline)) void multiply(const S* __restrict a, const
                                                     Range range, Products<S, rows>& c) {
   if (range.steps == nullptr) {
 #pragma GCC unroll 4
-    for (int64_t t = 0; t < range.count; ++t, a += Tile<S>::columns, g += Tile<S>::rows)
+    for (int64_t t = 0; t < range.count; ++t, a += Tile<S>::columns, g += Tile<S>::rows) {
+      // The panel comes from L2, some hundred cycles ahead of its use.
+      for (int64_t i = 0; i < Tile<S>::columns; i += 64 / int64_t(sizeof(S)))
+        __builtin_prefetch(a + kAhead * Tile<S>::columns + i);
       multiply_position<S, rows>(a, g, c);
+    }
   } else {
     const Step* s = range.steps;
 #pragma GCC unroll 4
