@@ -17,10 +17,10 @@
 //
 // Included inside a namespace per instruction set, see simd.h.
 
-constexpr int64_t kPanelBytes = 128 * 1024;  // input panels of a unit: a part of L2
+constexpr int64_t kPanelBytes = 256 * 1024;  // input panels of a unit: a part of L2
 constexpr int64_t kFirstBytes = 16 * 1024;   // input of one block that is to stay in L1
 constexpr int64_t kGroups = 12;              // column groups that share one pass over a grad tile
-constexpr int64_t kBlocks = 4;               // blocks of columns in a unit
+constexpr int64_t kBlocks = 8;               // blocks of columns in a unit
 constexpr int64_t kFew = 24;                 // positions up to which F stays in registers
 
 template <class In>
@@ -120,23 +120,33 @@ struct MatmulKernel {
       panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
   }
 
-  // One sample of one block of columns.
-  static void pack_input(const MatmulFisher& f, const MatmulPlan& plan, int64_t n, int64_t block,
-                         S* panel) {
+  // One sample's part of the panels of some blocks of columns.
+  static void pack_input(const MatmulFisher& f, const MatmulPlan& plan, int64_t n, int64_t block0,
+                         int64_t blocks, S* panel) {
     const In* sample = input_of(f, n);
-    const int64_t column = block * C;
-    if (plan.listed) {
-      const Patches& p = *f.patches;
-      pack_channels<C>(p, sample + column * p.in_stride[0], p.in_stride[0],
-                       std::min<int64_t>(C, p.channels - column), panel);
-    } else if (f.patches) {
-      pack_patches(f, sample, column, panel);
-    } else {
-      pack_matrix<C>(sample + column * f.input_stride[2], f.input_stride[1], f.input_stride[2],
-                     std::min<int64_t>(C, f.I - column), f.T, panel);
+    const int64_t step = plan.chunk * plan.positions * C;
+    if (!f.patches) {
+      // A few positions at a time for all blocks, so that rows of features are read as they lie.
+      const int64_t together = f.input_stride[2] == 1 ? 8 : f.T;
+      for (int64_t t = 0; t < f.T; t += together)
+        for (int64_t b = 0; b < blocks; ++b)
+          pack_matrix<C>(sample + t * f.input_stride[1] + (block0 + b) * C * f.input_stride[2],
+                         f.input_stride[1], f.input_stride[2],
+                         std::min<int64_t>(C, f.I - (block0 + b) * C), std::min(together, f.T - t),
+                         panel + b * step + t * C);
     }
-    if (f.flat_power == 2)
-      for (int64_t i = 0; i < f.T * C; ++i) panel[i] *= panel[i];
+    for (int64_t b = 0; b < blocks; ++b, panel += step) {
+      const int64_t column = (block0 + b) * C;
+      if (plan.listed) {
+        const Patches& p = *f.patches;
+        pack_channels<C>(p, sample + column * p.in_stride[0], p.in_stride[0],
+                         std::min<int64_t>(C, p.channels - column), panel);
+      } else if (f.patches) {
+        pack_patches(f, sample, column, panel);
+      }
+      if (f.flat_power == 2)
+        for (int64_t i = 0; i < f.T * C; ++i) panel[i] *= panel[i];
+    }
   }
 
   static void pack_patches(const MatmulFisher& f, const In* sample, int64_t column, S* panel) {
@@ -202,10 +212,8 @@ struct MatmulKernel {
       const int64_t block0 = unit / plan.row_blocks * plan.unit_blocks;
       const int64_t blocks = std::min(plan.unit_blocks, plan.blocks - block0);
       if (block0 != w.block0) {
-        for (int64_t b = 0; b < blocks; ++b)
-          for (int64_t n = n0; n < n1; ++n)
-            pack_input(f, plan, n, block0 + b,
-                       panel + (b * plan.chunk + n - n0) * plan.positions * C);
+        for (int64_t n = n0; n < n1; ++n)
+          pack_input(f, plan, n, block0, blocks, panel + (n - n0) * plan.positions * C);
         w.block0 = block0;
       }
       const int64_t first = unit % plan.row_blocks * per_block;
