@@ -15,6 +15,7 @@ DATA ?= digits
 FOLDER ?=
 OUTPUT ?= fastforget-demo.png
 PYTEST_ARGS ?=
+NAME ?= $(shell date +%Y%m%d-%H%M)-$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 # Passive waiting: where other work shares the cores, OpenMP's default, spinning, makes small operators many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -26,7 +27,7 @@ CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test lint types format format-check bench bench-smoke wheel clean
+.PHONY: demo test lint types format format-check peers bench bench-check bench-history bench-smoke coverage wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -50,8 +51,27 @@ format-check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
 
+# The libraries that the benchmarks compare with; optional. Without dependencies: some ask for another PyTorch.
+peers: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r benchmarks/requirements-peers.txt
+
+# Times everything and keeps the results, for example: make bench NAME=fisher PYTEST_ARGS="-k fisher --rounds 31"
 bench: $(STAMP)
-	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only $(PYTEST_ARGS)
+	mkdir -p .benchmarks
+	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-quiet \
+	  --benchmark-json=.benchmarks/last.json $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/report.py .benchmarks/last.json --save "benchmarks/results/bench-$(NAME).json" \
+	  --command 'make bench$(if $(PYTEST_ARGS), PYTEST_ARGS="$(PYTEST_ARGS)")'
+
+bench-check: $(STAMP)
+	$(BIN)/python benchmarks/check.py
+
+bench-history: $(STAMP)
+	$(BIN)/python benchmarks/history.py
+
+# Which layers and uses are right, here and in the libraries of `make peers`: writes docs/coverage.md.
+coverage: $(STAMP)
+	$(BIN)/python benchmarks/coverage_matrix.py
 
 # Every benchmark once, untimed: shows that they run and that their results are right.
 bench-smoke: $(STAMP)
