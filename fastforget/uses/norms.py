@@ -96,7 +96,8 @@ def _trailing_norm(
     layout, trailing = capture.layout(input), len(shape)
     if layout is None or layout.dim >= input.dim() - trailing or not fixed(capture, *affine):
         return NotImplemented
-    epsilon = torch.finfo(input.dtype).eps if eps is None else eps
+    # The default is that of the type PyTorch computes in, which for half types is float32.
+    epsilon = torch.finfo(sum_dtype(input.dtype)).eps if eps is None else eps
 
     def arrange(t: Tensor) -> Tensor:
         return rows_of(t.flatten(-trailing), layout, capture.samples).unsqueeze(3)
