@@ -47,27 +47,28 @@ class Judge:
     What a value may be off by:
 
     * as everywhere in these tests 1e-5 of the norm (1e-12 in float64), for gradients of that of the per-sample ones;
-    * eight roundings of a per-sample gradient as large as the largest: what may be left of sums that cancel;
+      eps times the number of outputs where that is more, since as many equal terms, added one by one, round alike;
+    * four roundings of a sum over all outputs in which nothing cancels: what may be left of sums that do cancel;
     * only where the first two are exceeded, and never in a network that rounds nothing on the way: eight times what
       PyTorch's own batch-1 loop errs in the same type. Norms of nearly equal values multiply earlier rounding. In
       half types also 10 eps: ten rounded activations and gradients, eps / 2 each, twice for the square.
     """
 
     def __init__(self, case: Network) -> None:
-        self.case, self.tolerance = case, TOLERANCE[case.type()]
         inputs, targets = case.data()
         # Dense: what PyTorch does with unusual strides is not always right, see `pytorch_is_wrong`.
-        self.alone = [
-            (x.clone(memory_format=torch.contiguous_format), t)
-            for x, t in zip(inputs.split(1), targets.split(1), strict=True)
-        ]
+        dense = [x.clone(memory_format=torch.contiguous_format) for x in inputs.split(1)]
+        self.case, self.alone = case, list(zip(dense, targets.split(1), strict=True))
         self.exact = gradients(case, torch.float64, self.alone)
         self.plain: dict[str, Tensor] | None = None
         self.shares = case.sample_weights().double()
         if case.reduction == "mean":
             self.shares /= self.shares.sum(1, keepdim=True)
-        largest = torch.stack([norms(self.sums(grads, 2).sqrt()) for grads in self.exact.values()]).amax(0)
-        self.rounding = 8 * torch.finfo(sum_dtype(case.type())).eps * largest
+        eps = torch.finfo(sum_dtype(case.type())).eps
+        self.tolerance = max(TOLERANCE[case.type()], case.outputs * eps)
+        roots = [norms(self.sums(grads, 2).sqrt()) for grads in self.exact.values()]
+        outputs = norms(self.sums(self.exact[OUTPUTS].flatten(1).abs().sum(1), 2).sqrt())
+        self.rounding = 4 * eps * torch.stack([*roots, outputs]).amax(0)
 
     def sums(self, grads: Tensor, power: int) -> Tensor:
         """Weighted sums over samples, [G, *shape]."""
