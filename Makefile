@@ -5,6 +5,7 @@
 #   make demo DATA=fashion-mnist FOLDER=idx   the same from a folder with the four idx files
 #   make test PYTHON=python3.12               another interpreter (3.11 or newer for the pinned versions)
 #   make test TORCH=torch==2.11.0 VENV=.venv-2.11   another PyTorch, in an environment of its own
+#   make fuzz CASES=20000 SEED=7              fuzz tests with other cases than those of every run; SEED repeats them
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
 PYTHON ?= python3
@@ -16,6 +17,8 @@ FOLDER ?=
 OUTPUT ?= fastforget-demo.png
 PYTEST_ARGS ?=
 NAME ?= $(shell date +%Y%m%d-%H%M)-$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+CASES ?= 20000
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 # Passive waiting: where other work shares the cores, OpenMP's default, spinning, makes small operators many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -27,7 +30,8 @@ CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test lint types format format-check peers bench bench-check bench-history bench-smoke coverage wheel clean
+.PHONY: demo test fuzz asan lint types format format-check peers bench bench-check bench-history bench-smoke coverage \
+  wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -35,6 +39,26 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+fuzz: $(STAMP)
+	@echo "make fuzz CASES=$(CASES) SEED=$(SEED)"
+	FASTFORGET_FUZZ_CASES=$(CASES) $(BIN)/pytest tests/fuzz --hypothesis-seed=$(SEED) --hypothesis-show-statistics $(PYTEST_ARGS)
+
+# Operator tests and fuzz tests, these for every instruction set, on a build of its own that aborts at the first wrong
+# address, overflow or other undefined behaviour. The libraries must be there before the first that is checked is loaded,
+# libstdc++ with them so that they see exceptions. Python and PyTorch keep memory until they exit: no search for leaks.
+ASAN := build/asan
+ASAN_RUN = LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(name).so))" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(ASAN)/lib
+
+asan: $(STAMP)
+	FASTFORGET_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base $(ASAN) --build-lib $(ASAN)/lib
+	$(ASAN_RUN) $(BIN)/python -c "from fastforget import _C; assert '$(ASAN)' in _C.__file__, _C.__file__"
+	$(ASAN_RUN) $(BIN)/pytest tests/ops $(PYTEST_ARGS)
+	for level in generic avx2 avx512; do \
+	  $(ASAN_RUN) FASTFORGET_SIMD=$$level FASTFORGET_FUZZ_CASES=400 \
+	    $(BIN)/pytest tests/fuzz --hypothesis-seed=0 $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

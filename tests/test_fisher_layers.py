@@ -278,6 +278,16 @@ def test_use(name: str) -> None:
     assert_fisher(lambda: Using(function, **shapes), randn(N, *size, seed=1), TARGETS)
 
 
+@pytest.mark.parametrize("kept", ["w", "b"])
+def test_other_parameters_of_a_use_may_be_left_out(kept: str) -> None:
+    for name in ("F.linear", "torch.addmm", "F.conv2d", "F.layer_norm"):
+        function, shapes, size = USES[name]
+        model, x = prepared(lambda f=function, s=shapes: Using(f, **s)), randn(N, *size, seed=1)
+        found = fisher_diagonal(model, x, TARGETS, loss=square_error, parameters=[kept])
+        assert found.fallback == {}, name
+        assert_close(found[kept], fisher_diagonal(model, x, TARGETS, loss=square_error)[kept], name=name)
+
+
 class Cube(torch.autograd.Function):
     """A user's function that torch functions do not see."""
 
@@ -481,6 +491,15 @@ def test_half_models_have_float32_results(dtype: torch.dtype) -> None:
     for name, value in half.items():
         assert value.dtype == torch.float32
         assert (value - full[name]).norm() < 0.05 * full[name].norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_default_eps_of_rms_norm_in_half_types(dtype: torch.dtype) -> None:
+    """It is that of float32, in which PyTorch computes: with that of the half type, small inputs would vanish."""
+    x = randn(N, 5, 6, dtype=dtype, seed=1) / 64
+    half = fisher_diagonal(prepared(lambda: nn.RMSNorm(6)).to(dtype), x, TARGETS.to(dtype), loss=square_error)
+    full = fisher_diagonal(prepared(lambda: nn.RMSNorm(6)), x.float(), TARGETS, loss=square_error)
+    assert (half["weight"] - full["weight"]).norm() < 0.05 * full["weight"].norm()
 
 
 def test_float64_models_have_float64_results() -> None:

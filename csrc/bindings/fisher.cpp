@@ -164,6 +164,20 @@ void fill_patches(Patches& p, const Tensor& grad, const Tensor& input, const Ten
   p.in_stride[0] = input.stride(1);
 }
 
+// The stride of the T positions of [N, O, *out] where they form one strided axis. The stride of a
+// dimension of size one means nothing, also in a contiguous tensor.
+std::optional<int64_t> position_stride(const Tensor& t) {
+  std::optional<int64_t> stride;
+  int64_t next = 0;
+  for (int64_t d = t.dim() - 1; d >= 2; --d) {
+    if (t.size(d) == 1) continue;
+    if (stride && t.stride(d) != next) return std::nullopt;
+    if (!stride) stride = t.stride(d);
+    next = t.stride(d) * t.size(d);
+  }
+  return stride.value_or(1);
+}
+
 void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& weights,
                         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                         const std::vector<int64_t>& dilation, int64_t groups,
@@ -201,18 +215,12 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
   }
 
   // The T positions must form one strided axis; copy grad where they do not (channels-last does).
-  Tensor rows = grad;
-  for (int64_t d = 2; d + 1 < dims + 2; ++d) {
-    if (grad.stride(d) != grad.stride(d + 1) * grad.size(d + 1)) {
-      rows = torch::stable::contiguous(grad);
-      break;
-    }
-  }
+  const Tensor rows = position_stride(grad) ? grad : torch::stable::contiguous(grad);
   MatmulFisher f{};
   f.dtype = dtype;
   f.G = sample_weights.G, f.T = p.out[0] * p.out[1] * p.out[2];
   f.O = grad.size(1) / groups, f.I = p.channels * p.kernel[0] * p.kernel[1] * p.kernel[2];
-  f.grad_stride[0] = rows.stride(0), f.grad_stride[1] = rows.stride(dims + 1),
+  f.grad_stride[0] = rows.stride(0), f.grad_stride[1] = position_stride(rows).value_or(1),
   f.grad_stride[2] = rows.stride(1);
   f.input_stride[0] = input.stride(0);
   f.patches = &p;

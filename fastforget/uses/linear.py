@@ -71,12 +71,16 @@ def _matmul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) 
 
 def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kwargs: Any) -> Any:
     layout = capture.layout(input)
-    if kwargs or layout is None or layout.dim != 0 or not (capture.parameter(weight) and capture.parameter(bias)):
+    if kwargs or layout is None or layout.dim != 0 or not fixed(capture, weight, bias):
         return NotImplemented
     if bias.shape != weight.shape[1:]:
         return NotImplemented
-    uses = [_bias_use(capture, bias, layout), _matmul_use(capture, weight, input, layout, swapped=True)]
-    return capture.tap(func(bias.detach(), input, weight.detach()), layout, uses)
+    uses = []
+    if capture.parameter(bias):
+        uses.append(_bias_use(capture, bias, layout))
+    if capture.parameter(weight):
+        uses.append(_matmul_use(capture, weight, input, layout, swapped=True))
+    return capture.tap(func(detached(capture, bias), input, detached(capture, weight)), layout, uses)
 
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {

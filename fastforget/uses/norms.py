@@ -115,6 +115,8 @@ def _trailing_norm(
         computed = tuple(statistics_found)
     else:
         output = func(input, shape, *parts, eps)
+    # The default is that of the type PyTorch computes in, which for half types is float32.
+    epsilon = torch.finfo(sum_dtype(input.dtype)).eps if eps is None else eps
 
     def arrange(t: Tensor) -> Tensor:
         return rows_of(t.flatten(-trailing), layout, capture.samples).unsqueeze(3)
@@ -123,7 +125,6 @@ def _trailing_norm(
         if computed and computed[0].dtype == sum_dtype(a.dtype):
             mean, rstd = (rows_of(t.detach().flatten(-trailing), layout, capture.samples) for t in computed)
             return mean, rstd
-        epsilon = torch.finfo(input.dtype).eps if eps is None else eps
         found, rstd = _moments(a, (2, 3), epsilon, centred=centred)
         return None if found is None else found.unsqueeze(2), rstd.unsqueeze(2)
 

@@ -67,6 +67,8 @@ CASES = {
     "2d": Convolution(3, (13, 5), (9, 11), (3, 3), padding=(1, 1)),
     "2d one position": Convolution(4, (5, 6), (3, 3), (3, 3)),
     "2d 1x1": Convolution(4, (14, 33), (6, 5), (1, 1)),
+    "2d column": Convolution(3, (5, 4), (9, 1), (3, 1), padding=(1, 0)),
+    "2d depthwise column": Convolution(3, (4, 4), (9, 1), (3, 1), padding=(1, 0), groups=4),
     "2d strided": Convolution(3, (7, 5), (10, 13), (3, 4), (2, 3), (1, 2)),
     "2d stride leaves a rest": Convolution(3, (7, 5), (8, 8), (3, 3), (4, 4)),
     "2d dilated": Convolution(3, (7, 5), (12, 11), (3, 2), (1, 2), (2, 1), (2, 3)),
@@ -130,6 +132,17 @@ def test_expanded_operands(name: str, dim: int) -> None:
     case = CASES[name].operands()
     for key in ("grad", "input"):
         case[key] = case[key].narrow(dim, 0, 1).expand(case[key].shape)
+    assert_accumulates("fisher_convolution", case, results_of(CASES[name], torch.float32))
+
+
+@pytest.mark.parametrize("name", ["2d column", "2d depthwise column"])
+def test_any_stride_of_a_dimension_of_one_element(name: str) -> None:
+    """Such a tensor counts as contiguous whatever that stride is."""
+    case = CASES[name].operands()
+    for key in ("grad", "input"):
+        case[key] = case[key].flatten(2).unsqueeze(2).mT
+        assert case[key].is_contiguous()
+        assert case[key].stride(3) > 1
     assert_accumulates("fisher_convolution", case, results_of(CASES[name], torch.float32))
 
 
