@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from fastforget.checkpoints import KeepActivations
 from fastforget.layout import Call, Layout, State, Unknown, follow, is_known
 from fastforget.uses import RECOGNISERS, Lookup, Use
 
@@ -52,7 +52,7 @@ class _Tap(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-class Capture(TorchFunctionMode):
+class Capture(KeepActivations):
     """Follows samples and taps parameter uses while a model runs forward under ``with capture:``.
 
     Attributes:
@@ -143,10 +143,8 @@ class Capture(TorchFunctionMode):
         """The batch size N."""
         return self._samples
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run one function; if it uses a parameter in a way that is known, with a tap on its result."""
         recognise = RECOGNISERS.get(func)
         if recognise is not None:
             result = recognise(self, func, *args, **kwargs)

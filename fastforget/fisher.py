@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from fastforget import ops
 from fastforget.batch import Inputs, batch_size, check_finite, forward, split_samples, tensors_of
 from fastforget.capture import Capture
+from fastforget.checkpoints import KeepActivations, keep_activations
 from fastforget.layout import Layout, Unknown
 from fastforget.model import eager, watched_parameters
 from fastforget.uses import Use, sum_dtype
@@ -201,7 +202,7 @@ class _Run:
         for tensor in tensors_of(self.inputs):
             capture.track(tensor, Layout(0))
         random = torch.get_rng_state()
-        with capture:
+        with keep_activations(capture):
             outputs = self._forward(self.inputs, self.leaves)
         if not torch.equal(random, torch.get_rng_state()):
             raise ValueError(
@@ -280,7 +281,9 @@ class _Run:
         leaves = {n: leaf if n in self.fallback else leaf.detach() for n, leaf in self.leaves.items()}
         wanted = [self.leaves[name] for name in self.fallback]
         for n, (inputs, targets) in enumerate(split_samples(self.inputs, self.targets, self.weights.shape[1])):
-            losses = self._losses(self._forward(inputs, leaves), targets, 1)
+            with keep_activations(KeepActivations()):
+                outputs = self._forward(inputs, leaves)
+            losses = self._losses(outputs, targets, 1)
             grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
             for name, grad in zip(self.fallback, grads, strict=True):
                 if grad is not None:

@@ -6,12 +6,8 @@ import pytest
 import torch
 from verdicts import attempted, judged
 
-RECOMPUTED = pytest.mark.xfail(strict=True, reason="checkpoint recomputes without the capture: other tensors are saved")
 
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[RECOMPUTED] * (n == "Activation checkpointing")) for n in layers.CASES]
-)
+@pytest.mark.parametrize("name", layers.CASES)
 def test_fastforget_is_right(name: str) -> None:
     assert coverage_matrix.verdict(name, coverage_matrix.OURS)[0] == "ok"
 
