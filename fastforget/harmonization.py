@@ -89,7 +89,8 @@ def harmonize(
     A gradient that is zero, or has elements that are not finite, conflicts with none; such elements reach the
     result as they reach a plain sum.
 
-    Fresh memory for the result can take the system longer than everything else here: in a loop, reuse it by ``out``.
+    The gradients are read twice and the result is written once, however many projections there are. They are
+    never concatenated.
 
     Source: Yu et al., "Gradient Surgery for Multi-Task Learning", 2020, algorithm 1 ("both"); Huang et al.,
     "Learning to Unlearn", 2024, gradient harmonisation ("forget"). The algorithm's random order of j is the
