@@ -8,6 +8,7 @@ from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError, UnrecognisedCodesError
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
+from fastforget.harmonization import harmonize
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Receipt
 from fastforget.selection import topk_mask
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "fingerprint",
     "fisher_diagonal",
+    "harmonize",
     "one_shot",
     "topk_mask",
 ]

@@ -1,7 +1,7 @@
 """The operators of ``torch.ops.fastforget``: what they compute, on which shapes, and their fake kernels.
 
 Shape alphabet: N samples, G groups of per-sample weights, T positions (time or space), O / I features
-out / in, P parameters, L tensors of a list. Operators check shapes and types in C++ and raise
+out / in, P parameters, L tensors of a list, K tasks. Operators check shapes and types in C++ and raise
 ``RuntimeError``; the public functions of the package check earlier and in the caller's words.
 
 Every ``fisher_*`` operator adds to its results in place, for each group g::
@@ -37,6 +37,9 @@ __all__ = [
     "fisher_linear",
     "perturb",
     "perturb_write",
+    "project_combine",
+    "project_gram",
+    "project_weights",
     "select",
     "select_mask",
     "simd_level",
@@ -204,6 +207,53 @@ def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor,
     _ops.perturb_write(list(parameters), indices, counts, values)
 
 
+def project_gram(grads: Sequence[Tensor], tasks: int, *, per_tensor: bool = False) -> Tensor:
+    """Return the Gram matrices of K tasks' gradients: ``gram[s, i, j] = <g_i, g_j>``, summed in float64.
+
+    Args:
+        grads: K * L contiguous tensors, the L of the first task first; those of the same place in all tasks
+            have one shape and dtype: float32, float64, bfloat16 or float16.
+        tasks: K.
+        per_tensor: A matrix for each of the L tensors (S = L) instead of one for all of them (S = 1).
+
+    Returns:
+        float64 [S, K, K].
+    """
+    _check_not_empty("grads", grads)
+    result: Tensor = _ops.project_gram(list(grads), tasks, per_tensor)
+    return result
+
+
+def project_weights(gram: Tensor, order: Tensor) -> Tensor:
+    """Return the weights that make the sum of the projected gradients of the originals.
+
+    Gradient i starts as ``e_i`` in terms of the originals; for j in ``order[i]``, if ``<g_i', g_j> < 0``, it
+    loses ``<g_i', g_j> / <g_j, g_j>`` of the original ``g_j``, unless that multiple is not finite.
+
+    Args:
+        gram: float64 [S, K, K] from `project_gram`.
+        order: int64 [K, M]: the tasks off which gradient i is projected, one after the other; -1 for none.
+
+    Returns:
+        float64 [S, K].
+    """
+    result: Tensor = _ops.project_weights(gram, order)
+    return result
+
+
+def project_combine(grads: Sequence[Tensor], weights: Tensor, out: Sequence[Tensor]) -> None:
+    """Write ``sum_k weights[s, k] * g_k``, summed in float64 and rounded once.
+
+    Args:
+        grads: K * L tensors as given to `project_gram`.
+        weights: float64 [S, K], S = L for a row per tensor, or 1.
+        out: L contiguous tensors with the shapes and dtypes of each task's, written in place. One may be a
+            gradient of its own place in the list; otherwise they share no memory.
+    """
+    _check_not_empty("grads", grads)
+    _ops.project_combine(list(grads), weights, list(out))
+
+
 def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
     """Return two 64-bit order-sensitive sums per tensor, int64 [L, 2]; finds accidents, is not cryptographic."""
     _check_not_empty("tensors", tensors)
@@ -240,6 +290,15 @@ def _fake_perturb(
     return cut.new_empty((k,)), parameters[0].new_empty((k,)), cut.new_empty((len(scores),))
 
 
+def _fake_project_gram(grads: list[Tensor], tasks: int, per_tensor: bool) -> Tensor:
+    scopes = len(grads) // tasks if per_tensor else 1
+    return grads[0].new_empty((scopes, tasks, tasks), dtype=torch.float64)
+
+
+def _fake_project_weights(gram: Tensor, order: Tensor) -> Tensor:
+    return gram.new_empty(gram.shape[:2])
+
+
 def _fake_fingerprint(tensors: list[Tensor]) -> Tensor:
     return tensors[0].new_empty((len(tensors), 2), dtype=torch.int64)
 
@@ -253,6 +312,9 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "select_mask": _fake_select_mask,
     "perturb": _fake_perturb,
     "perturb_write": _fake_in_place,
+    "project_gram": _fake_project_gram,
+    "project_weights": _fake_project_weights,
+    "project_combine": _fake_in_place,
     "fingerprint": _fake_fingerprint,
 }
 for _name, _fake in _FAKES.items():

@@ -19,6 +19,9 @@ __all__ = [
     "fisher_linear",
     "perturb",
     "perturb_write",
+    "project_combine",
+    "project_gram",
+    "project_weights",
     "select",
     "select_mask",
 ]
@@ -161,6 +164,37 @@ def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor,
     sizes = counts.tolist()
     for parameter, at, new in zip(parameters, indices.split(sizes), values.split(sizes), strict=True):
         parameter.view(-1)[at] = new
+
+
+def project_gram(grads: Sequence[Tensor], tasks: int, *, per_tensor: bool = False) -> Tensor:
+    """Return the Gram matrices of K tasks' gradients, float64 [S, K, K]."""
+    count = len(grads) // tasks
+    places = [torch.stack([grad.double().flatten() for grad in grads[place::count]]) for place in range(count)]
+    matrices = torch.stack([rows @ rows.T for rows in places])
+    return matrices if per_tensor else matrices.sum(0, keepdim=True)
+
+
+def project_weights(gram: Tensor, order: Tensor) -> Tensor:
+    """Return the weights of the originals in the sum of the projected gradients, float64 [S, K]."""
+    sums = torch.zeros_like(gram[:, 0])
+    for scope, products in enumerate(gram):
+        for i, steps in enumerate(order.tolist()):
+            weights = torch.eye(len(products), dtype=torch.float64)[i]
+            for j in steps:
+                used = weights != 0
+                product, square = products[j, used] @ weights[used], products[j, j]
+                if j >= 0 and product < 0 and (product / square).isfinite():
+                    weights[j] -= product / square
+            sums[scope] += weights
+    return sums
+
+
+def project_combine(grads: Sequence[Tensor], weights: Tensor, out: Sequence[Tensor]) -> None:
+    """Write the weighted sums, rounded once."""
+    rows = weights.expand(len(out), -1).tolist()
+    for place, (row, result) in enumerate(zip(rows, out, strict=True)):
+        terms = [weight * grad.double() for weight, grad in zip(row, grads[place :: len(out)], strict=True)]
+        result.copy_(torch.stack(terms).sum(0))
 
 
 def fingerprint(tensors: Sequence[Tensor]) -> Tensor:

@@ -26,5 +26,8 @@ STABLE_TORCH_LIBRARY(fastforget, m) {
       "float alpha) -> (Tensor indices, Tensor old, Tensor counts)");
   m.def(
       "perturb_write(Tensor(a!)[] parameters, Tensor indices, Tensor counts, Tensor values) -> ()");
+  m.def("project_gram(Tensor[] grads, int tasks, bool per_tensor) -> Tensor");
+  m.def("project_weights(Tensor gram, Tensor order) -> Tensor");
+  m.def("project_combine(Tensor[] grads, Tensor weights, Tensor(a!)[] out) -> ()");
   m.def("fingerprint(Tensor[] tensors) -> Tensor");
 }

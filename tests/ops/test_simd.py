@@ -56,6 +56,15 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         "padding_idx": 2,
     }
     check("fisher_embedding", operands, both(4, 33), tolerance)
+    for tasks in (1, 2, 3, 4, 5, 6, 7, 8):
+        grads, weights = [torch.randn(1111).to(dtype) for _ in range(tasks)], torch.randn(1, tasks, dtype=torch.float64)
+        gram, expected = (module.project_gram(grads, tasks) for module in (ops, reference))
+        assert torch.allclose(gram, expected, rtol=0, atol=1e-10), (tasks, dtype)
+        found, exact = [torch.empty(1111, dtype=dtype)], [torch.empty(1111, dtype=torch.float64)]
+        ops.project_combine(grads, weights, found)
+        reference.project_combine(grads, weights, exact)
+        error = (found[0].double() - exact[0]).norm() / exact[0].norm()
+        assert error <= torch.finfo(dtype).eps, (tasks, dtype, float(error))
 """
 
 

@@ -7,14 +7,17 @@ namespace fastforget::cpu {
 
 namespace generic {
 extern const FisherKernels fisher_kernels;
-}
+extern const ProjectKernels project_kernels;
+}  // namespace generic
 #if defined(__x86_64__)
 namespace avx2 {
 extern const FisherKernels fisher_kernels;
-}
+extern const ProjectKernels project_kernels;
+}  // namespace avx2
 namespace avx512 {
 extern const FisherKernels fisher_kernels;
-}
+extern const ProjectKernels project_kernels;
+}  // namespace avx512
 #endif
 
 namespace {
@@ -60,6 +63,14 @@ const FisherKernels& fisher_kernels() {
   if (level() == kAvx2) return avx2::fisher_kernels;
 #endif
   return generic::fisher_kernels;
+}
+
+const ProjectKernels& project_kernels() {
+#if defined(__x86_64__)
+  if (level() == kAvx512) return avx512::project_kernels;
+  if (level() == kAvx2) return avx2::project_kernels;
+#endif
+  return generic::project_kernels;
 }
 
 }  // namespace fastforget::cpu

@@ -1,0 +1,137 @@
+"""Gradient projection (PCGrad) over lists of tensors, against the time it takes to move the bytes and against peers.
+
+The bound, 2K reads and 1 write of the parameters' size, is timed in the same run by the fastest simple calls:
+``torch.dot`` reads two tensors, ``fill_`` writes one. For one thread on a machine with other work, time with
+``--benchmark-timer=time.process_time``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from networks import resnet18_cifar
+from torch import Tensor
+
+from fastforget import harmonize
+
+Tasks = Sequence[list[Tensor]]
+
+TASKS = [2, 4, 8]
+_bounds: dict[tuple[str, int, int], float] = {}  # seconds, by size, tasks and threads
+
+
+def vit_b16_shapes() -> list[tuple[int, ...]]:
+    """Shapes of the 152 parameters of ViT-B/16 for 224x224 images, 86.6M elements."""
+    d = 768
+    norm, square = [(d,), (d,)], [(d, d), (d,)]
+    block = [*norm, (3 * d, d), (3 * d,), *square, *norm, (4 * d, d), (4 * d,), (d, 4 * d), (d,)]
+    return [(1, 1, d), (1, 197, d), (d, 3, 16, 16), (d,), *(12 * block), *norm, (1000, d), (1000,)]
+
+
+SIZES = {"11M": [tuple(p.shape) for p in resnet18_cifar().parameters()], "86M": vit_b16_shapes()}
+
+
+@pytest.fixture(scope="module", params=["11M", pytest.param("86M", marks=pytest.mark.slow)])
+def gradients(request: pytest.FixtureRequest) -> tuple[str, Tasks]:
+    """Of eight tasks; neighbours conflict, every second has a direction in common."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = SIZES[request.param]
+    shared = [torch.randn(shape, generator=generator) for shape in shapes]
+    draw = lambda k: [torch.randn_like(s).add_(s, alpha=0.5 - k % 2) for s in shared]  # noqa: E731
+    return request.param, [draw(k) for k in range(max(TASKS))]
+
+
+def with_foreach(tasks: Tasks) -> list[Tensor]:
+    def product(a: list[Tensor], b: list[Tensor]) -> Tensor:
+        return torch.stack([p.sum() for p in torch._foreach_mul(a, b)]).sum()  # noqa: SLF001
+
+    squares = [product(task, task) for task in tasks]
+    total: list[Tensor] = []
+    for i, task in enumerate(tasks):
+        g = [tensor.clone() for tensor in task]
+        for j, other in enumerate(tasks):
+            if i != j and (inner := product(g, other)) < 0:
+                torch._foreach_add_(g, other, alpha=-float(inner / squares[j]))
+        total = torch._foreach_add(total, g) if total else g  # noqa: SLF001
+    return total
+
+
+def with_flat_vectors(tasks: Tasks) -> list[Tensor]:
+    rows = [torch.cat([tensor.flatten() for tensor in task]) for task in tasks]
+    total = torch.zeros_like(rows[0])
+    for i, row in enumerate(rows):
+        g = row.clone()
+        for j, other in enumerate(rows):
+            if i != j and (inner := torch.dot(g, other)) < 0:
+                g.add_(other, alpha=-float(inner / torch.dot(other, other)))
+        total.add_(g)
+    return split(total, tasks[0])
+
+
+def with_torchjd(tasks: Tasks) -> list[Tensor]:
+    aggregator = pytest.importorskip("torchjd.aggregation").PCGrad()
+    return split(aggregator(torch.stack([torch.cat([t.flatten() for t in task]) for task in tasks])), tasks[0])
+
+
+def split(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    return [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in like]), like, strict=True)]
+
+
+PEERS = {"torch._foreach": with_foreach, "cat, dot, add_": with_flat_vectors, "torchjd": with_torchjd}
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_the_results_agree(gradients: tuple[str, Tasks], peer: str, tasks: int) -> None:
+    """Checked before anything is timed. Peers get float64 here: their float32 inner products are good to 1e-4.
+
+    TorchJD draws its order, so ours is drawn alike.
+    """
+    size, everyone = gradients
+    if size == "86M" and tasks > 2:
+        pytest.skip("takes 20 GB")
+    given = everyone[:tasks]
+    torch.manual_seed(0)
+    expected = PEERS[peer]([[tensor.double() for tensor in task] for task in given])
+    draw = torch.Generator().manual_seed(0) if peer == "torchjd" else None
+    found = harmonize(*given, project="both", generator=draw)
+    errors = sum(float((a - b).square().sum()) for a, b in zip(found, expected, strict=True))
+    assert errors**0.5 <= 1e-6 * sum(float(b.square().sum()) for b in expected) ** 0.5
+
+
+def calls(given: Tasks) -> dict[str, Callable[[], Any]]:
+    """What is timed; the results' memory is reused unless it says otherwise."""
+    out = [torch.zeros_like(tensor) for tensor in given[0]]
+    flat = [torch.cat([tensor.flatten() for tensor in task]) for task in given[:2]]
+    written = torch.zeros_like(flat[0])
+    bound = lambda: ([torch.dot(*flat) for _ in given], written.fill_(1.0))  # noqa: E731
+    ours = {
+        "fastforget": lambda: harmonize(*given, project="both", out=out),
+        "fastforget per tensor": lambda: harmonize(*given, project="both", scope="tensor", out=out),
+        "fastforget, new memory": lambda: harmonize(*given, project="both"),
+    }
+    return {"2K reads + 1 write": bound, **ours, **{name: lambda f=f: f(given) for name, f in PEERS.items()}}
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("method", list(calls([[torch.zeros(1)]] * 2)))
+def test_project(
+    gradients: tuple[str, Tasks], method: str, tasks: int, timed: Callable[..., Any], threads: int, benchmark: Any
+) -> None:
+    size, everyone = gradients
+    given = everyone[:tasks]
+    if method == "torchjd":
+        pytest.importorskip("torchjd")
+    moved = (2 * tasks + 1) * sum(tensor.numel() * tensor.element_size() for tensor in given[0])
+    rounds = 3 if method in PEERS else 11
+    timed(calls(given)[method], f"project {size}, K = {tasks}", rounds=rounds, bytes=moved)
+    if benchmark.stats is None:  # not timed
+        return
+    median = benchmark.stats.stats.median
+    if method.startswith("2K"):
+        _bounds[size, tasks, threads] = median
+    elif (size, tasks, threads) in _bounds:
+        benchmark.extra_info["times_bound"] = median / _bounds[size, tasks, threads]
