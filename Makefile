@@ -47,6 +47,7 @@ fuzz: $(STAMP)
 # Operator tests and fuzz tests, these for every instruction set, on a build of its own that aborts at the first wrong
 # address, overflow or other undefined behaviour. The libraries must be there before the first that is checked is loaded,
 # libstdc++ with them so that they see exceptions. Python and PyTorch keep memory until they exit: no search for leaks.
+# --capture=sys: the report of a fault is written past Python, just before the process ends.
 ASAN := build/asan
 ASAN_RUN = LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(name).so))" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(ASAN)/lib
@@ -54,10 +55,10 @@ ASAN_RUN = LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-fi
 asan: $(STAMP)
 	FASTFORGET_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base $(ASAN) --build-lib $(ASAN)/lib
 	$(ASAN_RUN) $(BIN)/python -c "from fastforget import _C; assert '$(ASAN)' in _C.__file__, _C.__file__"
-	$(ASAN_RUN) $(BIN)/pytest tests/ops $(PYTEST_ARGS)
+	$(ASAN_RUN) $(BIN)/pytest --capture=sys tests/ops $(PYTEST_ARGS)
 	for level in generic avx2 avx512; do \
 	  $(ASAN_RUN) FASTFORGET_SIMD=$$level FASTFORGET_FUZZ_CASES=400 \
-	    $(BIN)/pytest tests/fuzz --hypothesis-seed=0 $(PYTEST_ARGS) || exit 1; \
+	    $(BIN)/pytest --capture=sys tests/fuzz --hypothesis-seed=0 $(PYTEST_ARGS) || exit 1; \
 	done
 
 lint: $(STAMP)
