@@ -1,12 +1,12 @@
 """Gradient projection (PCGrad) over lists of tensors, against the time it takes to move the bytes and against peers.
 
 The bound, 2K reads and 1 write of the parameters' size, is timed in the same run by the fastest simple calls:
-``torch.dot`` reads two tensors, ``fill_`` writes one. For one thread on a machine with other work, time with
-``--benchmark-timer=time.process_time``.
+``torch.dot`` reads two tensors, ``fill_`` writes one.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +20,6 @@ from fastforget import harmonize
 Tasks = Sequence[list[Tensor]]
 
 TASKS = [2, 4, 8]
-_bounds: dict[tuple[str, int, int], float] = {}  # seconds, by size, tasks and threads
 
 
 def vit_b16_shapes() -> list[tuple[int, ...]]:
@@ -102,36 +101,26 @@ def test_the_results_agree(gradients: tuple[str, Tasks], peer: str, tasks: int) 
     assert errors**0.5 <= 1e-6 * sum(float(b.square().sum()) for b in expected) ** 0.5
 
 
-def calls(given: Tasks) -> dict[str, Callable[[], Any]]:
-    """What is timed; the results' memory is reused unless it says otherwise."""
+@pytest.mark.parametrize("tasks", TASKS)
+def test_project(gradients: tuple[str, Tasks], tasks: int, compared: Callable[..., None]) -> None:
+    """The results' memory is reused unless the name says otherwise; peers allocate theirs."""
+    size, everyone = gradients
+    given = everyone[:tasks]
     out = [torch.zeros_like(tensor) for tensor in given[0]]
     flat = [torch.cat([tensor.flatten() for tensor in task]) for task in given[:2]]
     written = torch.zeros_like(flat[0])
-    bound = lambda: ([torch.dot(*flat) for _ in given], written.fill_(1.0))  # noqa: E731
-    ours = {
+    peers = {} if size == "86M" and tasks > 2 else dict(PEERS)
+    verdicts = dict.fromkeys(PEERS, "ok" if peers else "not run: takes 20 GB")
+    if importlib.util.find_spec("torchjd") is None:
+        peers.pop("torchjd", None)
+        verdicts["torchjd"] = "not installed: torchjd"
+    candidates: dict[str, Callable[[], Any]] = {
+        "bound": lambda: ([torch.dot(*flat) for _ in given], written.fill_(1.0)),
         "fastforget": lambda: harmonize(*given, project="both", out=out),
-        "fastforget per tensor": lambda: harmonize(*given, project="both", scope="tensor", out=out),
+        "fastforget, per tensor": lambda: harmonize(*given, project="both", scope="tensor", out=out),
         "fastforget, new memory": lambda: harmonize(*given, project="both"),
+        **{name: lambda peer=peer: peer(given) for name, peer in peers.items()},
     }
-    return {"2K reads + 1 write": bound, **ours, **{name: lambda f=f: f(given) for name, f in PEERS.items()}}
-
-
-@pytest.mark.parametrize("tasks", TASKS)
-@pytest.mark.parametrize("method", list(calls([[torch.zeros(1)]] * 2)))
-def test_project(
-    gradients: tuple[str, Tasks], method: str, tasks: int, timed: Callable[..., Any], threads: int, benchmark: Any
-) -> None:
-    size, everyone = gradients
-    given = everyone[:tasks]
-    if method == "torchjd":
-        pytest.importorskip("torchjd")
-    moved = (2 * tasks + 1) * sum(tensor.numel() * tensor.element_size() for tensor in given[0])
-    rounds = 3 if method in PEERS else 11
-    timed(calls(given)[method], f"project {size}, K = {tasks}", rounds=rounds, bytes=moved)
-    if benchmark.stats is None:  # not timed
-        return
-    median = benchmark.stats.stats.median
-    if method.startswith("2K"):
-        _bounds[size, tasks, threads] = median
-    elif (size, tasks, threads) in _bounds:
-        benchmark.extra_info["times_bound"] = median / _bounds[size, tasks, threads]
+    moved = (2 * tasks + 1) * sum(tensor.nbytes for tensor in given[0])
+    figures = {"GB moved": moved / 1e9}
+    compared(f"project {size}, K = {tasks}", candidates, few=peers, verdicts=verdicts, figures=figures)
