@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from fastforget import rules
-from fastforget.batch import Inputs, batch_size, check_finite, tensors_of
+from fastforget.batch import Inputs, batch_size, check_finite, logits_of, tensors_of
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError, UnrecognisedCodesError
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher import fisher_diagonal
+from fastforget.losses import ScaledCrossEntropy, log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.rules import CodeBatch, Step
-from fastforget.staging import logits_of, run
+from fastforget.staging import run
 
 __all__ = ["one_shot"]
 
@@ -110,7 +111,7 @@ def one_shot(
         before = fingerprint(model)
     with clock.phase("fisher"):
         natural = rule == "natural"
-        loss = rules.loss(codes.scale if natural else 1.0)
+        loss = ScaledCrossEntropy(codes.scale if natural else 1.0)
         fisher = fisher_diagonal(
             model,
             codes.inputs,
@@ -207,7 +208,7 @@ def _prepare(
     labels = codes.labels
     forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
     _check_recognised(found, labels, forget)
-    return CodeBatch(codes.inputs, labels, forget, rules.log_odds(found, labels), codes.per_class), classes
+    return CodeBatch(codes.inputs, labels, forget, log_odds(found, labels), codes.per_class), classes
 
 
 def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:
@@ -319,7 +320,7 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
 
 def _evidence(codes: CodeBatch, found: Tensor) -> dict[str, float]:
     """Mean log-odds of the codes before and after, nats."""
-    after = rules.log_odds(found, codes.labels)
+    after = log_odds(found, codes.labels)
     if not bool(torch.isfinite(after).all()):
         raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
     groups = {"forget": codes.forget, "remain": ~codes.forget}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,8 +157,6 @@ class Receipt:
             FileNotFoundError: There is no such file.
             ValueError: The file is truncated, changed, foreign or of a newer version.
         """
-        with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
-            pass
         try:
             description, parts = receipt_files.read(path)
             shapes = description.pop("shapes")

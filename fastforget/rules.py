@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.batch import Inputs
 from fastforget.errors import ForgettingError
-from fastforget.fisher import FisherDiagonal, Loss
+from fastforget.fisher import FisherDiagonal
+from fastforget.losses import log_odds
 from fastforget.selection import count
 from fastforget.staging import DenseStage, SparseStage, Stage
 
@@ -72,29 +71,6 @@ class Step:
     stage: Stage
     alpha: float
     retake: Callable[[float], None]
-
-
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``log(p / (1 - p))`` of each sample's own class, [N], without cancellation near p = 1."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], -math.inf)
-    return own - others.logsumexp(1)
-
-
-def loss(scale: float) -> Loss:
-    """Return the cross-entropy times ``scale``, as log(1 + exp(-log-odds)) in float64.
-
-    Models are sure of their codes. In float32 the gradient that reaches the logit of the sample's own class, p - 1,
-    is zero from log-odds of 17 on, and the squares of all gradients vanish in the stabiliser of their ratio. The
-    scale brings them back; it cancels in the ratio and in the step.
-    """
-
-    def losses(outputs: Any, targets: Tensor) -> Tensor:
-        logits = outputs if isinstance(outputs, Tensor) else outputs.logits
-        return scale * F.softplus(-log_odds(logits.double(), targets))
-
-    return losses
 
 
 def _doubt(odds: Tensor) -> float:

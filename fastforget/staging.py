@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastforget import ops
-from fastforget.batch import Inputs, forward
+from fastforget.batch import Inputs, forward, logits_of
 from fastforget.receipt import Edit
 
-__all__ = ["DenseStage", "SparseStage", "Stage", "logits_of", "run"]
+__all__ = ["DenseStage", "SparseStage", "Stage", "run"]
 
 
 def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:
@@ -31,18 +31,6 @@ def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | Non
     values = {**(parameters or {}), **{name: buffer.clone() for name, buffer in model.named_buffers()}}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         return forward(lambda *a, **k: functional_call(model, values, a, k), inputs)
-
-
-def logits_of(outputs: Any) -> Tensor:
-    """Return the logits among what a model returned, [N, C] for a classifier.
-
-    Raises:
-        TypeError: There are none.
-    """
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
-    return found
 
 
 def _copies(originals: Mapping[str, Tensor]) -> dict[str, Tensor]:

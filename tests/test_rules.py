@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastforget import ForgettingError, fisher_diagonal, rules
 from fastforget.fisher import FisherDiagonal
+from fastforget.losses import ScaledCrossEntropy
 from fastforget.rules import CodeBatch, log_odds
 from fastforget.staging import Stage
 
@@ -59,9 +60,12 @@ def test_loss_is_the_cross_entropy() -> None:
     logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 10
     labels = torch.arange(8) % 5
     torch.testing.assert_close(
-        rules.loss(1.0)(logits, labels), F.cross_entropy(logits, labels, reduction="none"), rtol=1e-10, atol=1e-12
+        ScaledCrossEntropy(1.0)(logits, labels),
+        F.cross_entropy(logits, labels, reduction="none"),
+        rtol=1e-10,
+        atol=1e-12,
     )
-    torch.testing.assert_close(rules.loss(7.0)(logits, labels), 7 * rules.loss(1.0)(logits, labels))
+    torch.testing.assert_close(ScaledCrossEntropy(7.0)(logits, labels), 7 * ScaledCrossEntropy(1.0)(logits, labels))
 
 
 @pytest.mark.parametrize("gap", [5.0, 20.0, 60.0, 200.0])
@@ -69,7 +73,7 @@ def test_gradient_of_the_loss_where_p_rounds_to_one(gap: float) -> None:
     """It reaches the own logit as p - 1 = -1 / (1 + exp(gap)), which float32 rounds to 0 from 17 nats on."""
     logits = torch.tensor([[gap, 0.0]], requires_grad=True)
     scale = 1 / torch.sigmoid(torch.tensor(-gap, dtype=torch.float64)).item()
-    (gradient,) = torch.autograd.grad(rules.loss(scale)(logits, ZERO).sum(), logits)
+    (gradient,) = torch.autograd.grad(ScaledCrossEntropy(scale)(logits, ZERO).sum(), logits)
     assert gradient.tolist()[0] == pytest.approx([-1, 1], rel=1e-5)
 
 
