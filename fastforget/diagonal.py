@@ -178,11 +178,11 @@ class FisherDiagonal(dict[str, Tensor]):
         """
         if not bool((self.weight > 0).all()):
             raise ValueError(f"`weight` must be positive for a mean, got {self.weight.tolist()}")
-        if self.reduction == "sum":
+        if self.reduction == "sum" and not bool((self.weight == 1).all()):
             for value in (*self.values(), *(self.gradient or {}).values()):
                 groups = self.weight.shape + (1,) * (value.dim() - self.weight.dim())
                 value.div_(self.weight.to(value.dtype).view(groups))
-            self.reduction = "mean"
+        self.reduction = "mean"
         return self
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -107,24 +107,39 @@ def fisher_diagonal(
     size = batch_size or samples
     units = samples if square == "sample" else -(-samples // size)
     rows = _group_weights(weights, units, next(iter(watched.values())))
+    grouped = weights is not None and weights.dim() == 2
+    facts = {"samples": samples, "definition": Definition(labels, square, *describe(loss))}
+    facts["model"] = fingerprint(model) if summed else None
+    if into is not None:
+        into.check_compatible(_blank(watched, (len(rows),) if grouped else (), facts, with_gradient=with_gradient))
     with undisturbed(model):
         run = Run(model, watched, inputs, targets, rows, loss=loss, labels=source, with_gradient=with_gradient)
-        found = run.result(grouped=weights is not None and weights.dim() == 2)
-        found.definition = Definition(labels, square, *describe(loss))
-        found.samples, found.model = samples, fingerprint(model) if summed else None
-        if into is not None:
-            into.check_compatible(found)
         if square == "sample":
             run.by_sample()
         else:
             run.by_batch(size)
-    found.losses = run.losses
-    if not summed:
-        return found.mean_()
+        found = run.result(grouped=grouped, **facts)
+        if not summed:
+            found.mean_()
     if into is None:
         return found
     into += found
     return into
+
+
+def _blank(
+    parameters: dict[str, Tensor], groups: tuple[int, ...], facts: dict[str, Any], *, with_gradient: bool
+) -> FisherDiagonal:
+    """What the sum will be like, without values."""
+    values = {
+        name: torch.empty((*groups, *p.shape), dtype=sum_dtype(p.dtype), device="meta")
+        for name, p in parameters.items()
+    }
+    gradient = values if with_gradient else None
+    weight = torch.empty(groups, device="meta")
+    return FisherDiagonal(
+        values, gradient=gradient, fallback={}, losses=torch.empty(0), reduction="sum", weight=weight, **facts
+    )
 
 
 def _check_square(square: str, batch_size: int | None, weights: Tensor | None) -> None:

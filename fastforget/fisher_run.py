@@ -40,8 +40,8 @@ class Run:
 
     Attributes:
         weights: Weights of the samples, [G, N]; of the batches, [1, B], for `by_batch`.
-        fisher: Sums of squares by name, [G, *shape].
-        gradient: Sums of gradients, or None.
+        fisher: Sums of squares by name, [G, *shape]; missing ones are zero.
+        gradient: Sums of gradients alike, or None.
         fallback: Parameters that no kernel covered, with the reason.
         losses: The loss of each sample, or batch.
     """
@@ -58,14 +58,14 @@ class Run:
         labels: Labels,
         with_gradient: bool,
     ) -> None:
-        """Start with sums of zero."""
+        """Start with empty sums."""
         inputs, targets, weights = pytree.tree_map_only(Tensor, _ordinary, (inputs, targets, weights))
         self.weights, self.fallback = weights, dict[str, str]()
         self._model, self._inputs, self._targets, self._loss, self._labels = model, inputs, targets, loss, labels
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
-        self.fisher = self._zeros()
-        self.gradient = self._zeros() if with_gradient else None
+        self.fisher: dict[str, Tensor] = {}
+        self.gradient: dict[str, Tensor] | None = {} if with_gradient else None
         self.losses = torch.empty(0)
         self._capture: Capture | None = None
         self._passes: list[Pass] = []
@@ -108,28 +108,29 @@ class Run:
                 self._add_alone(losses / count, self.weights[:, b : b + 1], list(self._leaves))
         self.losses = torch.stack(means)
 
-    def result(self, *, grouped: bool) -> FisherDiagonal:
-        """Return the sums, still growing, without the dimension of the groups if there are none."""
+    def result(self, *, grouped: bool, **facts: Any) -> FisherDiagonal:
+        """Return the sums, without the dimension of the groups if there are none, and what else is known."""
 
-        def view(sums: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value if grouped else value[0] for name, value in sums.items()}
+        def finished(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: self._sum(sums, name)[slice(None) if grouped else 0] for name in self._leaves}
 
         totals = self.weights.double().sum(1)
         return FisherDiagonal(
-            view(self.fisher),
-            gradient=None if self.gradient is None else view(self.gradient),
+            finished(self.fisher),
+            gradient=None if self.gradient is None else finished(self.gradient),
             fallback=self.fallback,
             losses=self.losses,
             reduction="sum",
             weight=totals if grouped else totals[0],
+            **facts,
         )
 
-    def _zeros(self) -> dict[str, Tensor]:
-        groups = self.weights.shape[0]
-        return {
-            name: torch.zeros((groups, *leaf.shape), dtype=sum_dtype(leaf.dtype), device=leaf.device)
-            for name, leaf in self._leaves.items()
-        }
+    def _sum(self, sums: dict[str, Tensor], name: str) -> Tensor:
+        """The sum of a parameter, [G, *shape], zero at first."""
+        if name not in sums:
+            leaf, groups = self._leaves[name], self.weights.shape[0]
+            sums[name] = torch.zeros((groups, *leaf.shape), dtype=sum_dtype(leaf.dtype), device=leaf.device)
+        return sums[name]
 
     def _weigh(self, share: Tensor | None) -> Tensor:
         """The weights [G, N] of a pass."""
@@ -189,8 +190,8 @@ class Run:
             # The sum over uses comes before the square: wait for the others.
             self._waiting.setdefault(use.name, []).append((use, grad, operands))
             return
-        gradient = None if self.gradient is None else self.gradient[use.name]
-        _accumulate(use, grad, operands, self._weights, self.fisher[use.name], gradient)
+        gradient = None if self.gradient is None else self._sum(self.gradient, use.name)
+        _accumulate(use, grad, operands, self._weights, self._sum(self.fisher, use.name), gradient)
 
     def _sum_repeated_uses(self) -> None:
         """Parameters used more than once: one sample's gradient at a time, summed over the uses."""
@@ -198,7 +199,7 @@ class Run:
             if name in self.fallback:
                 continue
             one = torch.zeros(1, self.weights.shape[1], dtype=self.weights.dtype, device=self.weights.device)
-            per_sample = torch.zeros_like(self.fisher[name][:1])
+            per_sample = torch.zeros_like(self._leaves[name], dtype=self.weights.dtype)[None]
             for n in range(self.weights.shape[1]):
                 one.zero_()[0, n] = 1
                 per_sample.zero_()
@@ -209,24 +210,31 @@ class Run:
 
     def _add_sample(self, name: str, weights: Tensor, per_sample: Tensor) -> None:
         """Add one sample's gradient, of weights [G, 1]."""
-        groups = len(weights)
-        flat = per_sample.to(self.fisher[name].dtype).reshape(1, 1, -1, 1)
+        values = per_sample.to(self.weights.dtype).contiguous()
+        if name not in self.fisher and len(weights) == 1:
+            # The first, and often the only one: written once, where adding to zeros would touch the memory twice.
+            weight = float(weights)
+            self.fisher[name] = (values.square() if weight == 1 else weight * values.square())[None]
+            if self.gradient is not None:
+                self.gradient[name] = (values * weight)[None]
+            return
+        groups, flat = len(weights), values.reshape(1, 1, -1, 1)
+        gradient = None if self.gradient is None else self._sum(self.gradient, name).view(groups, flat.shape[2])
         ops.fisher_affine(
             flat,
             None,
             None,
             None,
             weights.contiguous(),
-            shift_fisher=self.fisher[name].view(groups, flat.shape[2]),
-            shift_gradient=None if self.gradient is None else self.gradient[name].view(groups, flat.shape[2]),
+            shift_fisher=self._sum(self.fisher, name).view(groups, flat.shape[2]),
+            shift_gradient=gradient,
         )
 
     def _sample_by_sample(self) -> None:
         """Exact path for ``fallback``: a forward, and a backward per pass, for each sample alone."""
         for name in self.fallback:
-            self.fisher[name].zero_()
-            if self.gradient is not None:
-                self.gradient[name].zero_()
+            for sums in (self.fisher, self.gradient or {}):
+                sums.pop(name, None)
         names = list(self.fallback)
         leaves = {n: leaf if n in self.fallback else leaf.detach() for n, leaf in self._leaves.items()}
         targets, weights = zip(*((t, self._weigh(share)) for t, share in self._passes), strict=True)

@@ -66,7 +66,8 @@ class Receipt:
         total: Number of elements of all the parameters of the model.
         seconds: Wall time by phase, and "total".
         evidence: What was measured on the codes: mean log-odds, nats, of those of the forgotten and of the remaining
-            classes, before and after.
+            classes, before and after; not of the remaining ones after where a kept Fisher spared their run.
+        kept_fisher: Whether the Fisher of all codes was given instead of computed.
         edits: The changed elements by parameter name.
     """
 
@@ -80,6 +81,7 @@ class Receipt:
     total: int
     seconds: Mapping[str, float]
     evidence: Mapping[str, float]
+    kept_fisher: bool = False
     edits: Mapping[str, Edit] = field(default_factory=dict)
 
     @property

@@ -67,6 +67,7 @@ _FIELDS: checked_files.Fields = {
     "classes": ("a list of classes", list_of(is_count)),
     "created": ("a text", is_text),
     "evidence": ("an object of numbers", object_of(is_number)),
+    "kept_fisher": ("true or false", lambda value: isinstance(value, bool)),
     "rule": ("a text", is_text),
     "seconds": ("an object of numbers", object_of(is_number)),
     "settings": ("an object of numbers", object_of(is_number)),
