@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Inputs", "batch_size", "check_finite", "forward", "split_samples", "tensors_of"]
+__all__ = ["Inputs", "batch_size", "check_finite", "forward", "logits_of", "split_samples", "tensors_of"]
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
 
@@ -63,7 +63,19 @@ def check_finite(inputs: Inputs) -> None:
             raise ValueError(f"`inputs` must be finite, got NaN or infinity in a tensor of shape {tuple(tensor.shape)}")
 
 
-def split_samples(inputs: Inputs, targets: Any, samples: int) -> Iterator[tuple[Inputs, Any]]:
-    """Yield each sample alone, as a batch of one."""
-    for n in range(samples):
-        yield pytree.tree_map(lambda v, n=n: v[n : n + 1] if isinstance(v, Tensor) else v, (inputs, targets))
+def split_samples(inputs: Inputs, targets: Any, samples: int, size: int = 1) -> Iterator[tuple[Inputs, Any]]:
+    """Yield batches of ``size`` samples in order; the last may have fewer."""
+    for n in range(0, samples, size):
+        yield pytree.tree_map(lambda v, n=n: v[n : n + size] if isinstance(v, Tensor) else v, (inputs, targets))
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """Return the logits among what a model returned, [N, C] for a classifier.
+
+    Raises:
+        TypeError: There are none.
+    """
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
+    return found

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fastforget import rules
-from fastforget.batch import Inputs, batch_size, check_finite, tensors_of
+from fastforget import code_batch, kept_fisher, rules
+from fastforget.batch import Inputs, batch_size, check_finite
+from fastforget.code_batch import CodeBatch
 from fastforget.codes import MnemonicCodes
-from fastforget.errors import ForgettingError, UnrecognisedCodesError
+from fastforget.diagonal import FisherDiagonal
+from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher import fisher_diagonal
+from fastforget.losses import ScaledCrossEntropy, log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
-from fastforget.rules import CodeBatch, Step
-from fastforget.staging import logits_of, run
+from fastforget.rules import Step
+from fastforget.sensitivity import Sensitivity
 
 __all__ = ["one_shot"]
 
 Floor = tuple[Inputs, Tensor, float]
 _BACK_OFF = 0.8
-_RECOGNISED = 0.5
-# What modules raise for inputs that they do not take.
-_SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 # Measured on digits, see docs/one_shot.md.
 _DEPTH, _DEPTH_ONE_CODE = 6.0, 8.0
@@ -47,6 +46,7 @@ def one_shot(
     lambda1: float = 1e-3,
     lambda2: float = 1.0,
     parameters: Iterable[str] | None = None,
+    fisher: FisherDiagonal | None = None,
     floor: Floor | None = None,
     undo: bool = True,
 ) -> Receipt:
@@ -72,6 +72,10 @@ def one_shot(
         lambda1: Paper's rule: bound on the scale of a tensor's change.
         lambda2: Paper's rule: bound on the largest change in a tensor.
         parameters: Names of the parameters that may move; all of them by default.
+        fisher: Natural rule: the sum over all codes, kept from before,
+            ``fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")``. Then only the codes to forget are
+            run, and f_CR is the difference. It is not changed, belongs to the model as it is, and is outdated by every
+            edit that is not reverted.
         floor: ``(inputs, targets, accuracy)``: some validation samples, and the accuracy in [0, 1] on those of
             remaining classes below which the edit must not fall. The step is shortened until it holds.
         undo: Keep the old values in the receipt, so that it can be reverted.
@@ -82,7 +86,8 @@ def one_shot(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument has a wrong value, for instance codes of the wrong shape or number of classes, a
-            class out of range or repeated, all classes at once, a model in train mode, a frozen parameter.
+            class out of range or repeated, all classes at once, a model in train mode, a frozen parameter, a ``fisher``
+            of another model or of other codes.
         UnrecognisedCodesError: The model was not trained with these codes.
         NotImplementedError: The model is on a device without kernels.
         ForgettingError: No step forgets the class, or none within the floor.
@@ -104,34 +109,33 @@ def one_shot(
         _check_settings(rule, rho=rho, depth=1.0 if depth is None else depth, lambda1=lambda1, lambda2=lambda2)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
         _check_eval(model)
-        codes, classes = _prepare(model, mnemonic_codes, cls, next(iter(watched.values())))
-        validate = _check_floor(model, floor, codes)
+        codes, classes = code_batch.prepare(model, mnemonic_codes, cls, next(iter(watched.values())))
+        if fisher is not None:
+            kept_fisher.check(fisher, watched, codes, rule)
     with clock.phase("fingerprint"):
         before = fingerprint(model)
-    with clock.phase("fisher"):
-        natural = rule == "natural"
-        loss = rules.loss(codes.scale if natural else 1.0)
-        fisher = fisher_diagonal(
-            model,
-            codes.inputs,
-            codes.labels,
-            loss=loss,
-            weights=codes.groups,
-            parameters=watched,
-            with_gradient=natural,
-        )
-    with clock.phase("step"):
-        settings: dict[str, float]
-        if natural:
-            default = _DEPTH_ONE_CODE if codes.per_class == 1 else _DEPTH
-            settings = {"rho": rho, "depth": default if depth is None else depth}
-            step = rules.natural(model, watched, fisher, codes, **settings)
+    with clock.phase("check"):
+        if fisher is None:
+            known = code_batch.examine(model, codes, classes)
         else:
-            settings = {"lambda1": lambda1, "lambda2": lambda2}
-            step = rules.paper(model, watched, fisher, codes, **settings)
+            kept_fisher.check_model(fisher, before)
+            known = kept_fisher.recall(fisher, model, codes, classes)
+        validate = _check_floor(model, floor, known)
+    settings: dict[str, float] = {"lambda1": lambda1, "lambda2": lambda2}
+    if rule == "natural":
+        default = _DEPTH_ONE_CODE if known.per_class == 1 else _DEPTH
+        settings = {"rho": rho, "depth": default if depth is None else depth}
+    with clock.phase("fisher"):
+        if fisher is None:
+            found = _sensitivity(model, watched, known, rule)
+        else:
+            found = kept_fisher.sensitivity(fisher, model, watched, codes, known)
+    tried = known if fisher is None else known.to_forget()
+    with clock.phase("step"):
+        step = (rules.natural if rule == "natural" else rules.paper)(model, watched, found, tried, **settings)
     with clock.phase("floor"):
-        factor = _back_off(step, codes, validate)
-        evidence = _evidence(codes, step.stage.outputs(codes.inputs))
+        factor = _back_off(step, tried, validate)
+        evidence = _evidence(known, tried, step)
     with clock.phase("write"):
         edits = step.stage.edits()
         write(model, edits, old=False)
@@ -148,9 +152,25 @@ def one_shot(
         total=sum(parameter.numel() for parameter in model.parameters()),
         seconds=clock.seconds(),
         evidence=evidence,
+        kept_fisher=fisher is not None,
         edits=edits,
     )
     return receipt if undo else receipt.without_undo()
+
+
+def _sensitivity(model: nn.Module, parameters: dict[str, Tensor], known: CodeBatch, rule: str) -> Sensitivity:
+    """One forward and backward over all codes, in the two groups."""
+    natural = rule == "natural"
+    fisher = fisher_diagonal(
+        model,
+        known.inputs,
+        known.labels,
+        loss=ScaledCrossEntropy(known.scale if natural else 1.0),
+        weights=known.groups,
+        parameters=parameters,
+        with_gradient=natural,
+    )
+    return Sensitivity.of_groups(fisher)
 
 
 class _Clock:
@@ -189,91 +209,6 @@ def _check_eval(model: nn.Module) -> None:
             )
 
 
-def _prepare(
-    model: nn.Module, given: MnemonicCodes | Tensor, cls: int | Sequence[int], like: Tensor
-) -> tuple[CodeBatch, tuple[int, ...]]:
-    """Bring the codes to the model's device and dtype and check them and the classes against its outputs."""
-    if not isinstance(given, (MnemonicCodes, Tensor)):
-        raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
-    codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
-    codes = codes.to(like.device).to(like.dtype)
-    classes = _classes(cls, len(codes))
-    found = _fitting_logits(model, codes.inputs, "mnemonic_codes")
-    if found.shape != (len(codes) * codes.per_class, len(codes)):
-        raise ValueError(
-            f"`mnemonic_codes` must have one class per output of the model, got {len(codes)} classes x "
-            f"{codes.per_class} codes, and outputs of shape {tuple(found.shape)}"
-        )
-    labels = codes.labels
-    forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
-    _check_recognised(found, labels, forget)
-    return CodeBatch(codes.inputs, labels, forget, rules.log_odds(found, labels), codes.per_class), classes
-
-
-def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:
-    """Read a tensor as [C, *shape] if the model takes its first row as one sample, else as [C, M, *shape]."""
-    if tensor.dim() < 2 or tensor.numel() == 0:
-        raise ValueError(f"`mnemonic_codes` must be [C, *shape] or [C, M, *shape], got shape {tuple(tensor.shape)}")
-    if tensor.device.type == "meta":
-        raise ValueError("`mnemonic_codes` must hold values, got a tensor on the meta device")
-    tensor = tensor.detach().to(device=like.device, dtype=like.dtype if tensor.is_floating_point() else tensor.dtype)
-    try:
-        single = logits_of(run(model, tensor[:1])).dim() == 2
-    except _SHAPE_ERRORS:
-        single = False
-    return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single or tensor.dim() == 2 else tensor)
-
-
-def _fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
-    """Return the model's logits, or say that the inputs are not what it takes."""
-    try:
-        outputs = run(model, inputs)
-    except _SHAPE_ERRORS as error:
-        shapes = [tuple(tensor.shape[1:]) for tensor in tensors_of(inputs)]
-        raise ValueError(
-            f"`{name}` must be what the model's forward takes, got samples of shape "
-            f"{', '.join(map(str, shapes))}: {error}"
-        ) from error
-    return logits_of(outputs)
-
-
-def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
-    values: list[Any] = [cls]
-    if isinstance(cls, Iterable) and getattr(cls, "shape", None) != ():  # arrays without dimensions claim to be
-        values = list(cls)
-    try:
-        classes = [operator.index(value) for value in values]
-    except TypeError as error:
-        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}") from error
-    if any(isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool for value in values):
-        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}")
-    if not classes:
-        raise ValueError("`cls` must name at least one class, got none")
-    if len(set(classes)) != len(classes):
-        raise ValueError(f"`cls` must name each class once, got {classes}")
-    if min(classes) < 0 or max(classes) >= total:
-        raise ValueError(f"`cls` must lie in [0, {total}), got {classes}")
-    if len(classes) == total:
-        raise ValueError(f"`cls` must leave at least one of {total} classes, got all of them")
-    return tuple(sorted(classes))
-
-
-def _check_recognised(found: Tensor, labels: Tensor, forget: Tensor) -> None:
-    """Refuse codes that the model does not know."""
-    if not bool(torch.isfinite(found).all()):
-        raise ValueError("`model` must give finite logits on the codes, got NaN or infinity")
-    right = found.argmax(1) == labels
-    share, unknown = float(right.float().mean()), labels[forget & ~right].unique().tolist()
-    if share >= _RECOGNISED and not unknown:
-        return
-    which = f", not all of class {', '.join(map(str, unknown))}" if unknown else ""
-    raise UnrecognisedCodesError(
-        f"`mnemonic_codes` must be known to the model, but it recognises {share:.0%} of them{which}. Train or "
-        "fine-tune it with the codes (codes.embed), or pass a few real images per class as codes "
-        "(MnemonicCodes.from_tensors)"
-    )
-
-
 def _check_floor(
     model: nn.Module, floor: Floor | None, codes: CodeBatch
 ) -> tuple[Inputs, Tensor, Tensor, float] | None:
@@ -290,7 +225,7 @@ def _check_floor(
         raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
     batch_size(inputs, targets)
     check_finite(inputs)
-    _fitting_logits(model, inputs, "floor")
+    code_batch.fitting_logits(model, inputs, "floor")
     remain = ~torch.isin(targets, codes.labels[codes.forget])
     if not bool(remain.any()):
         raise ValueError("`floor` must hold samples of remaining classes, got none")
@@ -303,7 +238,8 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
         return 1.0
     inputs, targets, remain, accuracy = floor
     factor, best = 1.0, 0.0
-    while codes.least_forgotten(step.stage.outputs(codes.inputs)) < 0:
+    few = codes.to_forget()
+    while few.least_forgotten(log_odds(step.stage.outputs(few.inputs), few.labels)) < 0:
         right = step.stage.outputs(inputs).argmax(1) == targets
         reached = float(right[remain].double().mean())
         if reached >= accuracy:
@@ -317,15 +253,15 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
     )
 
 
-def _evidence(codes: CodeBatch, found: Tensor) -> dict[str, float]:
-    """Mean log-odds of the codes before and after, nats."""
-    after = rules.log_odds(found, codes.labels)
+def _evidence(known: CodeBatch, tried: CodeBatch, step: Step) -> dict[str, float]:
+    """Mean log-odds of the codes before and, of those that were tried, after the step, nats."""
+    after = log_odds(step.stage.outputs(tried.inputs), tried.labels)
     if not bool(torch.isfinite(after).all()):
         raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
-    groups = {"forget": codes.forget, "remain": ~codes.forget}
-    times = {"before": codes.odds, "after": after}
-    return {
-        f"{group}_log_odds_{when}": float(values[chosen].double().mean())
-        for group, chosen in groups.items()
-        for when, values in times.items()
-    }
+    found = {}
+    for group, inside in (("forget", True), ("remain", False)):
+        for when, codes, odds in (("before", known, known.odds), ("after", tried, after)):
+            chosen = codes.forget == inside
+            if bool(chosen.any()):
+                found[f"{group}_log_odds_{when}"] = float(odds[chosen].double().mean())
+    return found

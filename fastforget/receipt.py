@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,7 +66,8 @@ class Receipt:
         total: Number of elements of all the parameters of the model.
         seconds: Wall time by phase, and "total".
         evidence: What was measured on the codes: mean log-odds, nats, of those of the forgotten and of the remaining
-            classes, before and after.
+            classes, before and after; not of the remaining ones after where a kept Fisher spared their run.
+        kept_fisher: Whether the Fisher of all codes was given instead of computed.
         edits: The changed elements by parameter name.
     """
 
@@ -81,6 +81,7 @@ class Receipt:
     total: int
     seconds: Mapping[str, float]
     evidence: Mapping[str, float]
+    kept_fisher: bool = False
     edits: Mapping[str, Edit] = field(default_factory=dict)
 
     @property
@@ -158,8 +159,6 @@ class Receipt:
             FileNotFoundError: There is no such file.
             ValueError: The file is truncated, changed, foreign or of a newer version.
         """
-        with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
-            pass
         try:
             description, parts = receipt_files.read(path)
             shapes = description.pop("shapes")

@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastforget.batch import Inputs
+from fastforget.code_batch import CodeBatch, doubt
 from fastforget.errors import ForgettingError
-from fastforget.fisher import FisherDiagonal, Loss
+from fastforget.losses import log_odds
 from fastforget.selection import count
+from fastforget.sensitivity import Sensitivity
 from fastforget.staging import DenseStage, SparseStage, Stage
 
-__all__ = ["CodeBatch", "Step", "natural", "paper"]
+__all__ = ["Step", "natural", "paper"]
 
 _ENLARGEMENTS, _NARROWINGS, _TOLERANCE = 80, 40, 0.1
+_LEAST, _LARGEST = 1.05, 3.0  # growth of the step while it is searched for
 _BROKEN = 1e4  # nats
-_TINY = 1e-16  # both Fisher sums start here, so that a ratio of two zeros is one
-
-
-@dataclass(frozen=True)
-class CodeBatch:
-    """The codes as one batch.
-
-    Attributes:
-        inputs: What the model takes.
-        labels: Class of each code, int64 [N].
-        forget: Whether a code belongs to a class to forget, bool [N].
-        odds: Log-odds of each code's own class under the model as it is, [N].
-        per_class: Codes per class, M.
-    """
-
-    inputs: Inputs
-    labels: Tensor
-    forget: Tensor
-    odds: Tensor
-    per_class: int = 1
-
-    @property
-    def groups(self) -> Tensor:
-        """Per-sample weights of the two groups forget and remain, [2, N]."""
-        return torch.stack([self.forget, ~self.forget]).float()
-
-    @property
-    def scale(self) -> float:
-        """What makes the gradients of the loss about as large as those of the log-odds."""
-        return 1 / _doubt(self.odds)
-
-    def least_forgotten(self, logits: Tensor) -> float:
-        """Return the mean log-odds of the codes of a class to forget, of that class where they are largest."""
-        odds = log_odds(logits, self.labels).double()
-        means = [odds[self.labels == cls].mean() for cls in self.labels[self.forget].unique()]
-        return float(torch.stack(means).max())
 
 
 @dataclass
@@ -74,44 +38,10 @@ class Step:
     retake: Callable[[float], None]
 
 
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``log(p / (1 - p))`` of each sample's own class, [N], without cancellation near p = 1."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], -math.inf)
-    return own - others.logsumexp(1)
-
-
-def loss(scale: float) -> Loss:
-    """Return the cross-entropy times ``scale``, as log(1 + exp(-log-odds)) in float64.
-
-    Models are sure of their codes. In float32 the gradient that reaches the logit of the sample's own class, p - 1,
-    is zero from log-odds of 17 on, and the squares of all gradients vanish in the stabiliser of their ratio. The
-    scale brings them back; it cancels in the ratio and in the step.
-    """
-
-    def losses(outputs: Any, targets: Tensor) -> Tensor:
-        logits = outputs if isinstance(outputs, Tensor) else outputs.logits
-        return scale * F.softplus(-log_odds(logits.double(), targets))
-
-    return losses
-
-
-def _doubt(odds: Tensor) -> float:
-    """Mean of 1 - p, positive even where float64 loses it."""
-    return max(float(torch.sigmoid(-odds.double()).mean()), 1e-300)
-
-
-def _log_ratio(fisher: FisherDiagonal) -> dict[str, Tensor]:
-    """log(f_CF / f_CR) of every parameter, both sums starting at 1e-16."""
-    ratios = {name: (value[0] + _TINY).log() - (value[1] + _TINY).log() for name, value in fisher.items()}
-    return {name: value.nan_to_num(nan=0.0) for name, value in ratios.items()}
-
-
 def paper(
     model: nn.Module,
     parameters: dict[str, Tensor],
-    fisher: FisherDiagonal,
+    fisher: Sensitivity,
     codes: CodeBatch,
     *,
     lambda1: float,
@@ -134,7 +64,7 @@ def paper(
     Args:
         model: The eager module.
         parameters: The parameters that move.
-        fisher: Fisher of the groups forget and remain.
+        fisher: Fisher of the codes to forget and of the others.
         codes: The codes.
         lambda1: Bound on the scale in a tensor without sensitive parameters.
         lambda2: Largest change in a tensor with them.
@@ -142,10 +72,9 @@ def paper(
     Returns:
         The staged step; ``alpha`` is +1 or -1.
     """
-    directions = []
-    for log_eta in _log_ratio(fisher).values():
-        eta = log_eta.exp().clamp(max=torch.finfo(log_eta.dtype).max)
-        directions.append(eta * min(lambda1, lambda2 / float(eta.max())))
+    directions = fisher.ratios()
+    for eta in directions:
+        eta.mul_(min(lambda1, lambda2 / float(eta.max())))
     stage = DenseStage(model, parameters, directions)
 
     def merit(sign: float) -> float:
@@ -154,14 +83,15 @@ def paper(
         return float(right[~codes.forget].float().mean() - right[codes.forget].float().mean())
 
     sign = 1.0 if merit(1.0) > merit(-1.0) else -1.0
-    stage.step(sign)
+    if sign > 0:  # minus was tried last
+        stage.step(sign)
     return Step(stage, sign, lambda factor: stage.step(sign * factor))
 
 
 def natural(
     model: nn.Module,
     parameters: dict[str, Tensor],
-    fisher: FisherDiagonal,
+    fisher: Sensitivity,
     codes: CodeBatch,
     *,
     rho: float,
@@ -182,8 +112,8 @@ def natural(
     Args:
         model: The eager module.
         parameters: The parameters that move.
-        fisher: Fisher and gradient of the groups forget and remain, of ``loss(codes.scale)``.
-        codes: The codes.
+        fisher: Fisher of the codes to forget and of the others, and the gradient of the former.
+        codes: The codes; those to forget suffice.
         rho: Share of the parameters that moves, (0, 1].
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
 
@@ -194,16 +124,11 @@ def natural(
         TypeError: ``fisher`` comes without the gradient.
         ForgettingError: No step makes the codes forgotten.
     """
-    if fisher.gradient is None:
-        raise TypeError("`fisher` must come with the gradient")
-    total = sum(value[1].numel() for value in fisher.values())
-    eps = 0.1 * float(sum(value[1].sum(dtype=torch.float64) for value in fisher.values())) / total
-    scores = list(_log_ratio(fisher).values())
-    gradient = fisher.gradient
-    directions = [gradient[name][0] / (value[1] + max(eps, _TINY)) for name, value in fisher.items()]
-    stage = SparseStage(model, parameters, directions, scores, count(rho, total))
-    alpha = _first_step(stage, codes, _fall(stage, codes, gradient), depth)
-    return Step(stage, alpha / codes.scale, lambda factor: stage.step(alpha * factor))
+    scores, directions = fisher.ratios(), fisher.steepest()
+    stage = SparseStage(model, parameters, directions, scores, count(rho, sum(map(torch.numel, scores))))
+    few = codes.to_forget()
+    alpha = _first_step(stage, few, _fall(stage, few, fisher), depth)
+    return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
 
 
 def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> float:
@@ -213,7 +138,7 @@ def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> fl
 
     Args:
         stage: The direction.
-        codes: The codes.
+        codes: The codes to forget.
         fall: How fast the log-odds of the forget codes fall with the step, to first order.
         depth: Nats.
 
@@ -224,36 +149,58 @@ def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> fl
         ForgettingError: No step makes the codes forgotten.
     """
 
+    def bounded(odds: float) -> float:
+        # a step that leaves the finite range, or comes near to it, is far beyond any that matters
+        return min(odds + depth, _BROKEN) if odds + depth > -_BROKEN else -math.inf
+
     def excess(alpha: float) -> float:
         stage.step(alpha)
-        value = codes.least_forgotten(stage.outputs(codes.inputs)) + depth
-        # a step that leaves the finite range, or comes near to it, is far beyond any that matters
-        return min(value, _BROKEN) if value > -_BROKEN else -math.inf
+        return bounded(codes.least_forgotten(log_odds(stage.outputs(codes.inputs), codes.labels)))
 
-    low, above = 0.0, excess(0.0)
-    high = 0.5 * above / fall
+    low, above = 0.0, bounded(codes.least_forgotten(codes.odds))
+    high = above / fall
     for _ in range(_ENLARGEMENTS if above > 0 else 0):
-        below = excess(high)
-        if below <= 0:
-            alpha = _root(excess, (low, above), (high, below))
-            if math.isfinite(excess(alpha)):
+        found = excess(high)
+        if found <= _TOLERANCE:
+            alpha, found = _root(excess, (low, above), (high, found))
+            if math.isfinite(found):
                 return alpha
             break
-        low, above, high = high, below, 1.5 * high
+        (low, above), high = (high, found), _further((low, above), (high, found))
     raise ForgettingError(
         "no step along this direction makes the codes forgotten, another `rho` might; the model is unchanged"
     )
 
 
-def _fall(stage: SparseStage, codes: CodeBatch, gradient: Mapping[str, Tensor]) -> float:
+def _further(nearer: tuple[float, float], last: tuple[float, float]) -> float:
+    """Return the next step to try: enough, if the log-odds keep falling with its logarithm as they just did.
+
+    Trained networks come near to that. The least and the largest growth keep the search going, and from below.
+
+    Args:
+        nearer: The last step but one, and what was left there.
+        last: The last step, and what is left.
+
+    Returns:
+        The step.
+    """
+    (low, at_low), (high, at_high) = nearer, last
+    if at_high >= at_low:
+        return _LARGEST * high
+    rest = min(at_high / (at_low - at_high), 100.0)
+    guess = high * (high / low) ** rest if low > 0 else high * (1 + rest)
+    return min(max(guess, _LEAST * high), _LARGEST * high)
+
+
+def _fall(stage: SparseStage, codes: CodeBatch, fisher: Sensitivity) -> float:
     """How fast the log-odds of the forget codes fall with the step, to first order.
 
     With loss L = scale log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (scale (1 - p)) per unit step.
 
     Args:
         stage: The direction.
-        codes: The codes.
-        gradient: Of the loss, for the groups forget and remain.
+        codes: The codes to forget.
+        fisher: Has the gradient of their loss.
 
     Returns:
         Nats per unit step, positive.
@@ -261,8 +208,8 @@ def _fall(stage: SparseStage, codes: CodeBatch, gradient: Mapping[str, Tensor]) 
     Raises:
         ForgettingError: The direction leads nowhere.
     """
-    slope = stage.slope([value[0] for value in gradient.values()])
-    fall = slope / (codes.scale * _doubt(codes.odds[codes.forget]))
+    slope = stage.slope(list((fisher.gradient or {}).values()))
+    fall = slope / (fisher.scale * doubt(codes.odds))
     if not 0 < fall < math.inf:
         raise ForgettingError(
             "the loss of the codes to forget must depend on the parameters that may move, but its gradient is zero "
@@ -271,16 +218,29 @@ def _fall(stage: SparseStage, codes: CodeBatch, gradient: Mapping[str, Tensor]) 
     return fall
 
 
-def _root(excess: Callable[[float], float], above: tuple[float, float], below: tuple[float, float]) -> float:
-    """Narrow a bracket by regula falsi, with the Illinois weights that keep both ends moving."""
+def _root(
+    excess: Callable[[float], float], above: tuple[float, float], below: tuple[float, float]
+) -> tuple[float, float]:
+    """Narrow a bracket by regula falsi, with the Illinois weights that keep both ends moving.
+
+    Args:
+        excess: The function; called last with what is returned.
+        above: A point and its positive value.
+        below: A point, called last, and its value, at most the tolerance.
+
+    Returns:
+        A point and its value, which is within the tolerance of zero unless the function jumps there.
+    """
     (low, at_low), (high, at_high) = above, below
+    if abs(at_high) <= _TOLERANCE:
+        return below
     for _ in range(_NARROWINGS):
         middle = low + (high - low) * (at_low / (at_low - at_high) if math.isfinite(at_high) else 0.5)
         value = excess(middle)
         if abs(value) <= _TOLERANCE:
-            return middle
+            return middle, value
         if value > 0:
             low, at_low, at_high = middle, value, at_high / 2
         else:
             high, at_high, at_low = middle, value, at_low / 2
-    return high
+    return high, excess(high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastforget import ops
-from fastforget.batch import Inputs, forward
+from fastforget.batch import Inputs, forward, logits_of
 from fastforget.receipt import Edit
 
-__all__ = ["DenseStage", "SparseStage", "Stage", "logits_of", "run"]
+__all__ = ["DenseStage", "SparseStage", "Stage", "run"]
 
 
 def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:
@@ -23,26 +23,17 @@ def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | Non
     Args:
         model: The eager module.
         inputs: What its forward takes.
-        parameters: Values to use in place of parameters of these names.
+        parameters: Values to use in place of parameters of these names; of tied ones, every name.
 
     Returns:
         What the model returns.
     """
-    values = {**(parameters or {}), **{name: buffer.clone() for name, buffer in model.named_buffers()}}
+    named = dict(model.named_buffers(remove_duplicate=False))
+    copies = {id(buffer): buffer.clone() for buffer in named.values()}
+    values = {**(parameters or {}), **{name: copies[id(buffer)] for name, buffer in named.items()}}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return forward(lambda *a, **k: functional_call(model, values, a, k), inputs)
-
-
-def logits_of(outputs: Any) -> Tensor:
-    """Return the logits among what a model returned, [N, C] for a classifier.
-
-    Raises:
-        TypeError: There are none.
-    """
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"`model` must return logits or an object with `.logits`, got {type(outputs).__name__}")
-    return found
+        # every name is there, so there is no need to look for ties, which takes longer than a small layer
+        return forward(lambda *a, **k: functional_call(model, values, a, k, tie_weights=False), inputs)
 
 
 def _copies(originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,13 +51,26 @@ class Stage:
 
     model: nn.Module
     parameters: dict[str, Tensor]
+    _last: tuple[Inputs, Tensor] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Find every name of the parameters."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        tied = self.model.named_parameters(remove_duplicate=False)
+        self._values = {name: self.parameters[names[id(p)]] for name, p in tied if names[id(p)] in self.parameters}
 
     def outputs(self, inputs: Inputs) -> Tensor:
-        """Return the logits of the staged model on some inputs."""
-        return logits_of(run(self.model, inputs, self.parameters))
+        """Return the logits of the staged model on some inputs; asked again for the same ones, from memory."""
+        if self._last is None or self._last[0] is not inputs:
+            self._last = inputs, logits_of(run(self.model, inputs, self._values))
+        return self._last[1]
 
     def step(self, alpha: float) -> None:
         """Make the staged parameters ``original + alpha * direction``."""
+        self._last = None
+        self._move(alpha)
+
+    def _move(self, alpha: float) -> None:
         raise NotImplementedError
 
     def edits(self) -> dict[str, Edit]:
@@ -96,8 +100,7 @@ class SparseStage(Stage):
         self._sizes = sizes
         self._new = self._old
 
-    def step(self, alpha: float) -> None:
-        """Make the selected elements ``original + alpha * direction``."""
+    def _move(self, alpha: float) -> None:
         # in the type of the sums, rounded once, as perturb does it
         self._new = (self._old.to(self._direction.dtype) + alpha * self._direction).to(self._old.dtype)
         ops.perturb_write(self._targets, self._indices, self._counts, self._new)
@@ -127,8 +130,7 @@ class DenseStage(Stage):
         self._originals = [p.detach() for p in originals.values()]
         self._directions = directions
 
-    def step(self, alpha: float) -> None:
-        """Make every element ``original + alpha * direction``."""
+    def _move(self, alpha: float) -> None:
         parts = zip(self.parameters.values(), self._originals, self._directions, strict=True)
         for staged, original, direction in parts:
             staged.copy_(original.to(direction.dtype) + alpha * direction)

@@ -19,7 +19,7 @@ from fastforget.batch import forward
 from fastforget.demo.data import Dataset
 from fastforget.demo.results import split_accuracy
 from fastforget.demo.training import confusion
-from fastforget.rules import log_odds
+from fastforget.losses import log_odds
 
 RHO = 0.1  # the small models have few parameters to spare
 

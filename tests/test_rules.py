@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from known_codes import knowing
 from torch import Tensor, nn
 
 from fastforget import ForgettingError, fisher_diagonal, rules
+from fastforget.code_batch import CodeBatch
 from fastforget.fisher import FisherDiagonal
-from fastforget.rules import CodeBatch, log_odds
+from fastforget.losses import ScaledCrossEntropy, log_odds
+from fastforget.sensitivity import Sensitivity
 from fastforget.staging import Stage
 
 ZERO = torch.tensor([0])
@@ -59,9 +62,12 @@ def test_loss_is_the_cross_entropy() -> None:
     logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 10
     labels = torch.arange(8) % 5
     torch.testing.assert_close(
-        rules.loss(1.0)(logits, labels), F.cross_entropy(logits, labels, reduction="none"), rtol=1e-10, atol=1e-12
+        ScaledCrossEntropy(1.0)(logits, labels),
+        F.cross_entropy(logits, labels, reduction="none"),
+        rtol=1e-10,
+        atol=1e-12,
     )
-    torch.testing.assert_close(rules.loss(7.0)(logits, labels), 7 * rules.loss(1.0)(logits, labels))
+    torch.testing.assert_close(ScaledCrossEntropy(7.0)(logits, labels), 7 * ScaledCrossEntropy(1.0)(logits, labels))
 
 
 @pytest.mark.parametrize("gap", [5.0, 20.0, 60.0, 200.0])
@@ -69,7 +75,7 @@ def test_gradient_of_the_loss_where_p_rounds_to_one(gap: float) -> None:
     """It reaches the own logit as p - 1 = -1 / (1 + exp(gap)), which float32 rounds to 0 from 17 nats on."""
     logits = torch.tensor([[gap, 0.0]], requires_grad=True)
     scale = 1 / torch.sigmoid(torch.tensor(-gap, dtype=torch.float64)).item()
-    (gradient,) = torch.autograd.grad(rules.loss(scale)(logits, ZERO).sum(), logits)
+    (gradient,) = torch.autograd.grad(ScaledCrossEntropy(scale)(logits, ZERO).sum(), logits)
     assert gradient.tolist()[0] == pytest.approx([-1, 1], rel=1e-5)
 
 
@@ -85,10 +91,10 @@ class Curve(Stage):
         self.tried.append(alpha)
 
     def outputs(self, inputs: object) -> Tensor:  # noqa: ARG002 - a curve has none
-        return torch.tensor([[self.response(self.alpha), 0.0], [0.0, 5.0]], dtype=torch.float64)
+        return torch.tensor([[self.response(self.alpha), 0.0]], dtype=torch.float64)
 
 
-CODES = CodeBatch(torch.zeros(2, 1), torch.tensor([0, 1]), torch.tensor([True, False]), torch.tensor([7.0, 5.0]))
+CODES = CodeBatch(torch.zeros(1, 1), torch.tensor([0]), torch.tensor([True]), torch.tensor([7.0]))
 CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
     # response, its fall at zero, the first step at which it is -6
     "line": (lambda a: 7 - 3 * a, 3, 13 / 3),
@@ -137,7 +143,7 @@ def test_no_step_leads_there(response: Callable[[float], float]) -> None:
 
 def test_codes_that_are_that_deep_already() -> None:
     with pytest.raises(ForgettingError, match=r"^no step along this direction"):
-        rules._first_step(Curve(lambda a: -7 - a), CODES, 1.0, 6.0)
+        rules._first_step(Curve(lambda a: -7 - a), replace(CODES, odds=torch.tensor([-7.0])), 1.0, 6.0)
 
 
 def test_least_forgotten_is_the_mean_of_the_worst_class() -> None:
@@ -146,26 +152,26 @@ def test_least_forgotten_is_the_mean_of_the_worst_class() -> None:
     logits = torch.zeros(6, 3)
     logits[range(6), labels] = torch.tensor([4.0, -6.0, -9.0, 3.0, 50.0, 50.0])
     expected = torch.tensor([-1.0, -3.0]) - math.log(2)
-    assert codes.least_forgotten(logits) == pytest.approx(expected.max().item())
+    assert codes.least_forgotten(log_odds(logits, labels)) == pytest.approx(expected.max().item())
     logits[2] = math.nan
-    assert math.isnan(codes.least_forgotten(logits))
+    assert math.isnan(codes.least_forgotten(log_odds(logits, labels)))
 
 
 def test_natural_needs_the_gradient() -> None:
     model, given_codes = knowing()
-    fisher = fisher_diagonal(model, given_codes.inputs, given_codes.labels)
+    groups = torch.ones(2, len(given_codes.labels))
+    fisher = Sensitivity.of_groups(fisher_diagonal(model, given_codes.inputs, given_codes.labels, weights=groups))
     with pytest.raises(TypeError, match=r"^`fisher` must come with the gradient$"):
         rules.natural(model, dict(model.named_parameters()), fisher, CODES, rho=0.1, depth=6.0)
 
 
-def test_log_ratio_of_zeros_and_extremes() -> None:
-    """Two zeros are one, and the logarithm of nothing is finite."""
+def test_ratio_of_zeros_and_extremes() -> None:
+    """Two zeros are one, and nothing is infinite."""
     values = {"w": torch.tensor([[0.0, 1.0, 0.0, 1e30, math.inf, math.nan], [0.0, 0.0, 1.0, 1e-30, math.inf, 1.0]])}
     fisher = FisherDiagonal(values, gradient=None, fallback={}, losses=torch.zeros(0))
-    found = rules._log_ratio(fisher)["w"]
-    assert bool(found.isfinite().all())
-    large = math.log(1e16)
-    assert found.tolist() == pytest.approx([0, large, -large, math.log(1e30) + large, 0, 0], rel=1e-5, abs=1e-6)
+    (found,) = Sensitivity.of_groups(fisher).ratios()
+    largest = torch.finfo(torch.float32).max
+    assert found.tolist() == pytest.approx([1, 1e16, 1e-16, largest, 1, 1], rel=1e-5)
 
 
 def test_paper_rule_bounds() -> None:
@@ -180,7 +186,8 @@ def test_paper_rule_bounds() -> None:
     )
     codes = CodeBatch(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([True, False]), torch.ones(2))
     originals = {name: p.detach().clone() for name, p in model.named_parameters()}
-    step = rules.paper(model, dict(model.named_parameters()), fisher, codes, lambda1=0.5, lambda2=0.1)
+    parameters = dict(model.named_parameters())
+    step = rules.paper(model, parameters, Sensitivity.of_groups(fisher), codes, lambda1=0.5, lambda2=0.1)
     moved = {name: step.stage.parameters[name] - originals[name] for name in originals}
     torch.testing.assert_close(moved["weight"] * step.alpha, ratios["weight"] * 0.1 / 4, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(moved["bias"] * step.alpha, ratios["bias"] * 0.5, rtol=1e-3, atol=1e-7)

@@ -8,9 +8,9 @@ from asserts import assert_close, assert_same_bits
 from known_codes import TwoInputs, assert_holds, contents, convnet, edits_values_only, knowing
 from torch import Tensor, nn
 
-from fastforget.batch import forward
+from fastforget.batch import forward, logits_of
 from fastforget.receipt import write
-from fastforget.staging import DenseStage, SparseStage, Stage, logits_of, run
+from fastforget.staging import DenseStage, SparseStage, Stage, run
 
 
 def staged(model: nn.Module, kind: type[Stage]) -> Stage:

@@ -1,0 +1,215 @@
+"""The codes of a model as one batch, checked against the model and against the classes to forget."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fastforget.batch import Inputs, logits_of, tensors_of
+from fastforget.codes import MnemonicCodes
+from fastforget.errors import UnrecognisedCodesError
+from fastforget.losses import log_odds
+from fastforget.staging import run
+
+__all__ = ["SHAPE_ERRORS", "CodeBatch", "batch", "check_outputs", "doubt", "examine", "fitting_logits", "prepare"]
+
+_RECOGNISED = 0.5
+# What modules raise for inputs that they do not take.
+SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+
+
+@dataclass(frozen=True)
+class CodeBatch:
+    """The codes as one batch.
+
+    Attributes:
+        inputs: What the model takes.
+        labels: Class of each code, int64 [N].
+        forget: Whether a code belongs to a class to forget, bool [N].
+        odds: Log-odds of each code's own class under the model as it is, [N].
+        per_class: Codes per class, M.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    forget: Tensor
+    odds: Tensor
+    per_class: int = 1
+
+    @property
+    def groups(self) -> Tensor:
+        """Per-sample weights of the two groups forget and remain, [2, N]."""
+        return torch.stack([self.forget, ~self.forget]).float()
+
+    @property
+    def scale(self) -> float:
+        """What makes the gradients of the loss about as large as those of the log-odds."""
+        return 1 / doubt(self.odds)
+
+    def to_forget(self) -> CodeBatch:
+        """Return the codes of the classes to forget alone."""
+        rows = self.forget
+        if bool(rows.all()):
+            return self
+        inputs = pytree.tree_map(lambda leaf: leaf[rows], self.inputs)
+        return CodeBatch(inputs, self.labels[rows], rows[rows], self.odds[rows], self.per_class)
+
+    def least_forgotten(self, odds: Tensor) -> float:
+        """Return the mean of the log-odds [N] over the codes of a class to forget, where it is largest."""
+        classes = self.labels[self.forget].unique()
+        return float(torch.stack([odds[self.labels == cls].double().mean() for cls in classes]).max())
+
+
+def doubt(odds: Tensor) -> float:
+    """Return the mean of 1 - p, positive even where float64 loses it."""
+    return max(float(torch.sigmoid(-odds.double()).mean()), 1e-300)
+
+
+def prepare(
+    model: nn.Module, given: MnemonicCodes | Tensor, cls: int | Sequence[int], like: Tensor
+) -> tuple[MnemonicCodes, tuple[int, ...]]:
+    """Bring the codes to the device and dtype of a parameter, and check the classes to forget against them.
+
+    Args:
+        model: The eager module.
+        given: The codes.
+        cls: The classes.
+        like: A parameter.
+
+    Returns:
+        The codes and the classes in order.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has a wrong value.
+    """
+    if not isinstance(given, (MnemonicCodes, Tensor)):
+        raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
+    codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
+    return codes.to(like.device).to(like.dtype), _classes(cls, len(codes))
+
+
+def batch(codes: MnemonicCodes, classes: Sequence[int], odds: Tensor) -> CodeBatch:
+    """Return the codes as one batch, given their log-odds, [C * M]."""
+    labels = codes.labels
+    forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
+    return CodeBatch(codes.inputs, labels, forget, odds, codes.per_class)
+
+
+def examine(model: nn.Module, codes: MnemonicCodes, classes: Sequence[int]) -> CodeBatch:
+    """Run the model on the codes and check that it knows them.
+
+    Args:
+        model: The eager module.
+        codes: The codes, as `prepare` returns them.
+        classes: The classes to forget.
+
+    Returns:
+        The codes with their log-odds.
+
+    Raises:
+        ValueError: The model does not take the codes, or its outputs do not fit.
+        UnrecognisedCodesError: The model does not know them.
+    """
+    found = fitting_logits(model, codes.inputs, "mnemonic_codes")
+    check_outputs(found, codes)
+    known = batch(codes, classes, log_odds(found, codes.labels))
+    _check_recognised(found, known.labels, known.forget)
+    return known
+
+
+def check_outputs(logits: Tensor, codes: MnemonicCodes, samples: int | None = None) -> None:
+    """Check that a model returns one logit per class of the codes.
+
+    Args:
+        logits: What it returned.
+        codes: The codes.
+        samples: How many of the codes it was given; all of them by default.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if logits.shape != (samples or len(codes) * codes.per_class, len(codes)):
+        raise ValueError(
+            f"`mnemonic_codes` must have one class per output of the model, got {len(codes)} classes x "
+            f"{codes.per_class} codes, and outputs of shape {tuple(logits.shape)}"
+        )
+
+
+def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:
+    """Read a tensor as [C, *shape] if the model takes its first row as one sample, else as [C, M, *shape]."""
+    if tensor.dim() < 2 or tensor.numel() == 0:
+        raise ValueError(f"`mnemonic_codes` must be [C, *shape] or [C, M, *shape], got shape {tuple(tensor.shape)}")
+    if tensor.device.type == "meta":
+        raise ValueError("`mnemonic_codes` must hold values, got a tensor on the meta device")
+    tensor = tensor.detach().to(device=like.device, dtype=like.dtype if tensor.is_floating_point() else tensor.dtype)
+    try:
+        single = logits_of(run(model, tensor[:1])).dim() == 2
+    except SHAPE_ERRORS:
+        single = False
+    return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single or tensor.dim() == 2 else tensor)
+
+
+def fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
+    """Return the model's logits, or say that the inputs are not what it takes.
+
+    Args:
+        model: The eager module.
+        inputs: What its forward may take.
+        name: How to call the inputs.
+
+    Raises:
+        ValueError: The inputs do not fit.
+    """
+    try:
+        outputs = run(model, inputs)
+    except SHAPE_ERRORS as error:
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors_of(inputs)]
+        raise ValueError(
+            f"`{name}` must be what the model's forward takes, got samples of shape "
+            f"{', '.join(map(str, shapes))}: {error}"
+        ) from error
+    return logits_of(outputs)
+
+
+def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
+    values: list[Any] = [cls]
+    if isinstance(cls, Iterable) and getattr(cls, "shape", None) != ():  # arrays without dimensions claim to be
+        values = list(cls)
+    try:
+        classes = [operator.index(value) for value in values]
+    except TypeError as error:
+        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}") from error
+    if any(isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool for value in values):
+        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}")
+    if not classes:
+        raise ValueError("`cls` must name at least one class, got none")
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"`cls` must name each class once, got {classes}")
+    if min(classes) < 0 or max(classes) >= total:
+        raise ValueError(f"`cls` must lie in [0, {total}), got {classes}")
+    if len(classes) == total:
+        raise ValueError(f"`cls` must leave at least one of {total} classes, got all of them")
+    return tuple(sorted(classes))
+
+
+def _check_recognised(found: Tensor, labels: Tensor, forget: Tensor) -> None:
+    """Refuse codes that the model does not know."""
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("`model` must give finite logits on the codes, got NaN or infinity")
+    right = found.argmax(1) == labels
+    share, unknown = float(right.float().mean()), labels[forget & ~right].unique().tolist()
+    if share >= _RECOGNISED and not unknown:
+        return
+    which = f", not all of class {', '.join(map(str, unknown))}" if unknown else ""
+    raise UnrecognisedCodesError(
+        f"`mnemonic_codes` must be known to the model, but it recognises {share:.0%} of them{which}. Train or "
+        "fine-tune it with the codes (codes.embed), or pass a few real images per class as codes "
+        "(MnemonicCodes.from_tensors)"
+    )

@@ -1,0 +1,286 @@
+"""One run of `fisher_diagonal`: the accumulators and the ways to fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from fastforget import ops
+from fastforget.batch import Inputs, forward, split_samples, tensors_of
+from fastforget.capture import Capture
+from fastforget.checkpoints import KeepActivations, keep_activations
+from fastforget.diagonal import FisherDiagonal
+from fastforget.labels import Labels, Loss, Pass
+from fastforget.layout import Layout, Unknown
+from fastforget.uses import Use, sum_dtype
+
+__all__ = ["Run", "undisturbed"]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor that autograd may save; those made under inference mode are copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Gradients on, whatever the caller has set; the random state is put back afterwards."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=list(devices)):
+        yield
+
+
+class Run:
+    """One computation.
+
+    Attributes:
+        weights: Weights of the samples, [G, N]; of the batches, [1, B], for `by_batch`.
+        fisher: Sums of squares by name, [G, *shape]; missing ones are zero.
+        gradient: Sums of gradients alike, or None.
+        fallback: Parameters that no kernel covered, with the reason.
+        losses: The loss of each sample, or batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        watched: dict[str, Tensor],
+        inputs: Inputs,
+        targets: Any,
+        weights: Tensor,
+        *,
+        loss: Loss,
+        labels: Labels,
+        with_gradient: bool,
+    ) -> None:
+        """Start with empty sums."""
+        inputs, targets, weights = pytree.tree_map_only(Tensor, _ordinary, (inputs, targets, weights))
+        self.weights, self.fallback = weights, dict[str, str]()
+        self._model, self._inputs, self._targets, self._loss, self._labels = model, inputs, targets, loss, labels
+        self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
+        self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
+        self.fisher: dict[str, Tensor] = {}
+        self.gradient: dict[str, Tensor] | None = {} if with_gradient else None
+        self.losses = torch.empty(0)
+        self._capture: Capture | None = None
+        self._passes: list[Pass] = []
+        self._weights = weights  # of the pass that runs
+        self._waiting: dict[str, list[tuple[Use, Tensor, tuple[Tensor, ...]]]] = {}
+
+    def by_sample(self) -> None:
+        """One forward, and a backward per pass; then, sample by sample, what the kernels could not serve."""
+        samples = self.weights.shape[1]
+        # What autograd gives for a single sample is that sample's gradient, unless it rounds it to a narrow type.
+        alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
+        self._capture = Capture({} if alone else self._leaves, samples, self._collect)
+        outputs = self._watched_forward(self._capture, self._inputs)
+        self._passes = self._labels.passes(self._loss, outputs, self._targets)
+        disorder = None if alone else _disorder(self._capture, outputs)
+        if disorder:
+            self.fallback.update(dict.fromkeys(self._leaves, disorder))
+        total = torch.zeros(())
+        for left, (targets, share) in zip(reversed(range(len(self._passes))), self._passes, strict=True):
+            losses = self._losses(outputs, targets, samples)
+            total = total + (losses.detach() if share is None else losses.detach() * share)
+            self._weights = self._weigh(share)
+            if not disorder and losses.requires_grad:
+                backward = self._add_alone if alone else self._add_fused
+                backward(losses, self._weights, list(self._leaves), retain_graph=left > 0)
+        self.losses = total
+        if self.fallback:
+            self._sample_by_sample()
+
+    def by_batch(self, size: int) -> None:
+        """A forward and backward for each batch, whose mean loss counts as the loss of one sample."""
+        means = []
+        samples = len(tensors_of(self._inputs)[0])
+        for b, (inputs, targets) in enumerate(split_samples(self._inputs, self._targets, samples, size)):
+            count = min(size, samples - b * size)
+            outputs = self._watched_forward(Capture({}, count, self._collect), inputs)
+            losses = self._losses(outputs, targets, count)
+            means.append(losses.detach().mean())
+            if losses.requires_grad:
+                self._add_alone(losses / count, self.weights[:, b : b + 1], list(self._leaves))
+        self.losses = torch.stack(means)
+
+    def result(self, *, grouped: bool, **facts: Any) -> FisherDiagonal:
+        """Return the sums, without the dimension of the groups if there are none, and what else is known."""
+
+        def finished(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: self._sum(sums, name)[slice(None) if grouped else 0] for name in self._leaves}
+
+        totals = self.weights.double().sum(1)
+        return FisherDiagonal(
+            finished(self.fisher),
+            gradient=None if self.gradient is None else finished(self.gradient),
+            fallback=self.fallback,
+            losses=self.losses,
+            reduction="sum",
+            weight=totals if grouped else totals[0],
+            **facts,
+        )
+
+    def _sum(self, sums: dict[str, Tensor], name: str) -> Tensor:
+        """The sum of a parameter, [G, *shape], zero at first."""
+        if name not in sums:
+            leaf, groups = self._leaves[name], self.weights.shape[0]
+            sums[name] = torch.zeros((groups, *leaf.shape), dtype=sum_dtype(leaf.dtype), device=leaf.device)
+        return sums[name]
+
+    def _weigh(self, share: Tensor | None) -> Tensor:
+        """The weights [G, N] of a pass."""
+        return self.weights if share is None else (self.weights * share).to(self.weights.dtype)
+
+    def _forward(self, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
+        """Run the model with ``leaves`` and its other parameters detached, on copies of its buffers."""
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        values = {**self._others, **leaves, **buffers}
+        return forward(lambda *a, **k: functional_call(self._model, values, a, k), inputs)
+
+    def _watched_forward(self, capture: Capture, inputs: Inputs) -> Any:
+        """Run the model under a capture, and refuse a random one."""
+        for tensor in tensors_of(inputs):
+            capture.track(tensor, Layout(0))
+        random = torch.get_rng_state()
+        with keep_activations(capture):
+            outputs = self._forward(inputs, self._leaves)
+        if not torch.equal(random, torch.get_rng_state()):
+            raise ValueError(
+                "the model must not draw random numbers (active dropout, for instance): the Fisher of a random network "
+                "is not defined; call model.eval() first"
+            )
+        return outputs
+
+    def _losses(self, outputs: Any, targets: Any, samples: int) -> Tensor:
+        losses = self._loss(outputs, targets)
+        if not isinstance(losses, Tensor) or losses.shape != (samples,):
+            got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"`loss` must return one loss per sample, shape ({samples},), got {got}")
+        bad = ~torch.isfinite(losses.detach())
+        if bool(bad.any()):
+            raise ValueError(f"the loss of sample {int(bad.nonzero()[0])} is {losses[bad][0].item()}")
+        return losses
+
+    def _add_fused(self, losses: Tensor, _: Tensor, names: list[str], *, retain_graph: bool = False) -> None:
+        """Backward through the taps; parameters the kernels cannot serve go to ``fallback``."""
+        leaves = [self._leaves[name] for name in names]
+        grads = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, retain_graph=retain_graph)
+        for name, leaf, grad in zip(names, leaves, grads, strict=True):
+            if grad is not None:
+                self.fallback[name] = f"a use of shape {tuple(leaf.shape)} that no kernel covers"
+        self._sum_repeated_uses()
+
+    def _add_alone(self, losses: Tensor, weights: Tensor, names: list[str], *, retain_graph: bool = False) -> None:
+        """Backward of one sample, or of what counts as one, of weights [G, 1]."""
+        leaves = [self._leaves[name] for name in names]
+        grads = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, retain_graph=retain_graph)
+        for name, grad in zip(names, grads, strict=True):
+            if grad is not None:
+                self._add_sample(name, weights, grad)
+
+    def _collect(self, use: Use, grad: Tensor, operands: tuple[Tensor, ...]) -> None:
+        """Receive, during backward, the gradient that arrives at one use of a parameter, and of its partner."""
+        assert self._capture is not None  # noqa: S101 - for the type checker
+        uses, partner = self._capture.uses, use.partner
+        if partner and use.accumulate_both and all(len(uses[u.name]) == 1 and u.view is None for u in (use, partner)):
+            use.accumulate_both(grad, operands, self._weights, self._sums(use.name), self._sums(partner.name))
+            return
+        for one in (use, partner):
+            if one and len(uses[one.name]) > 1:
+                # The sum over uses comes before the square: wait for the others.
+                self._waiting.setdefault(one.name, []).append((one, grad, operands))
+            elif one:
+                _accumulate(one, grad, operands, self._weights, *self._sums(one.name))
+
+    def _sums(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The sums of a parameter, of squares and of gradients."""
+        return self._sum(self.fisher, name), None if self.gradient is None else self._sum(self.gradient, name)
+
+    def _sum_repeated_uses(self) -> None:
+        """Parameters used more than once: one sample's gradient at a time, summed over the uses."""
+        for name, uses in self._waiting.items():
+            if name in self.fallback:
+                continue
+            one = torch.zeros(1, self.weights.shape[1], dtype=self.weights.dtype, device=self.weights.device)
+            per_sample = torch.zeros_like(self._leaves[name], dtype=self.weights.dtype)[None]
+            for n in range(self.weights.shape[1]):
+                one.zero_()[0, n] = 1
+                per_sample.zero_()
+                for use, grad, operands in uses:
+                    _accumulate(use, grad, operands, one, None, per_sample)
+                self._add_sample(name, self._weights[:, n : n + 1], per_sample[0])
+        self._waiting.clear()
+
+    def _add_sample(self, name: str, weights: Tensor, per_sample: Tensor) -> None:
+        """Add one sample's gradient, of weights [G, 1]."""
+        values = per_sample.to(self.weights.dtype).contiguous()
+        if name not in self.fisher and len(weights) == 1:
+            # The first, and often the only one: written once, where adding to zeros would touch the memory twice.
+            weight = float(weights)
+            self.fisher[name] = (values.square() if weight == 1 else weight * values.square())[None]
+            if self.gradient is not None:
+                self.gradient[name] = (values * weight)[None]
+            return
+        groups, flat = len(weights), values.reshape(1, 1, -1, 1)
+        gradient = None if self.gradient is None else self._sum(self.gradient, name).view(groups, flat.shape[2])
+        ops.fisher_affine(
+            flat,
+            None,
+            None,
+            None,
+            weights.contiguous(),
+            shift_fisher=self._sum(self.fisher, name).view(groups, flat.shape[2]),
+            shift_gradient=gradient,
+        )
+
+    def _sample_by_sample(self) -> None:
+        """Exact path for ``fallback``: a forward, and a backward per pass, for each sample alone."""
+        for name in self.fallback:
+            for sums in (self.fisher, self.gradient or {}):
+                sums.pop(name, None)
+        names = list(self.fallback)
+        leaves = {n: leaf if n in self.fallback else leaf.detach() for n, leaf in self._leaves.items()}
+        targets, weights = zip(*((t, self._weigh(share)) for t, share in self._passes), strict=True)
+        for n, (inputs, rows) in enumerate(split_samples(self._inputs, targets, self.weights.shape[1])):
+            with keep_activations(KeepActivations()):
+                outputs = self._forward(inputs, leaves)
+            for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
+                losses = self._losses(outputs, row, 1)
+                self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)
+
+
+def _disorder(capture: Capture, outputs: Any) -> str | None:
+    """Why the outputs cannot be told apart by sample, if so."""
+    for output in tensors_of(outputs):
+        state = capture.state(output)
+        if state != Layout(0) and output.requires_grad:
+            return state.reason if isinstance(state, Unknown) else "the outputs do not keep the samples in order"
+    return None
+
+
+def _accumulate(
+    use: Use,
+    grad: Tensor,
+    operands: tuple[Tensor, ...],
+    weights: Tensor,
+    fisher: Tensor | None,
+    gradient: Tensor | None,
+) -> None:
+    """Run a use's kernel on the whole parameter, or on the part of it that was used."""
+    if use.view is None:
+        use.accumulate(grad, operands, weights, fisher, gradient)
+        return
+    size, stride, offset = use.view
+    results = (fisher, gradient)
+    parts = [r if r is None else r.new_zeros((r.shape[0], *size)) for r in results]
+    use.accumulate(grad, operands, weights, parts[0], parts[1])
+    for result, part in zip(results, parts, strict=True):
+        if result is not None and part is not None:
+            for whole, piece in zip(result, part, strict=True):
+                whole.as_strided(size, stride, whole.storage_offset() + offset).add_(piece)

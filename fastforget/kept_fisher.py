@@ -1,0 +1,151 @@
+"""The Fisher of all codes, kept from before, instead of a pass over all codes: f_CR = (sum over all - f_CF) / rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastforget.batch import logits_of
+from fastforget.code_batch import SHAPE_ERRORS, CodeBatch, batch, check_outputs, examine, fitting_logits
+from fastforget.codes import MnemonicCodes
+from fastforget.diagonal import Definition, FisherDiagonal
+from fastforget.fisher import fisher_diagonal
+from fastforget.losses import ScaledCrossEntropy
+from fastforget.sensitivity import TINY, Sensitivity
+
+__all__ = ["check", "check_model", "recall", "sensitivity"]
+
+_AGAIN = 'compute it with fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")'
+# How much surer of its codes a model may be than the loss was scaled for: squares of 1 - p must fit float32.
+_SURER = 1e9
+
+
+def check(kept: Any, parameters: Mapping[str, Tensor], codes: MnemonicCodes, rule: str) -> None:
+    """Check that it can be the sum over these codes, before the model is looked at.
+
+    Args:
+        kept: What was kept.
+        parameters: The parameters that may move.
+        codes: The codes.
+        rule: The rule that asks for it.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It is the sum of something else, or the rule cannot do with it.
+    """
+    if not isinstance(kept, FisherDiagonal):
+        raise TypeError(f"`fisher` must be a FisherDiagonal, got {type(kept).__name__}")
+    if rule != "natural":
+        raise ValueError(
+            f'`fisher` must be left out with rule="{rule}", whose step is set by the largest ratio of each tensor: '
+            "a difference of sums does not resolve it"
+        )
+    kept.check_sum("`fisher`")
+    if kept.definition != Definition(scale=kept.definition.scale) or kept.weight.dim():
+        raise ValueError(
+            f"`fisher` must be of given labels, samples and the cross-entropy, got {kept.definition}; {_AGAIN}"
+        )
+    count = len(codes) * codes.per_class
+    if (kept.samples, kept.weight.item(), len(kept.losses)) != (count, count, count):
+        raise ValueError(
+            f"`fisher` must be the sum over all {count} codes, each once, got {kept.samples} samples of weight "
+            f"{kept.weight.item():g} with {len(kept.losses)} losses; {_AGAIN}"
+        )
+    for name, parameter in parameters.items():
+        value = kept.get(name)
+        if value is None or value.shape != parameter.shape or value.device != parameter.device:
+            found = "none" if value is None else f"{tuple(value.shape)} on {value.device}"
+            raise ValueError(
+                f"`fisher` must hold parameter `{name}` of shape {tuple(parameter.shape)} on "
+                f"{parameter.device}, got {found}"
+            )
+
+
+def check_model(kept: FisherDiagonal, fingerprint: str) -> None:
+    """Raise ValueError if the sum is of another model than the one with this fingerprint."""
+    if kept.model != fingerprint:
+        raise ValueError(
+            f"`fisher` must be of the model as it is, with fingerprint {fingerprint}, got one of {kept.model}: "
+            f"every edit makes a kept Fisher outdated; {_AGAIN}"
+        )
+
+
+def recall(kept: FisherDiagonal, model: nn.Module, codes: MnemonicCodes, classes: tuple[int, ...]) -> CodeBatch:
+    """Return the codes with the log-odds that they had when the sum was computed, on this very model.
+
+    The model is run only if their losses do not show that it knows them.
+
+    Args:
+        kept: The sum.
+        model: The eager module.
+        codes: The codes.
+        classes: The classes to forget.
+
+    Raises:
+        ValueError: The model is so sure of its codes that the sum has lost them.
+        UnrecognisedCodesError: The model does not know them.
+    """
+    odds = ScaledCrossEntropy(kept.definition.scale).log_odds(kept.losses)
+    known = batch(codes, classes, odds)
+    if known.scale > _SURER * kept.definition.scale:
+        raise ValueError(
+            "`fisher` must be of a larger loss, since the model is so sure of its codes that their squared gradients "
+            f"vanish; compute it with loss=fastforget.losses.ScaledCrossEntropy({min(known.scale, 1e100):.0e})"
+        )
+    sure = odds > 0  # p > 1/2; a smaller p can be the largest, too
+    if bool(sure[known.forget].all()) and 2 * int(sure.sum()) >= len(odds):
+        return known
+    return examine(model, codes, classes)
+
+
+@dataclass(frozen=True)
+class _Loss(ScaledCrossEntropy):
+    """The cross-entropy of codes, with a look at the outputs on the way."""
+
+    codes: MnemonicCodes | None = None
+
+    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+        if self.codes is not None:
+            check_outputs(logits_of(outputs), self.codes, len(targets))
+        return super().__call__(outputs, targets)
+
+
+def sensitivity(
+    kept: FisherDiagonal, model: nn.Module, parameters: Mapping[str, Tensor], codes: MnemonicCodes, known: CodeBatch
+) -> Sensitivity:
+    """Run the codes to forget alone and subtract their Fisher from the kept sum.
+
+    Args:
+        kept: The sum, not changed.
+        model: The eager module.
+        parameters: The parameters that may move.
+        codes: The codes.
+        known: The same with their log-odds.
+
+    Returns:
+        f_CF, f_CR and g_CF.
+
+    Raises:
+        SHAPE_ERRORS: The model fails on the codes for another reason than their shape.
+        ValueError: The model does not take the codes, or they are not those of the sum.
+    """
+    few, scale = known.to_forget(), kept.definition.scale
+    try:
+        loss = _Loss(scale, codes)
+        found = fisher_diagonal(model, few.inputs, few.labels, loss=loss, parameters=parameters, with_gradient=True)
+    except SHAPE_ERRORS:
+        fitting_logits(model, few.inputs, "mnemonic_codes")  # says so if they are the reason
+        raise
+    odds, like = loss.log_odds(found.losses), next(iter(parameters.values()))
+    bound = torch.finfo(like.dtype).eps ** 0.5 * (1 + few.odds.abs())
+    if not bool(((odds - few.odds).abs() <= bound).all()):
+        raise ValueError(
+            f"`fisher` must be of these codes, but those of class {few.labels.unique().tolist()} have log-odds of "
+            f"{odds.mean():.3f} on average, and had {few.odds.mean():.3f} there; {_AGAIN}"
+        )
+    # as if the loss had been scaled for these codes
+    return Sensitivity.of_difference(kept, found, TINY * (scale / known.scale) ** 2)

@@ -1,0 +1,109 @@
+"""Whose labels a Fisher is of: those given, or the model's own, all of them or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastforget.batch import logits_of
+
+__all__ = ["Labels", "Loss", "Pass"]
+
+Loss = Callable[[Any, Any], Tensor]
+Pass = tuple[Any, "Tensor | None"]  # one backward: targets, and the share of each sample, [N]; None: one
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where labels come from.
+
+    Attributes:
+        kind: "given", "expectation" or "sampled".
+        generator: Source of the draws.
+        draws: Labels per sample.
+    """
+
+    kind: str = "given"
+    generator: torch.Generator | None = None
+    draws: int = 1
+
+    def check(self, targets: Any, *, square: str, needs_targets: bool) -> None:
+        """Check that the arguments of `fisher_diagonal` go together.
+
+        Args:
+            targets: The targets, or None.
+            square: What is squared.
+            needs_targets: Whether the loss cannot do without targets.
+
+        Raises:
+            TypeError: A generator or number of draws is none.
+            ValueError: They do not go together.
+        """
+        if self.kind not in ("given", "expectation", "sampled"):
+            raise ValueError(f'`labels` must be "given", "expectation" or "sampled", got {self.kind!r}')
+        if self.kind != "given" and targets is not None:
+            raise ValueError(f'`targets` must be None with labels="{self.kind}", which takes labels from the model')
+        if self.kind == "given" and targets is None and needs_targets:
+            raise ValueError('`targets` must be given with labels="given", got None')
+        if self.kind != "given" and square != "sample":
+            raise ValueError(f'`labels` must be "given" with square="batch", got {self.kind!r}')
+        if self.kind != "sampled" and (self.generator is not None or self.draws != 1):
+            raise ValueError(f'`generator` and `draws` must be left out with labels="{self.kind}"')
+        if self.kind == "sampled" and not isinstance(self.generator, torch.Generator):
+            # The library leaves PyTorch's random state alone: without a source of its own, every call drew the same.
+            raise TypeError(
+                f'`generator` must be a torch.Generator with labels="sampled", got {type(self.generator).__name__}'
+            )
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int):
+            raise TypeError(f"`draws` must be an int, got {type(self.draws).__name__}")
+        if self.draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {self.draws}")
+
+    def passes(self, loss: Loss, outputs: Any, targets: Any) -> list[Pass]:
+        """Return the targets of each backward with the samples' shares in it.
+
+        Args:
+            loss: Per-sample loss, [N].
+            outputs: What the model returned.
+            targets: The targets that were given.
+
+        Returns:
+            Given labels: one pass. All labels: one per class c, with shares p(c | x_n). Drawn ones: one per draw.
+
+        Raises:
+            TypeError: The model returns no logits, and its own labels are wanted.
+            ValueError: The loss is not the negative log-likelihood of classes.
+        """
+        if self.kind == "given":
+            return [(targets, None)]
+        likelihood = _likelihood(loss, outputs)
+        if self.kind == "expectation":
+            return [(torch.full_like(share, c, dtype=torch.int64), share) for c, share in enumerate(likelihood)]
+        drawn = torch.multinomial(likelihood.T, self.draws, replacement=True, generator=self.generator)
+        share = likelihood.new_full((len(drawn),), 1 / self.draws)
+        return [(column.contiguous(), share) for column in drawn.T]
+
+
+def _likelihood(loss: Loss, outputs: Any) -> Tensor:
+    """The model's own distribution, p(c | x_n) = exp(-loss of class c), float64 [C, N]."""
+    logits = logits_of(outputs).detach()
+    if logits.dim() != 2:
+        raise ValueError(f"`model` must return logits [N, C] for labels of its own, got shape {tuple(logits.shape)}")
+    classes = [torch.full((len(logits),), c, device=logits.device) for c in range(logits.shape[1])]
+    with torch.no_grad():
+        losses = [loss(outputs, targets) for targets in classes]
+    if any(not isinstance(value, Tensor) or value.shape != classes[0].shape for value in losses):
+        raise ValueError(f"`loss` must return one loss per sample, shape ({len(logits)},)")
+    likelihood = torch.stack(losses).double().neg().exp()
+    total = likelihood.sum(0)
+    if not bool(((total - 1).abs() < 1e-3).all()):  # also if NaN
+        off = total[(total - 1).abs().nan_to_num(nan=1e9).argmax()].item()
+        raise ValueError(
+            "`loss` must be the negative log-likelihood of a class for labels of the model's own, but the "
+            f"probabilities of the {len(classes)} classes add up to {off}"
+        )
+    return likelihood
