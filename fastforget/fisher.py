@@ -113,14 +113,13 @@ def fisher_diagonal(
     if into is not None:
         into.check_compatible(_blank(watched, (len(rows),) if grouped else (), facts, with_gradient=with_gradient))
     with undisturbed(model):
-        run = Run(model, watched, inputs, targets, rows, loss=loss, labels=source, with_gradient=with_gradient)
+        settings = {"mean": not summed, "with_gradient": with_gradient}
+        run = Run(model, watched, inputs, targets, rows, loss=loss, labels=source, **settings)
         if square == "sample":
             run.by_sample()
         else:
             run.by_batch(size)
         found = run.result(grouped=grouped, **facts)
-        if not summed:
-            found.mean_()
     if into is None:
         return found
     into += found

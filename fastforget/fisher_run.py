@@ -40,7 +40,8 @@ class Run:
     """One computation.
 
     Attributes:
-        weights: Weights of the samples, [G, N]; of the batches, [1, B], for `by_batch`.
+        weights: Weights of the samples, [G, N]; of the batches, [1, B], for `by_batch`, divided
+            by their sum for a mean.
         fisher: Sums of squares by name, [G, *shape]; missing ones are zero.
         gradient: Sums of gradients alike, or None.
         fallback: Parameters that no kernel covered, with the reason.
@@ -57,11 +58,15 @@ class Run:
         *,
         loss: Loss,
         labels: Labels,
+        mean: bool,
         with_gradient: bool,
     ) -> None:
-        """Start with empty sums."""
+        """Start with empty sums; for a mean the weights are divided instead of every result."""
         inputs, targets, weights = pytree.tree_map_only(Tensor, _ordinary, (inputs, targets, weights))
+        self._mean, self._totals = mean, weights.double().sum(1)
         self.weights, self.fallback = weights, dict[str, str]()
+        if mean:
+            self.weights = weights = (weights.double() / self._totals[:, None]).to(weights.dtype)
         self._model, self._inputs, self._targets, self._loss, self._labels = model, inputs, targets, loss, labels
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
@@ -110,19 +115,18 @@ class Run:
         self.losses = torch.stack(means)
 
     def result(self, *, grouped: bool, **facts: Any) -> FisherDiagonal:
-        """Return the sums, without the dimension of the groups if there are none, and what else is known."""
+        """Return the sums (or means), without the dimension of the groups if there are none, and what else is known."""
 
         def finished(sums: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: self._sum(sums, name)[slice(None) if grouped else 0] for name in self._leaves}
 
-        totals = self.weights.double().sum(1)
         return FisherDiagonal(
             finished(self.fisher),
             gradient=None if self.gradient is None else finished(self.gradient),
             fallback=self.fallback,
             losses=self.losses,
-            reduction="sum",
-            weight=totals if grouped else totals[0],
+            reduction="mean" if self._mean else "sum",
+            weight=self._totals if grouped else self._totals[0],
             **facts,
         )
 

@@ -133,14 +133,16 @@ def test_batch_gradients_accumulate_by_batch() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_of_the_sum_is_the_mean(kind: str) -> None:
+    """To rounding: a mean is computed with divided weights, and its sums are not divided once more."""
     total = part("resnet", slice(0, N), kind)
     before, mean = snapshot(total), part("resnet", slice(0, N), kind, reduction="mean")
     found = total.mean()
     assert_same(total, before)
     for name, value in mean.items():
-        assert_same_bits(found[name], value)
+        assert (found[name] - value).norm() <= 1e-6 * value.norm(), name
     for name, value in (mean.gradient or {}).items():
-        assert_same_bits(found.gradient[name], value)  # type: ignore[index]
+        # On the scale of the per-sample gradients: their mean may cancel.
+        assert (found.gradient[name] - value).norm() <= 1e-6 * mean[name].sqrt().norm(), name  # type: ignore[index]
     assert (found.reduction, mean.reduction, mean.model) == ("mean", "mean", None)
     assert found.model == total.model
     assert found.mean() is found
