@@ -154,7 +154,7 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Find the k largest of a list of tensors; ties go by (tensor, element) order.
 
     Args:
-        scores: L contiguous float32 or float64 tensors of any shapes, without NaN.
+        scores: L contiguous float32, float64, bfloat16 or float16 tensors of any shapes, without NaN.
         k: How many, 1 <= k <= number of elements.
 
     Returns:
@@ -184,7 +184,7 @@ def perturb(
 
     Args:
         parameters: L contiguous tensors of one dtype, changed in place.
-        directions: L contiguous tensors of the scores' dtype.
+        directions: L contiguous tensors, float64 for float64 scores and else float32.
         scores: L tensors as given to `select`.
         threshold: From `select`.
         cut: From `select`.
@@ -192,15 +192,23 @@ def perturb(
         alpha: The step.
 
     Returns:
-        ``indices`` int64 [k] within each tensor, in (tensor, element) order; ``old`` [k], the values
-        before; ``counts`` int64 [L], how many of them belong to each tensor.
+        ``indices`` [k] within each tensor, in (tensor, element) order, int32 unless a tensor has 2**31
+        elements or more; ``old`` [k], the values before; ``counts`` int64 [L], how many of them belong to
+        each tensor.
     """
     indices, old, counts = _ops.perturb(list(parameters), list(directions), list(scores), threshold, cut, k, alpha)
     return indices, old, counts
 
 
 def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:
-    """Write values [K] at the indices [K] within each of L contiguous parameters; counts as `perturb` returns them."""
+    """Write values at indices within each of L contiguous parameters.
+
+    Args:
+        parameters: L contiguous tensors of one dtype, changed in place.
+        indices: int32 or int64 [K].
+        counts: int64 [L], how many of them belong to each tensor, in order.
+        values: [K], dtype of the parameters.
+    """
     _ops.perturb_write(list(parameters), indices, counts, values)
 
 
@@ -237,7 +245,9 @@ def _fake_perturb(
     k: int,
     alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return cut.new_empty((k,)), parameters[0].new_empty((k,)), cut.new_empty((len(scores),))
+    narrow = all(parameter.numel() < 2**31 for parameter in parameters)
+    indices = cut.new_empty((k,), dtype=torch.int32 if narrow else torch.int64)
+    return indices, parameters[0].new_empty((k,)), cut.new_empty((len(scores),))
 
 
 def _fake_fingerprint(tensors: list[Tensor]) -> Tensor:

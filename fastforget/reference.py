@@ -140,7 +140,7 @@ def perturb(
     """Add ``alpha * directions`` to the selected elements in the scores' type, rounded once to the parameters'.
 
     Returns:
-        Indices within each tensor, the values before, and how many belong to each tensor.
+        Indices within each tensor, int32 where they fit, the values before, and how many belong to each tensor.
 
     Raises:
         ValueError: ``k`` is not the number of selected elements.
@@ -153,7 +153,8 @@ def perturb(
         before = parameter.view(-1)[at]
         parameter.view(-1)[at] = (before.to(direction.dtype) + alpha * direction.view(-1)[at]).to(parameter.dtype)
         old.append(before)
-    return torch.cat(indices), torch.cat(old), torch.tensor([len(at) for at in indices])
+    narrow = torch.int32 if all(parameter.numel() < 2**31 for parameter in parameters) else torch.int64
+    return torch.cat(indices).to(narrow), torch.cat(old), torch.tensor([len(at) for at in indices])
 
 
 def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:

@@ -36,8 +36,7 @@ def topk_mask(
     concatenated.
 
     Args:
-        scores: A tensor, list or dict of float32 or float64 tensors of any shapes (bfloat16 and float16 are
-            widened), without NaN.
+        scores: A tensor, list or dict of float32, float64, bfloat16 or float16 tensors of any shapes, without NaN.
         k: How many: an int in [1, number of elements], or a float share in (0, 1], rounded to at least one.
 
     Returns:
@@ -62,7 +61,12 @@ def topk_mask(
         raise TypeError(f"`scores` must be a tensor, list or dict of tensors, got {type(scores).__name__}")
     prepared = _prepare(tensors)
     selected = count(k, sum(score.numel() for score in prepared))
-    masks = ops.select_mask(prepared, *ops.select(prepared, selected))
+    try:
+        threshold, cut = ops.select(prepared, selected)
+    except RuntimeError:
+        _check_not_nan(prepared)  # which `select` counts as it reads the scores; here only to say where
+        raise
+    masks = ops.select_mask(prepared, threshold, cut)
     masks = [mask.view(tensor.shape) for mask, tensor in zip(masks, tensors, strict=True)]
     if isinstance(scores, Tensor):
         return masks[0]
@@ -103,7 +107,10 @@ def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
                 f"{tensors[0].dtype} on {tensors[0].device} and {tensor.dtype} on {tensor.device}"
             )
         check_device("`scores`", tensor)
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _check_not_nan(tensors: Sequence[Tensor]) -> None:
+    for tensor in tensors:
         if bool(tensor.isnan().any()):
             raise ValueError(f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}")
-    wide = tensors[0].dtype if tensors[0].dtype in (torch.float32, torch.float64) else torch.float32
-    return [tensor.detach().to(wide).contiguous() for tensor in tensors]

@@ -2,8 +2,12 @@
 #include "../kernels/perturb.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <limits>
+#include <thread>
 
+#include "../kernels/cpu/dispatch.h"
 #include "../kernels/fingerprint.h"
 #include "check.h"
 #include "score_list.h"
@@ -12,17 +16,6 @@ namespace fastforget {
 namespace {
 
 using torch::stable::parallel_for;
-
-int64_t element_size(const Tensor& t, const char* name) {
-  switch (dtype_of(t, name)) {
-    case DType::f64:
-      return 8;
-    case DType::f32:
-      return 4;
-    default:
-      return 2;
-  }
-}
 
 void check_alike(const Tensors& tensors, const char* name, const Tensors& scores) {
   STD_TORCH_CHECK(tensors.size() == scores.size(), "`", name,
@@ -37,31 +30,101 @@ void check_alike(const Tensors& tensors, const char* name, const Tensors& scores
   }
 }
 
-// What one range of chunks selected; ranges are joined in order, so the result does not depend on
-// threads.
-struct Selected {
-  int64_t first_chunk;
-  std::vector<int64_t> indices;
-  std::vector<char> old;
-  std::vector<int64_t> counts;  // per chunk of the range
-};
-
-// Undoes what ranges changed: that `k` is wrong shows only after the one pass.
-void restore(const std::vector<Selected>& ranges, const ScoreList& scores,
-             const std::vector<char*>& data, int64_t bytes) {
-  for (size_t first = 0; first < ranges.size(); ++first) {
-    const int64_t* indices = ranges[first].indices.data();
-    const char* old = ranges[first].old.data();
-    for (size_t c = 0; c < ranges[first].counts.size(); ++c) {
-      const int64_t count = ranges[first].counts[c];
-      perturb_kernels_cpu().write(static_cast<int>(bytes),
-                                  data[size_t(scores.origins[first + c].tensor)], indices, old,
-                                  count);
-      indices += count;
-      old += count * bytes;
-    }
-  }
+// int32 holds the index of an element of any tensor but the very largest.
+ScalarType index_type(const Tensors& tensors) {
+  constexpr int64_t limit = std::numeric_limits<int32_t>::max();
+  const auto large = [](const Tensor& t) { return t.numel() > limit; };
+  return std::any_of(tensors.begin(), tensors.end(), large) ? ScalarType::Long : ScalarType::Int;
 }
+
+// The update while threads work on it. Chunks differ in how many elements they have selected, so a
+// thread, when it is through with one, waits for the chunk before to say where its undo values end.
+class Update {
+ public:
+  Update(const ScoreList& scores, const Tensors& parameters, const Tensors& directions,
+         const Tensor& indices, const Tensor& old)
+      : scores_(scores),
+        dtype_(dtype_of(parameters[0], "parameters")),
+        bytes_(parameters[0].element_size()),
+        wide_(indices.scalar_type() == ScalarType::Long),
+        size_(indices.size(0)),
+        indices_(static_cast<char*>(indices.mutable_data_ptr())),
+        old_(static_cast<char*>(old.mutable_data_ptr())),
+        counts_(scores.chunks.size()) {
+    for (const Tensor& t : parameters)
+      parameters_.push_back(static_cast<char*>(t.mutable_data_ptr()));
+    for (const Tensor& t : directions)
+      directions_.push_back(static_cast<const char*>(t.const_data_ptr()));
+  }
+
+  void run(Threshold limit, double alpha) {
+    share_chunks(scores_.chunks, [&](const auto& take) {
+      const Buffer positions((ScoreList::kChunk + SelectKernels::kSlack) *
+                             int64_t(sizeof(int32_t)));
+      const Buffer old(ScoreList::kChunk * bytes_);
+      for (size_t c; (c = take()) < counts_.size();)
+        add(c, limit, alpha, static_cast<int32_t*>(positions.get()), old.get());
+    });
+  }
+
+  // Undoes it: that `k` is wrong shows only after the one pass.
+  void restore() const {
+    int64_t first = 0;
+    for (size_t c = 0; c < counts_.size() && first + counts_[c] <= size_; first += counts_[c++])
+      perturb_kernels_cpu().write(
+          int(bytes_), int(index_bytes()), parameters_[size_t(scores_.origins[c].tensor)],
+          indices_ + first * index_bytes(), old_ + first * bytes_, counts_[c]);
+  }
+
+  int64_t total() const { return total_; }
+  const std::vector<int64_t>& counts() const { return counts_; }  // per chunk
+
+ private:
+  int64_t index_bytes() const { return wide_ ? 8 : 4; }
+
+  void add(size_t c, Threshold limit, double alpha, int32_t* positions, void* old) {
+    const auto [tensor, offset] = scores_.origins[c];
+    const DType step = value_type(scores_.dtype);
+    char* parameters = parameters_[size_t(tensor)] + offset * bytes_;
+    const char* directions = directions_[size_t(tensor)] + offset * (key_bits(step) / 8);
+    const int64_t count = cpu::select_kernels().positions(scores_.dtype, scores_.chunks[c],
+                                                          limit.key, limit.cut, positions);
+    perturb_kernels_cpu().perturb(dtype_, step, parameters, directions, positions, count, alpha,
+                                  old);
+    const int64_t first = place(c, count);
+    if (first + count > size_)
+      return perturb_kernels_cpu().write(int(bytes_), 4, parameters, positions, old, count);
+    if (wide_)
+      std::transform(positions, positions + count, reinterpret_cast<int64_t*>(indices_) + first,
+                     [offset](int32_t i) { return offset + i; });
+    else
+      std::transform(positions, positions + count, reinterpret_cast<int32_t*>(indices_) + first,
+                     [offset](int32_t i) { return static_cast<int32_t>(offset) + i; });
+    std::memcpy(old_ + first * bytes_, old, size_t(count * bytes_));
+  }
+
+  // Where the elements of chunk c begin among all that are selected.
+  int64_t place(size_t c, int64_t count) {
+    while (turn_.load(std::memory_order_acquire) != c) std::this_thread::yield();
+    const int64_t first = total_;
+    total_ += count;
+    counts_[c] = count;
+    turn_.store(c + 1, std::memory_order_release);
+    return first;
+  }
+
+  const ScoreList& scores_;
+  const DType dtype_;
+  const int64_t bytes_;
+  const bool wide_;
+  const int64_t size_;
+  char *const indices_, *const old_;
+  std::vector<char*> parameters_;
+  std::vector<const char*> directions_;
+  std::vector<int64_t> counts_;
+  std::atomic<size_t> turn_{0};
+  int64_t total_ = 0;
+};
 
 std::tuple<Tensor, Tensor, Tensor> perturb(const Tensors& parameters, const Tensors& directions,
                                            const Tensors& tensors, const Tensor& threshold,
@@ -70,61 +133,51 @@ std::tuple<Tensor, Tensor, Tensor> perturb(const Tensors& parameters, const Tens
   const Threshold limit(scores, threshold, cut);
   check_alike(parameters, "parameters", tensors);
   check_alike(directions, "directions", tensors);
-  check_type(directions[0], "directions", tensors[0].scalar_type());
-  const DType dtype = dtype_of(parameters[0], "parameters");
-  const int64_t bytes = element_size(parameters[0], "parameters"),
-                score_bytes = key_bits(scores.dtype) / 8;
-  std::vector<char*> data;
-  std::vector<const char*> steps;
-  for (size_t l = 0; l < parameters.size(); ++l) {
-    data.push_back(static_cast<char*>(parameters[l].mutable_data_ptr()));
-    steps.push_back(static_cast<const char*>(directions[l].const_data_ptr()));
-  }
-
-  const int64_t chunks = static_cast<int64_t>(scores.chunks.size());
-  std::vector<Selected> ranges(static_cast<size_t>(chunks));  // a range stores at its first chunk
-  parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    Selected& range = ranges[size_t(begin)];
-    std::vector<int64_t> indices(ScoreList::kChunk);
-    std::vector<char> old(size_t(ScoreList::kChunk * bytes));
-    for (int64_t c = begin; c < end; ++c) {
-      const ScoreList::Origin& origin = scores.origins[size_t(c)];
-      const PerturbChunk chunk{data[size_t(origin.tensor)] + origin.offset * bytes,
-                               steps[size_t(origin.tensor)] + origin.offset * score_bytes,
-                               scores.chunks[size_t(c)], origin.offset};
-      const int64_t count = perturb_kernels_cpu().perturb(
-          dtype, scores.dtype, chunk, limit.key, limit.cut, alpha, indices.data(), old.data());
-      range.indices.insert(range.indices.end(), indices.begin(), indices.begin() + count);
-      range.old.insert(range.old.end(), old.begin(), old.begin() + count * bytes);
-      range.counts.push_back(count);
-    }
-  });
-
-  const std::vector<int64_t> lists{static_cast<int64_t>(tensors.size())};
-  Tensor indices = torch::stable::new_empty(cut, std::vector<int64_t>{k});
+  check_type(directions[0], "directions", sum_type(scores.dtype));
+  dtype_of(parameters[0], "parameters");
+  STD_TORCH_CHECK(k >= 0 && k <= scores.total, "`k` must lie in [0, ", scores.total, "], got ", k);
+  Tensor indices = torch::stable::new_empty(cut, std::vector<int64_t>{k}, index_type(parameters));
   Tensor old = torch::stable::new_empty(parameters[0], std::vector<int64_t>{k});
-  Tensor counts = torch::stable::new_zeros(cut, lists);
-  int64_t total = 0;
-  for (const Selected& range : ranges) total += static_cast<int64_t>(range.indices.size());
-  if (total != k) restore(ranges, scores, data, bytes);
-  STD_TORCH_CHECK(total == k, "`k` must be the number of selected elements, ", total, ", got ", k);
-  int64_t* to_indices = static_cast<int64_t*>(indices.mutable_data_ptr());
-  char* to_old = static_cast<char*>(old.mutable_data_ptr());
-  int64_t* to_counts = static_cast<int64_t*>(counts.mutable_data_ptr());
-  for (size_t first = 0; first < ranges.size(); ++first) {
-    const Selected& range = ranges[first];
-    to_indices = std::copy(range.indices.begin(), range.indices.end(), to_indices);
-    to_old = std::copy(range.old.begin(), range.old.end(), to_old);
-    for (size_t c = 0; c < range.counts.size(); ++c)
-      to_counts[scores.origins[first + c].tensor] += range.counts[c];
-  }
+  Tensor counts =
+      torch::stable::new_zeros(cut, std::vector<int64_t>{static_cast<int64_t>(tensors.size())});
+  Update update(scores, parameters, directions, indices, old);
+  update.run(limit, alpha);
+  if (update.total() != k) update.restore();
+  STD_TORCH_CHECK(update.total() == k, "`k` must be the number of selected elements, ",
+                  update.total(), ", got ", k);
+  int64_t* per_tensor = static_cast<int64_t*>(counts.mutable_data_ptr());
+  for (size_t c = 0; c < scores.chunks.size(); ++c)
+    per_tensor[scores.origins[c].tensor] += update.counts()[c];
   return {indices, old, counts};
+}
+
+// Everything that could be wrong with a write, before anything is written.
+template <class Index>
+void check_write(const Tensors& parameters, const Tensor& indices, const int64_t* counts,
+                 ScalarType type) {
+  const Index* at = static_cast<const Index*>(indices.const_data_ptr());
+  int64_t left = indices.size(0);
+  for (size_t l = 0; l < parameters.size(); ++l) {
+    check_type(parameters[l], "parameters", type);
+    check_contiguous(parameters[l], "parameters");
+    STD_TORCH_CHECK(counts[l] >= 0 && counts[l] <= left, "`counts` must add up to ",
+                    indices.size(0));
+    const int64_t size = parameters[l].numel();
+    for (const Index* end = at + counts[l]; at < end; ++at)
+      STD_TORCH_CHECK(*at >= 0 && *at < size, "`indices` must lie in [0, ", size, "), got ", *at);
+    left -= counts[l];
+  }
+  STD_TORCH_CHECK(left == 0, "`counts` must add up to ", indices.size(0), ", got ",
+                  indices.size(0) - left);
 }
 
 void perturb_write(const Tensors& parameters, const Tensor& indices, const Tensor& counts,
                    const Tensor& values) {
   check_dim(indices, "indices", 1);
-  check_type(indices, "indices", ScalarType::Long);
+  const bool wide = indices.scalar_type() == ScalarType::Long;
+  STD_TORCH_CHECK(wide || indices.scalar_type() == ScalarType::Int,
+                  "`indices` must be Int or Long, got ",
+                  torch::headeronly::toString(indices.scalar_type()));
   check_contiguous(indices, "indices");
   check_dim(counts, "counts", 1);
   check_type(counts, "counts", ScalarType::Long);
@@ -133,28 +186,17 @@ void perturb_write(const Tensors& parameters, const Tensor& indices, const Tenso
   check_dim(values, "values", 1);
   check_contiguous(values, "values");
   check_size(values, "values", 0, indices.size(0));
-  const int64_t* at = static_cast<const int64_t*>(indices.const_data_ptr());
+  dtype_of(values, "values");
   const int64_t* count = static_cast<const int64_t*>(counts.const_data_ptr());
-  const int64_t bytes = element_size(values, "values");
-  int64_t total = 0;
-  // Everything is checked before anything is written.
-  for (size_t l = 0; l < parameters.size(); ++l) {
-    check_type(parameters[l], "parameters", values.scalar_type());
-    check_contiguous(parameters[l], "parameters");
-    STD_TORCH_CHECK(count[l] >= 0 && total + count[l] <= indices.size(0),
-                    "`counts` must add up to ", indices.size(0));
-    for (int64_t i = total; i < total + count[l]; ++i)
-      STD_TORCH_CHECK(at[i] >= 0 && at[i] < parameters[l].numel(), "`indices` must lie in [0, ",
-                      parameters[l].numel(), "), got ", at[i]);
-    total += count[l];
-  }
-  STD_TORCH_CHECK(total == indices.size(0), "`counts` must add up to ", indices.size(0), ", got ",
-                  total);
+  wide ? check_write<int64_t>(parameters, indices, count, values.scalar_type())
+       : check_write<int32_t>(parameters, indices, count, values.scalar_type());
+  const int64_t bytes = values.element_size(), index_bytes = indices.element_size();
+  const char* at = static_cast<const char*>(indices.const_data_ptr());
   const char* from = static_cast<const char*>(values.const_data_ptr());
   for (size_t l = 0; l < parameters.size(); ++l) {
-    perturb_kernels_cpu().write(static_cast<int>(bytes), parameters[l].mutable_data_ptr(), at, from,
-                                count[l]);
-    at += count[l];
+    perturb_kernels_cpu().write(int(bytes), int(index_bytes), parameters[l].mutable_data_ptr(), at,
+                                from, count[l]);
+    at += count[l] * index_bytes;
     from += count[l] * bytes;
   }
 }

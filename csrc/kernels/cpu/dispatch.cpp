@@ -7,13 +7,16 @@ namespace fastforget::cpu {
 
 namespace generic {
 extern const FisherKernels fisher_kernels;
+extern const SelectKernels select_kernels;
 }
 #if defined(__x86_64__)
 namespace avx2 {
 extern const FisherKernels fisher_kernels;
+extern const SelectKernels select_kernels;
 }
 namespace avx512 {
 extern const FisherKernels fisher_kernels;
+extern const SelectKernels select_kernels;
 }
 #endif
 
@@ -60,6 +63,14 @@ const FisherKernels& fisher_kernels() {
   if (level() == kAvx2) return avx2::fisher_kernels;
 #endif
   return generic::fisher_kernels;
+}
+
+const SelectKernels& select_kernels() {
+#if defined(__x86_64__)
+  if (level() == kAvx512) return avx512::select_kernels;
+  if (level() == kAvx2) return avx2::select_kernels;
+#endif
+  return generic::select_kernels;
 }
 
 }  // namespace fastforget::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../fisher.h"
+#include "../select.h"
 
 namespace fastforget::cpu {
 
@@ -9,5 +10,6 @@ namespace fastforget::cpu {
 const char* simd_level();
 
 const FisherKernels& fisher_kernels();
+const SelectKernels& select_kernels();
 
 }  // namespace fastforget::cpu
