@@ -10,6 +10,7 @@
 #include "../kernels/cpu/dispatch.h"
 #include "../kernels/fingerprint.h"
 #include "check.h"
+#include "large_pages.h"
 #include "score_list.h"
 
 namespace fastforget {
@@ -138,6 +139,8 @@ std::tuple<Tensor, Tensor, Tensor> perturb(const Tensors& parameters, const Tens
   STD_TORCH_CHECK(k >= 0 && k <= scores.total, "`k` must lie in [0, ", scores.total, "], got ", k);
   Tensor indices = torch::stable::new_empty(cut, std::vector<int64_t>{k}, index_type(parameters));
   Tensor old = torch::stable::new_empty(parameters[0], std::vector<int64_t>{k});
+  use_large_pages(indices);
+  use_large_pages(old);
   Tensor counts =
       torch::stable::new_zeros(cut, std::vector<int64_t>{static_cast<int64_t>(tensors.size())});
   Update update(scores, parameters, directions, indices, old);

@@ -13,6 +13,7 @@
 
 #include "../kernels/cpu/dispatch.h"
 #include "check.h"
+#include "large_pages.h"
 #include "score_list.h"
 
 namespace fastforget {
@@ -239,6 +240,7 @@ Tensors select_mask(const Tensors& tensors, const Tensor& threshold, const Tenso
   for (const Tensor& t : tensors) {
     masks.push_back(torch::stable::new_empty(
         t, std::vector<int64_t>(t.sizes().begin(), t.sizes().end()), ScalarType::Bool));
+    use_large_pages(masks.back());
     data.push_back(static_cast<bool*>(masks.back().mutable_data_ptr()));
   }
   share_chunks(scores.chunks, [&](const auto& take) {

@@ -23,10 +23,13 @@ inline void for_blocks(const ScoreChunk& chunk, int64_t begin, int64_t end, cons
 // Calls visit(vector, first) for vectors of scores; the last is filled up with NaN, which compares
 // false with everything.
 template <class S, class Visit>
-inline void for_vectors(const S* scores, int64_t size, const Visit& visit) {
-  constexpr int64_t lanes = Simd<S>::lanes;
-  int64_t i = 0;
-  for (; i + lanes <= size; i += lanes) visit(load(scores + i), i);
+inline void for_vectors(const S* scores, int64_t begin, int64_t size, const Visit& visit) {
+  constexpr int64_t lanes = Simd<S>::lanes, ahead = 4096 / sizeof(S);
+  int64_t i = begin;
+  for (; i + lanes <= size; i += lanes) {
+    __builtin_prefetch(scores + i + ahead);  // the processor's own prefetching ends with each page
+    visit(load(scores + i), i);
+  }
   if (i == size) return;
   S last[lanes];
   for (int64_t l = 0; l < lanes; ++l)
@@ -44,12 +47,12 @@ class Scanner {
         inside_(static_cast<S*>(inside)),
         room_(room) {}
 
-  // Most vectors lie on one side of the bracket: two comparisons see that none of their scores is in
-  // it or NaN.
+  // Most vectors lie on one side of the bracket: two comparisons see that none of their scores is
+  // in it or NaN. Four places are read at a time, which keeps more cache misses in flight than one.
   void add(const S* scores, int64_t size) {
     const Vec low = Vec{} + low_, high = Vec{} + high_;
     Mask above{}, at_high{}, at_low{}, unordered{};
-    for_vectors(scores, size, [&](Vec x, int64_t i) {
+    const auto look = [&](Vec x, int64_t i) {
       const Mask over = x > high;
       above -= over;
       if (!bits(~(over | (x < low)))) return;
@@ -57,11 +60,17 @@ class Scanner {
       at_low -= x == low;
       unordered -= x != x;
       collect(scores + i, bits((x > low) & (x < high)));
-    });
+    };
+    constexpr int64_t lanes = Simd<S>::lanes;
+    const int64_t quarter = size / (4 * lanes) * lanes;
+    for (int64_t i = 0; i < quarter; i += lanes)
+      for (int64_t first = i; first < 4 * quarter; first += quarter)
+        look(load(scores + first), first);
+    for_vectors(scores, 4 * quarter, size, look);
     counts_.above += sum(above);
     counts_.at_high += sum(at_high);
     counts_.at_low += one_key_ ? 0 : sum(at_low);
-    counts_.nan += sum(unordered) - (-size & (Simd<S>::lanes - 1));
+    counts_.nan += sum(unordered) - (-size & (lanes - 1));
   }
 
   const ScanCounts& counts() const { return counts_; }
@@ -160,10 +169,10 @@ struct Select {
       if (set) count += append_positions(int32_t(at), set, positions + count);
     };
     for_blocks<In>(chunk, 0, ties, [&](const S* scores, int64_t first, int64_t size) {
-      for_vectors(scores, size, [&](Vec x, int64_t i) { append(first + i, bits(x >= limit)); });
+      for_vectors(scores, 0, size, [&](Vec x, int64_t i) { append(first + i, bits(x >= limit)); });
     });
     for_blocks<In>(chunk, ties, chunk.size, [&](const S* scores, int64_t first, int64_t size) {
-      for_vectors(scores, size, [&](Vec x, int64_t i) { append(first + i, bits(x > limit)); });
+      for_vectors(scores, 0, size, [&](Vec x, int64_t i) { append(first + i, bits(x > limit)); });
     });
     return count;
   }
