@@ -62,11 +62,11 @@ def topk_mask(
     prepared = _prepare(tensors)
     selected = count(k, sum(score.numel() for score in prepared))
     try:
-        threshold, cut = ops.select(prepared, selected)
+        mask, _ = ops.select(prepared, selected)
     except RuntimeError:
         _check_not_nan(prepared)  # which `select` counts as it reads the scores; here only to say where
         raise
-    masks = ops.select_mask(prepared, threshold, cut)
+    masks = ops.select_mask(mask, prepared)
     masks = [mask.view(tensor.shape) for mask, tensor in zip(masks, tensors, strict=True)]
     if isinstance(scores, Tensor):
         return masks[0]

@@ -1,4 +1,4 @@
-// select and select_mask on the CPU.
+// select on the CPU.
 #include "../kernels/select.h"
 
 #include <algorithm>
@@ -12,14 +12,36 @@
 #include <mutex>
 
 #include "../kernels/cpu/dispatch.h"
+#include "bit_mask.h"
 #include "check.h"
 #include "large_pages.h"
-#include "score_list.h"
 
 namespace fastforget {
 namespace {
 
-using Chunks = std::vector<ScoreChunk>;
+struct ScoreList {
+  explicit ScoreList(const Tensors& tensors) : places(chunks_of(tensors)) {
+    STD_TORCH_CHECK(!tensors.empty(), "`scores` must not be empty");
+    dtype = dtype_of(tensors[0], "scores");
+    for (const Tensor& t : tensors) {
+      check_type(t, "scores", tensors[0].scalar_type());
+      check_contiguous(t, "scores");
+    }
+    for (const Chunk& place : places) {
+      const Tensor& t = tensors[size_t(place.tensor)];
+      const char* data = static_cast<const char*>(t.const_data_ptr());
+      chunks.push_back({data + place.offset * int64_t(t.element_size()), place.size, total});
+      total += place.size;
+    }
+  }
+
+  int64_t words() const { return places.empty() ? 0 : places.back().word + places.back().words(); }
+
+  DType dtype;
+  int64_t total = 0;
+  std::vector<Chunk> places;
+  std::vector<ScoreChunk> chunks;
+};
 
 uint64_t key_of_value(DType dtype, double value) {
   const float single = static_cast<float>(value);
@@ -31,19 +53,21 @@ Bracket everything(DType dtype) {
   return {key_of_value(dtype, -infinity), key_of_value(dtype, infinity)};
 }
 
-// What one pass over all scores, or over a sample of them, found relative to a bracket.
+using ScoreChunks = std::vector<ScoreChunk>;
+
+// What one pass over all scores, or over a sample of them, found relative to a bracket. Over all,
+// it also writes the mask as far as the bracket decides it.
 class Scan {
  public:
-  Scan(const ScoreList& scores, Bracket bracket, int64_t stride)
+  Scan(const ScoreList& scores, Bracket bracket, int64_t stride, uint64_t* mask)
       : bracket_(bracket),
         type_(value_type(scores.dtype)),
         capacity_(std::min(scores.total, std::max(scores.total / 128, kSmall))),
         inside_(capacity_ * element_size()),
-        parts_(scores.chunks.size()) {
+        parts_(scores.chunks.size()),
+        marks_(mask ? scores.chunks.size() : 0) {
     std::atomic<int64_t> used{0};
-    share_chunks(scores.chunks, [&](const auto& take) {
-      for (size_t c; (c = take()) < parts_.size();) add(scores, c, stride, used);
-    });
+    for_chunks(parts_.size(), [&](size_t c) { add(scores, c, stride, mask, used); });
     for (const Part& part : parts_) {
       total_.above += part.counts.above;
       total_.at_high += part.counts.at_high;
@@ -53,12 +77,20 @@ class Scan {
     }
   }
 
+  // Completes the mask: the bracket holds the threshold.
+  void decide(const ScoreList& scores, uint64_t threshold, int64_t cut, uint64_t* mask) const {
+    for_chunks(parts_.size(), [&](size_t c) {
+      cpu::select_kernels().decide(scores.dtype, scores.chunks[c], threshold, cut, marks_[c].data(),
+                                   mask + scores.places[c].word);
+    });
+  }
+
   const ScanCounts& total() const { return total_; }
   Bracket bracket() const { return bracket_; }
   bool complete() const { return total_.inside <= capacity_; }
 
   // All that was collected.
-  Chunks inside() const { return {{inside_.get(), total_.inside, 0}}; }
+  ScoreChunks inside() const { return {{inside_.get(), total_.inside, 0}}; }
 
   // How many scores are above this key, which lies in the bracket.
   int64_t above(uint64_t key) const {
@@ -88,19 +120,23 @@ class Scan {
 
   // Counts relative to one key among `size` of what was collected.
   ScanCounts count(int64_t start, int64_t size, uint64_t key) const {
-    return cpu::select_kernels().scan(type_, {at(start), size, 0}, {key, key}, nullptr, 0);
+    return cpu::select_kernels().scan(type_, {at(start), size, 0}, {key, key}, {});
   }
 
   // What a chunk collects is usually little and is kept aside until its place is known; where it is
   // much, the chunk is scanned again, from the cache.
-  void add(const ScoreList& scores, size_t c, int64_t stride, std::atomic<int64_t>& used) {
+  void add(const ScoreList& scores, size_t c, int64_t stride, uint64_t* mask,
+           std::atomic<int64_t>& used) {
     constexpr int64_t room = 1024;
     double aside[room];
+    uint64_t* const words = mask ? mask + scores.places[c].word : nullptr;
+    uint64_t* const marks = mask ? marks_[c].data() : nullptr;
     const auto run = [&](void* inside, int64_t size) {
       const SelectKernels& kernels = cpu::select_kernels();
+      const ScanResults results{inside, size, words, marks};
       return stride == 1
-                 ? kernels.scan(scores.dtype, scores.chunks[c], bracket_, inside, size)
-                 : kernels.sample(scores.dtype, scores.chunks[c], stride, bracket_, inside, size);
+                 ? kernels.scan(scores.dtype, scores.chunks[c], bracket_, results)
+                 : kernels.sample(scores.dtype, scores.chunks[c], stride, bracket_, results);
     };
     Part& part = parts_[c];
     part.counts = run(aside, room);
@@ -118,12 +154,13 @@ class Scan {
   const int64_t capacity_;
   const Buffer inside_;
   std::vector<Part> parts_;
+  std::vector<std::array<uint64_t, Chunk::kSize / SelectKernels::kGroup / 64>> marks_;
   ScanCounts total_;
 };
 
 // The `rank`-th largest (from 1) of scores whose keys lie in the bracket, exactly, by counting
 // eleven bits at a time below those that the ends have in common.
-uint64_t radix(DType dtype, const Chunks& chunks, Bracket bracket, int64_t rank) {
+uint64_t radix(DType dtype, const ScoreChunks& chunks, Bracket bracket, int64_t rank) {
   constexpr int kDigit = 11;
   using Histogram = std::array<int64_t, 1 << kDigit>;
   int left = std::bit_width(bracket.low ^ bracket.high);
@@ -132,7 +169,7 @@ uint64_t radix(DType dtype, const Chunks& chunks, Bracket bracket, int64_t rank)
     const int shift = std::max(left - kDigit, 0);
     Histogram counts{};
     std::mutex mutex;
-    share_chunks(chunks, [&](const auto& take) {
+    share_chunks(chunks.size(), [&](const auto& take) {
       Histogram mine{};
       for (size_t c; (c = take()) < chunks.size();)
         cpu::select_kernels().histogram(dtype, chunks[c], key, left, shift, mine.data());
@@ -178,30 +215,33 @@ Bracket suggest(const Scan& sample, const ScoreList& scores, int64_t k, int64_t 
 // A scan of all scores whose bracket holds the k-th largest, or that found NaN. A few thousand
 // scores narrow the bracket for up to a hundred thousand, and those for the scan, so that it keeps
 // less than one score in 128. It misses in one case out of twenty; the next try goes further.
-std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k) {
+std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k, uint64_t* mask) {
   constexpr int64_t kCoarse = 1 << 12;
-  const auto pass = [&](Bracket bracket, int64_t stride) {
-    return std::make_unique<Scan>(scores, bracket, stride);
+  const auto sampled = [&](Bracket bracket, int64_t stride) {
+    return std::make_unique<Scan>(scores, bracket, stride, nullptr);
   };
-  if (scores.total <= 4 * kCoarse) return pass(everything(scores.dtype), 1);
+  const auto scanned = [&](Bracket bracket) {
+    return std::make_unique<Scan>(scores, bracket, 1, mask);
+  };
+  if (scores.total <= 4 * kCoarse) return scanned(everything(scores.dtype));
   int64_t stride = scores.total / kCoarse;
-  auto sample = pass(everything(scores.dtype), stride);
+  auto sample = sampled(everything(scores.dtype), stride);
   if (scores.total > 128 * kCoarse) {
     const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
     const double share = double(k) / double(scores.total);
     const double size = std::max(4.0 * kCoarse, 4e5 * share * (1 - share));
     stride = static_cast<int64_t>(double(scores.total) / size);
-    sample = pass(bracket, stride);
+    sample = sampled(bracket, stride);
   }
-  auto scan = pass(suggest(*sample, scores, k, stride, -2, 2), 1);
+  auto scan = scanned(suggest(*sample, scores, k, stride, -2, 2));
   if (scan->total().nan > 0 || holds(*scan, k)) return scan;
   const bool higher = k <= scan->total().above;
   scan.reset();
-  scan = pass(suggest(*sample, scores, k, stride, higher ? -8 : 2, higher ? -2 : 8), 1);
+  scan = scanned(suggest(*sample, scores, k, stride, higher ? -8 : 2, higher ? -2 : 8));
   if (holds(*scan, k)) return scan;
   scan.reset();
   const uint64_t key = radix(scores.dtype, scores.chunks, everything(scores.dtype), k);
-  return pass({key, key}, 1);
+  return scanned({key, key});
 }
 
 // One past the position of the last score equal to `key` among the k largest: ties go by (tensor,
@@ -221,40 +261,21 @@ int64_t find_cut(const ScoreList& scores, const Scan& scan, uint64_t key, int64_
 std::tuple<Tensor, Tensor> select(const Tensors& tensors, int64_t k) {
   const ScoreList scores(tensors);
   STD_TORCH_CHECK(k >= 1 && k <= scores.total, "`k` must lie in [1, ", scores.total, "], got ", k);
-  const std::unique_ptr<Scan> scan = search(scores, k);
+  Tensor mask =
+      torch::stable::new_empty(tensors[0], std::vector<int64_t>{scores.words()}, ScalarType::Long);
+  use_large_pages(mask);
+  uint64_t* words = static_cast<uint64_t*>(mask.mutable_data_ptr());
+  const std::unique_ptr<Scan> scan = search(scores, k, words);
   STD_TORCH_CHECK(scan->total().nan == 0, "`scores` must not be NaN, got ", scan->total().nan,
                   " NaN elements");
   const uint64_t key = ranked(*scan, scores, k);
+  scan->decide(scores, key, find_cut(scores, *scan, key, k), words);
   Tensor threshold = torch::stable::new_empty(tensors[0], std::vector<int64_t>{});
-  Tensor position = torch::stable::new_empty(tensors[0], std::vector<int64_t>{}, ScalarType::Long);
   score_of(scores.dtype, key, threshold.mutable_data_ptr());
-  *static_cast<int64_t*>(position.mutable_data_ptr()) = find_cut(scores, *scan, key, k);
-  return {threshold, position};
-}
-
-Tensors select_mask(const Tensors& tensors, const Tensor& threshold, const Tensor& cut) {
-  const ScoreList scores(tensors);
-  const Threshold limit(scores, threshold, cut);
-  Tensors masks;
-  std::vector<bool*> data;
-  for (const Tensor& t : tensors) {
-    masks.push_back(torch::stable::new_empty(
-        t, std::vector<int64_t>(t.sizes().begin(), t.sizes().end()), ScalarType::Bool));
-    use_large_pages(masks.back());
-    data.push_back(static_cast<bool*>(masks.back().mutable_data_ptr()));
-  }
-  share_chunks(scores.chunks, [&](const auto& take) {
-    for (size_t c; (c = take()) < scores.chunks.size();)
-      cpu::select_kernels().mask(scores.dtype, scores.chunks[c], limit.key, limit.cut,
-                                 data[size_t(scores.origins[c].tensor)] + scores.origins[c].offset);
-  });
-  return masks;
+  return {mask, threshold};
 }
 
 }  // namespace
 }  // namespace fastforget
 
-STABLE_TORCH_LIBRARY_IMPL(fastforget, CPU, m) {
-  m.impl("select", TORCH_BOX(&fastforget::select));
-  m.impl("select_mask", TORCH_BOX(&fastforget::select_mask));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastforget, CPU, m) { m.impl("select", TORCH_BOX(&fastforget::select)); }

@@ -1,16 +1,13 @@
-// What comparing a vector of scores takes beyond the vector types of simd.h, and included like it.
+// Comparisons of vectors of scores beyond what simd.h has, and included like it: bit i is lane i.
 
-// Bit i is lane i of a comparison.
 template <class Mask>
-inline uint32_t bits(Mask mask) {
-  constexpr bool wide = sizeof(mask[0]) == 8;
-#if FF_VECTOR_BYTES == 64
-  if constexpr (wide) return _mm512_movepi64_mask((__m512i)mask);
-  return _mm512_movepi32_mask((__m512i)mask);
-#elif FF_VECTOR_BYTES == 32
-  return uint32_t(wide ? _mm256_movemask_pd((__m256d)mask) : _mm256_movemask_ps((__m256)mask));
-#elif defined(__SSE2__)
-  return uint32_t(wide ? _mm_movemask_pd((__m128d)mask) : _mm_movemask_ps((__m128)mask));
+inline uint32_t bits_of(Mask mask) {
+#if FF_VECTOR_BYTES == 32
+  if constexpr (sizeof(mask[0]) == 8) return uint32_t(_mm256_movemask_pd((__m256d)mask));
+  return uint32_t(_mm256_movemask_ps((__m256)mask));
+#elif FF_VECTOR_BYTES == 16 && defined(__SSE2__)
+  if constexpr (sizeof(mask[0]) == 8) return uint32_t(_mm_movemask_pd((__m128d)mask));
+  return uint32_t(_mm_movemask_ps((__m128)mask));
 #else
   uint32_t result = 0;
   for (unsigned i = 0; i < sizeof(mask) / sizeof(mask[0]); ++i)
@@ -19,37 +16,28 @@ inline uint32_t bits(Mask mask) {
 #endif
 }
 
-#if FF_VECTOR_BYTES == 32
-// For every eight bits the places of those that are set, a byte each.
-struct Places {
-  uint64_t of[256];
-  constexpr Places() : of() {
-    for (uint64_t mask = 0; mask < 256; ++mask)
-      for (uint64_t place = 0, shift = 0; place < 8; ++place)
-        if (mask >> place & 1) of[mask] |= place << shift, shift += 8;
-  }
-};
-constexpr Places kPlaces;
-#endif
-
-// Writes first + i for every set bit i and returns how many; out has room for a number per lane.
-inline int64_t append_positions(int32_t first, uint32_t set, int32_t* out) {
+// a > b; false for NaN.
+template <class Vec>
+inline uint32_t above(Vec a, Vec b) {
 #if FF_VECTOR_BYTES == 64
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i all = _mm512_add_epi32(_mm512_set1_epi32(first), lanes);
-  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(__mmask16(set), all));
-  return __builtin_popcount(set);
-#elif FF_VECTOR_BYTES == 32
-  const __m128i places = _mm_cvtsi64_si128(int64_t(kPlaces.of[set]));
-  const __m256i all = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_cvtepu8_epi32(places));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), all);
-  return __builtin_popcount(set);
+  if constexpr (sizeof(a[0]) == 8)
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+  else
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
 #else
-  int64_t count = 0;
-  for (int32_t i = 0; i < 4; ++i) {
-    out[count] = first + i;
-    count += set >> i & 1;
-  }
-  return count;
+  return bits_of(a > b);
+#endif
+}
+
+// a == b; false for NaN.
+template <class Vec>
+inline uint32_t equal(Vec a, Vec b) {
+#if FF_VECTOR_BYTES == 64
+  if constexpr (sizeof(a[0]) == 8)
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+  else
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+#else
+  return bits_of(a == b);
 #endif
 }

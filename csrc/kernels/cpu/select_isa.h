@@ -10,16 +10,15 @@ namespace {
 #include "select_scan.h"
 // clang-format on
 
-ScanCounts scan(DType dtype, const ScoreChunk& chunk, Bracket bracket, void* inside, int64_t room) {
+ScanCounts scan(DType dtype, const ScoreChunk& chunk, Bracket bracket, const ScanResults& results) {
   return with_score_type(
-      dtype, [&](auto x) { return Select<decltype(x)>::scan(chunk, bracket, inside, room); });
+      dtype, [&](auto x) { return Select<decltype(x)>::scan(chunk, bracket, results); });
 }
 
 ScanCounts sample(DType dtype, const ScoreChunk& chunk, int64_t stride, Bracket bracket,
-                  void* inside, int64_t room) {
-  return with_score_type(dtype, [&](auto x) {
-    return Select<decltype(x)>::sample(chunk, stride, bracket, inside, room);
-  });
+                  const ScanResults& results) {
+  return with_score_type(
+      dtype, [&](auto x) { return Select<decltype(x)>::sample(chunk, stride, bracket, results); });
 }
 
 void histogram(DType dtype, const ScoreChunk& chunk, uint64_t prefix, int left, int shift,
@@ -33,20 +32,15 @@ int64_t find(DType dtype, const ScoreChunk& chunk, uint64_t key, int64_t rank) {
                          [&](auto x) { return Select<decltype(x)>::find(chunk, key, rank); });
 }
 
-void mask(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut, bool* mask) {
-  with_score_type(dtype, [&](auto x) { Select<decltype(x)>::mask(chunk, threshold, cut, mask); });
-}
-
-int64_t positions(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
-                  int32_t* positions) {
-  return with_score_type(dtype, [&](auto x) {
-    return Select<decltype(x)>::positions(chunk, threshold, cut, positions);
-  });
+void decide(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
+            const uint64_t* marks, uint64_t* mask) {
+  with_score_type(dtype,
+                  [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, cut, marks, mask); });
 }
 
 }  // namespace
 
 extern const SelectKernels select_kernels;
-const SelectKernels select_kernels = {scan, sample, histogram, find, mask, positions};
+const SelectKernels select_kernels = {scan, sample, histogram, find, decide, count_ones};
 
 }  // namespace fastforget::cpu::FF_ISA

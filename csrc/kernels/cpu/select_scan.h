@@ -1,6 +1,6 @@
-// The kernels of select: a vector of scores at a time is compared with the threshold or with the
-// ends of the bracket. Every element is read once; few need a second look, those that are selected
-// or inside the bracket. Bound by memory bandwidth.
+// The kernels of select: a word of 64 scores at a time is compared with the ends of the bracket, or
+// with the threshold. Every score is read once, and few again: those in groups that the bracket did
+// not decide. Bound by memory bandwidth.
 
 // Calls visit(scores as float or double, first, size) for the elements [begin, end) of a chunk;
 // half types are widened a block at a time.
@@ -20,80 +20,81 @@ inline void for_blocks(const ScoreChunk& chunk, int64_t begin, int64_t end, cons
   }
 }
 
-// Calls visit(vector, first) for vectors of scores; the last is filled up with NaN, which compares
-// false with everything.
-template <class S, class Visit>
-inline void for_vectors(const S* scores, int64_t begin, int64_t size, const Visit& visit) {
-  constexpr int64_t lanes = Simd<S>::lanes, ahead = 4096 / sizeof(S);
-  int64_t i = begin;
-  for (; i + lanes <= size; i += lanes) {
-    __builtin_prefetch(scores + i + ahead);  // the processor's own prefetching ends with each page
-    visit(load(scores + i), i);
-  }
-  if (i == size) return;
-  S last[lanes];
-  for (int64_t l = 0; l < lanes; ++l)
-    last[l] = i + l < size ? scores[i + l] : std::numeric_limits<S>::quiet_NaN();
-  visit(load(last), i);
+// The bits of a comparison of 64 or 32 scores.
+template <int64_t size = SelectKernels::kWord, class S, class Compare>
+inline uint64_t word(const S* scores, const Compare& compare) {
+  uint64_t result = 0;
+  for (int64_t i = 0; i < size; i += Simd<S>::lanes)
+    result |= uint64_t(compare(load(scores + i))) << i;
+  return result;
 }
 
 template <class S>
 class Scanner {
  public:
-  Scanner(Bracket bracket, void* inside, int64_t room)
-      : low_(from_key<S>(bracket.low)),
-        high_(from_key<S>(bracket.high)),
+  Scanner(Bracket bracket, const ScanResults& results)
+      : low_(Vec{} + from_key<S>(bracket.low)),
+        high_(Vec{} + from_key<S>(bracket.high)),
         one_key_(bracket.low == bracket.high),
-        inside_(static_cast<S*>(inside)),
-        room_(room) {}
+        results_(results) {}
 
-  // Most vectors lie on one side of the bracket: two comparisons see that none of their scores is
-  // in it or NaN. Four places are read at a time, which keeps more cache misses in flight than one.
-  void add(const S* scores, int64_t size) {
-    const Vec low = Vec{} + low_, high = Vec{} + high_;
-    Mask above{}, at_high{}, at_low{}, unordered{};
-    const auto look = [&](Vec x, int64_t i) {
-      const Mask over = x > high;
-      above -= over;
-      if (!bits(~(over | (x < low)))) return;
-      at_high -= x == high;
-      at_low -= x == low;
-      unordered -= x != x;
-      collect(scores + i, bits((x > low) & (x < high)));
-    };
-    constexpr int64_t lanes = Simd<S>::lanes;
-    const int64_t quarter = size / (4 * lanes) * lanes;
-    for (int64_t i = 0; i < quarter; i += lanes)
-      for (int64_t first = i; first < 4 * quarter; first += quarter)
-        look(load(scores + first), first);
-    for_vectors(scores, 4 * quarter, size, look);
-    counts_.above += sum(above);
-    counts_.at_high += sum(at_high);
-    counts_.at_low += one_key_ ? 0 : sum(at_low);
-    counts_.nan += sum(unordered) - (-size & (lanes - 1));
+  // Scores from word `first` of the mask on. Four places are read at a time, which keeps more cache
+  // misses in flight than one.
+  void add(const S* scores, int64_t size, int64_t first) {
+    const int64_t words = size / kWord, quarter = words / 4;
+    for (int64_t i = 0; i < quarter; ++i) {
+      for (int64_t w = i; w < 4 * quarter; w += quarter) {
+        prefetch(scores + w * kWord);
+        look(scores + w * kWord, first + w);
+      }
+    }
+    for (int64_t w = 4 * quarter; w < words; ++w) look(scores + w * kWord, first + w);
+    if (const int64_t left = size % kWord; left > 0) {
+      S last[kWord];  // filled up with NaN, which compares false with everything
+      std::fill(std::copy_n(scores + words * kWord, left, last), last + kWord,
+                std::numeric_limits<S>::quiet_NaN());
+      look(last, first + words);
+      counts_.nan -= kWord - left;
+    }
   }
 
   const ScanCounts& counts() const { return counts_; }
 
  private:
   using Vec = typename Simd<S>::Vec;
-  using Mask = decltype(Vec{} > Vec{});
+  static constexpr int64_t kWord = SelectKernels::kWord;
 
-  void collect(const S* scores, uint32_t set) {
-    for (; set; set &= set - 1, ++counts_.inside)
-      if (counts_.inside < room_) inside_[counts_.inside] = scores[__builtin_ctz(set)];
+  // The processor's own prefetching ends with each page.
+  static void prefetch(const S* scores) {
+    constexpr int64_t ahead = 2048 / sizeof(S), line = 64 / sizeof(S);
+    for (int64_t i = 0; i < kWord; i += line) __builtin_prefetch(scores + ahead + i);
   }
 
-  static int64_t sum(Mask lanes) {
-    int64_t total = 0;
-    for (int l = 0; l < Simd<S>::lanes; ++l) total += lanes[l];
-    return total;
+  void look(const S* scores, int64_t w) {
+    const uint64_t over = word(scores, [&](Vec x) { return above(x, high_); });
+    const uint64_t under = word(scores, [&](Vec x) { return above(low_, x); });
+    counts_.above += __builtin_popcountll(over);
+    if (results_.mask) results_.mask[w] = over;
+    if (const uint64_t open = ~(over | under); open) decide_later(scores, w, open);
   }
 
-  const S low_, high_;
+  void decide_later(const S* scores, int64_t w, uint64_t open) {
+    const uint64_t at_high = word(scores, [&](Vec x) { return equal(x, high_); });
+    const uint64_t at_low = word(scores, [&](Vec x) { return equal(x, low_); });
+    const uint64_t nan = ~word(scores, [&](Vec x) { return equal(x, x); });
+    counts_.at_high += __builtin_popcountll(at_high);
+    counts_.at_low += one_key_ ? 0 : __builtin_popcountll(at_low);
+    counts_.nan += __builtin_popcountll(nan);
+    for (uint64_t set = open & ~(at_high | at_low | nan); set; set &= set - 1, ++counts_.inside)
+      if (counts_.inside < results_.room)
+        static_cast<S*>(results_.inside)[counts_.inside] = scores[__builtin_ctzll(set)];
+    if (results_.marks)
+      results_.marks[w / 32] |= uint64_t((open << 32 ? 1 : 0) | (open >> 32 ? 2 : 0)) << w % 32 * 2;
+  }
+
+  const Vec low_, high_;
   const bool one_key_;
-  S* const inside_;
-  const int64_t room_;
+  const ScanResults results_;
   ScanCounts counts_;
 };
 
@@ -101,20 +102,21 @@ template <class In>
 struct Select {
   using S = typename Accumulate<In>::type;
 
-  static ScanCounts scan(const ScoreChunk& chunk, Bracket bracket, void* inside, int64_t room) {
-    Scanner<S> scanner(bracket, inside, room);
-    for_blocks<In>(chunk, 0, chunk.size,
-                   [&](const S* scores, int64_t, int64_t size) { scanner.add(scores, size); });
+  static ScanCounts scan(const ScoreChunk& chunk, Bracket bracket, const ScanResults& results) {
+    Scanner<S> scanner(bracket, results);
+    for_blocks<In>(chunk, 0, chunk.size, [&](const S* scores, int64_t first, int64_t size) {
+      scanner.add(scores, size, first / SelectKernels::kWord);
+    });
     return scanner.counts();
   }
 
   // Gathers first and compares then: a branch on a score would wait for its cache miss.
-  static ScanCounts sample(const ScoreChunk& chunk, int64_t stride, Bracket bracket, void* inside,
-                           int64_t room) {
+  static ScanCounts sample(const ScoreChunk& chunk, int64_t stride, Bracket bracket,
+                           const ScanResults& results) {
     constexpr int64_t kBlock = 256;
     constexpr uint64_t golden = 0x9e3779b97f4a7c15;  // its multiples are spread evenly, period-free
     const In* data = static_cast<const In*>(chunk.data);
-    Scanner<S> scanner(bracket, inside, room);
+    Scanner<S> scanner(bracket, results);
     S values[kBlock];
     int64_t count = 0;
     for (int64_t stretch = chunk.position / stride;; ++stretch) {
@@ -123,9 +125,9 @@ struct Select {
       if (at >= chunk.size) break;
       if (at < 0) continue;
       values[count++] = widen(data[at]);
-      if (count == kBlock) scanner.add(values, std::exchange(count, 0));
+      if (count == kBlock) scanner.add(values, std::exchange(count, 0), 0);
     }
-    scanner.add(values, count);
+    scanner.add(values, count, 0);
     return scanner.counts();
   }
 
@@ -148,32 +150,38 @@ struct Select {
     return chunk.size;
   }
 
-  static void mask(const ScoreChunk& chunk, uint64_t threshold, int64_t cut, bool* mask) {
-    const S limit = from_key<S>(threshold);
-    const int64_t ties = std::clamp<int64_t>(cut - chunk.position, 0, chunk.size);
-    for_blocks<In>(chunk, 0, ties, [&](const S* scores, int64_t first, int64_t size) {
-      for (int64_t i = 0; i < size; ++i) mask[first + i] = scores[i] >= limit;
-    });
-    for_blocks<In>(chunk, ties, chunk.size, [&](const S* scores, int64_t first, int64_t size) {
-      for (int64_t i = 0; i < size; ++i) mask[first + i] = scores[i] > limit;
-    });
-  }
-
-  static int64_t positions(const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
-                           int32_t* positions) {
-    using Vec = typename Simd<S>::Vec;
-    const Vec limit = Vec{} + from_key<S>(threshold);
-    const int64_t ties = std::clamp<int64_t>(cut - chunk.position, 0, chunk.size);
-    int64_t count = 0;
-    const auto append = [&](int64_t at, uint32_t set) {
-      if (set) count += append_positions(int32_t(at), set, positions + count);
-    };
-    for_blocks<In>(chunk, 0, ties, [&](const S* scores, int64_t first, int64_t size) {
-      for_vectors(scores, 0, size, [&](Vec x, int64_t i) { append(first + i, bits(x >= limit)); });
-    });
-    for_blocks<In>(chunk, ties, chunk.size, [&](const S* scores, int64_t first, int64_t size) {
-      for_vectors(scores, 0, size, [&](Vec x, int64_t i) { append(first + i, bits(x > limit)); });
-    });
-    return count;
+  static void decide(const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
+                     const uint64_t* marks, uint64_t* mask) {
+    constexpr int64_t kGroup = SelectKernels::kGroup;
+    const In* data = static_cast<const In*>(chunk.data);
+    const auto limit = typename Simd<S>::Vec{} + from_key<S>(threshold);
+    const int64_t groups = (chunk.size + kGroup - 1) / kGroup;
+    for (int64_t first = 0; first < groups; first += 64) {
+      for (uint64_t set = marks[first / 64]; set; set &= set - 1) {
+        const int64_t g = first + __builtin_ctzll(set), begin = g * kGroup;
+        const int64_t size = std::min(kGroup, chunk.size - begin);
+        const S* scores;
+        S copy[kGroup];
+        if constexpr (std::is_same_v<S, In>) scores = data + begin;
+        if (!std::is_same_v<S, In> || size < kGroup) {
+          for (int64_t i = 0; i < kGroup; ++i)
+            copy[i] = i < size ? widen(data[begin + i]) : std::numeric_limits<S>::quiet_NaN();
+          scores = copy;
+        }
+        const int64_t ties = std::clamp<int64_t>(cut - chunk.position - begin, 0, kGroup);
+        uint64_t bits = word<kGroup>(scores, [&](auto x) { return above(x, limit); });
+        if (ties > 0)
+          bits |= word<kGroup>(scores, [&](auto x) { return equal(x, limit); }) &
+                  ((uint64_t(1) << ties) - 1);
+        const int64_t shift = g % 2 * kGroup;
+        mask[g / 2] = (mask[g / 2] & ~(uint64_t(0xffffffff) << shift)) | bits << shift;
+      }
+    }
   }
 };
+
+int64_t count_ones(const uint64_t* words, int64_t size) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < size; ++i) total += __builtin_popcountll(words[i]);
+  return total;
+}
