@@ -25,7 +25,7 @@ setup(
             ],
             extra_compile_args=[
                 "-O3",
-                "-g",
+                "-g0",
                 "-std=c++20",
                 "-Wall",
                 "-fvisibility=hidden",

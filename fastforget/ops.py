@@ -189,9 +189,7 @@ def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor
     return indices, counts
 
 
-def perturb(
-    parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float
-) -> Tensor:
+def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
     """Add ``alpha * directions`` to the selected elements of the parameters, in place, and keep the old ones.
 
     Args:

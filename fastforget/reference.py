@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -145,9 +146,7 @@ def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor
     return torch.cat(indices).to(narrow), torch.tensor([len(at) for at in indices])
 
 
-def perturb(
-    parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float
-) -> Tensor:
+def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
     """Add ``alpha * directions`` to the selected elements in the directions' type, rounded once to the parameters'.
 
     Returns:

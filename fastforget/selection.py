@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from fastforget import ops
@@ -48,6 +47,7 @@ def topk_mask(
         NotImplementedError: The scores are on a device without kernels.
 
     Example:
+        >>> import torch
         >>> topk_mask({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])}, 2)
         {'a': tensor([False,  True]), 'b': tensor([True])}
     """
@@ -61,12 +61,7 @@ def topk_mask(
         raise TypeError(f"`scores` must be a tensor, list or dict of tensors, got {type(scores).__name__}")
     prepared = _prepare(tensors)
     selected = count(k, sum(score.numel() for score in prepared))
-    try:
-        mask, _ = ops.select(prepared, selected)
-    except RuntimeError:
-        _check_not_nan(prepared)  # which `select` counts as it reads the scores; here only to say where
-        raise
-    masks = ops.select_mask(mask, prepared)
+    masks = ops.select_mask(_selected(prepared, selected), prepared)
     masks = [mask.view(tensor.shape) for mask, tensor in zip(masks, tensors, strict=True)]
     if isinstance(scores, Tensor):
         return masks[0]
@@ -110,7 +105,12 @@ def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
     return [tensor.detach().contiguous() for tensor in tensors]
 
 
-def _check_not_nan(tensors: Sequence[Tensor]) -> None:
-    for tensor in tensors:
-        if bool(tensor.isnan().any()):
-            raise ValueError(f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}")
+def _selected(scores: Sequence[Tensor], k: int) -> Tensor:
+    try:
+        return ops.select(scores, k)[0]
+    except RuntimeError as error:  # it counts NaN in its one pass; another one only to say where
+        for tensor in scores:
+            if bool(tensor.isnan().any()):
+                text = f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}"
+                raise ValueError(text) from error
+        raise

@@ -8,16 +8,16 @@ namespace fastforget::cpu {
 namespace generic {
 extern const FisherKernels fisher_kernels;
 extern const SelectKernels select_kernels;
-}
+}  // namespace generic
 #if defined(__x86_64__)
 namespace avx2 {
 extern const FisherKernels fisher_kernels;
 extern const SelectKernels select_kernels;
-}
+}  // namespace avx2
 namespace avx512 {
 extern const FisherKernels fisher_kernels;
 extern const SelectKernels select_kernels;
-}
+}  // namespace avx512
 #endif
 
 namespace {
