@@ -36,11 +36,13 @@ __all__ = [
     "fisher_embedding",
     "fisher_linear",
     "perturb",
+    "perturb_undo",
     "perturb_write",
     "project_combine",
     "project_gram",
     "project_weights",
     "select",
+    "select_indices",
     "select_mask",
     "simd_level",
 ]
@@ -157,53 +159,71 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Find the k largest of a list of tensors; ties go by (tensor, element) order.
 
     Args:
-        scores: L contiguous float32 or float64 tensors of any shapes, without NaN.
+        scores: L contiguous float32, float64, bfloat16 or float16 tensors of any shapes, without NaN.
         k: How many, 1 <= k <= number of elements.
 
     Returns:
-        ``threshold`` (0-d, dtype of the scores) and ``cut`` (0-d int64): an element at position i of the
-        list's (tensor, element) order is selected if it is above the threshold, or equal to it and i < cut.
+        ``mask``, int64 [W]: 64 elements a word, the first in bit 0, and every tensor beginning a word; and the
+        k-th largest score, 0-d, dtype of the scores.
     """
     _check_not_empty("scores", scores)
-    threshold, cut = _ops.select(list(scores), k)
-    return threshold, cut
+    mask, threshold = _ops.select(list(scores), k)
+    return mask, threshold
 
 
-def select_mask(scores: Sequence[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
-    """Return the bool masks of what `select` selected, one per tensor and of its shape."""
-    return list(_ops.select_mask(list(scores), threshold, cut))
+def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return a mask from `select` as bool tensors of the shapes of L others."""
+    return list(_ops.select_mask(mask, list(like)))
 
 
-def perturb(
-    parameters: Sequence[Tensor],
-    directions: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    threshold: Tensor,
-    cut: Tensor,
-    k: int,
-    alpha: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return a mask from `select` as indices.
+
+    Args:
+        mask: From `select`.
+        like: L tensors of the shapes of the scores.
+        k: As given to `select`.
+
+    Returns:
+        ``indices`` [k] within each tensor, in (tensor, element) order, int32 unless a tensor has 2**31 elements or
+        more; ``counts`` int64 [L], how many of them belong to each tensor.
+    """
+    indices, counts = _ops.select_indices(mask, list(like), k)
+    return indices, counts
+
+
+def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
     """Add ``alpha * directions`` to the selected elements of the parameters, in place, and keep the old ones.
 
     Args:
-        parameters: L contiguous tensors of one dtype, changed in place.
-        directions: L contiguous tensors of the scores' dtype.
-        scores: L tensors as given to `select`.
-        threshold: From `select`.
-        cut: From `select`.
+        parameters: L contiguous tensors of one dtype and the shapes of the scores, changed in place.
+        directions: L contiguous float32 or float64 tensors of these shapes.
+        mask: From `select`.
         k: As given to `select`.
         alpha: The step.
 
     Returns:
-        ``indices`` int64 [k] within each tensor, in (tensor, element) order; ``old`` [k], the values
-        before; ``counts`` int64 [L], how many of them belong to each tensor.
+        The selected elements before, [k], in (tensor, element) order.
     """
-    indices, old, counts = _ops.perturb(list(parameters), list(directions), list(scores), threshold, cut, k, alpha)
-    return indices, old, counts
+    _check_not_empty("parameters", parameters)
+    old: Tensor = _ops.perturb(list(parameters), list(directions), mask, k, alpha)
+    return old
+
+
+def perturb_undo(parameters: Sequence[Tensor], mask: Tensor, old: Tensor) -> None:
+    """Put back what `perturb` returned for this mask."""
+    _ops.perturb_undo(list(parameters), mask, old)
 
 
 def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:
-    """Write values [K] at the indices [K] within each of L contiguous parameters; counts as `perturb` returns them."""
+    """Write values at indices within each of L contiguous parameters.
+
+    Args:
+        parameters: L contiguous tensors of one dtype, changed in place.
+        indices: int32 or int64 [K].
+        counts: int64 [L], how many of them belong to each tensor, in order.
+        values: [K], dtype of the parameters.
+    """
     _ops.perturb_write(list(parameters), indices, counts, values)
 
 
@@ -271,23 +291,21 @@ def _fake_in_place(*_args: object) -> None:
 
 
 def _fake_select(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    return scores[0].new_empty(()), scores[0].new_empty((), dtype=torch.int64)
+    words = sum((score.numel() + 63) // 64 for score in scores)
+    return scores[0].new_empty((words,), dtype=torch.int64), scores[0].new_empty(())
 
 
-def _fake_select_mask(scores: list[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
-    return [score.new_empty(score.shape, dtype=torch.bool) for score in scores]
+def _fake_select_mask(mask: Tensor, like: list[Tensor]) -> list[Tensor]:
+    return [mask.new_empty(tensor.shape, dtype=torch.bool) for tensor in like]
 
 
-def _fake_perturb(
-    parameters: list[Tensor],
-    directions: list[Tensor],
-    scores: list[Tensor],
-    threshold: Tensor,
-    cut: Tensor,
-    k: int,
-    alpha: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return cut.new_empty((k,)), parameters[0].new_empty((k,)), cut.new_empty((len(scores),))
+def _fake_select_indices(mask: Tensor, like: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    narrow = all(tensor.numel() < 2**31 for tensor in like)
+    return mask.new_empty((k,), dtype=torch.int32 if narrow else torch.int64), mask.new_empty((len(like),))
+
+
+def _fake_perturb(parameters: list[Tensor], directions: list[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
+    return parameters[0].new_empty((k,))
 
 
 def _fake_project_gram(grads: list[Tensor], tasks: int, per_tensor: bool) -> Tensor:
@@ -310,7 +328,9 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "fisher_embedding": _fake_in_place,
     "select": _fake_select,
     "select_mask": _fake_select_mask,
+    "select_indices": _fake_select_indices,
     "perturb": _fake_perturb,
+    "perturb_undo": _fake_in_place,
     "perturb_write": _fake_in_place,
     "project_gram": _fake_project_gram,
     "project_weights": _fake_project_weights,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "fisher_embedding",
     "fisher_linear",
     "perturb",
+    "perturb_undo",
     "perturb_write",
     "project_combine",
     "project_gram",
     "project_weights",
     "select",
+    "select_indices",
     "select_mask",
 ]
 
@@ -118,45 +121,52 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Find the k largest of a list of tensors by a stable sort of all of them, -0 equal to +0."""
     flat = torch.cat([score.flatten() for score in scores]) + 0.0
     values, positions = torch.sort(flat, descending=True, stable=True)
-    return values[k - 1], positions[k - 1] + 1
+    selected = torch.zeros_like(flat, dtype=torch.bool)
+    selected[positions[:k]] = True
+    weights = torch.ones(64, dtype=torch.int64) << torch.arange(64)
+    parts = [F.pad(part, (0, -len(part) % 64)) for part in selected.split([score.numel() for score in scores])]
+    return (torch.cat(parts).view(-1, 64) * weights).sum(1), values[k - 1]
 
 
-def select_mask(scores: Sequence[Tensor], threshold: Tensor, cut: Tensor) -> list[Tensor]:
-    """Return the bool masks of what `select` selected."""
-    masks, first = [], 0
-    for score in scores:
-        position = torch.arange(first, first + score.numel()).view(score.shape)
-        masks.append((score > threshold) | ((score == threshold) & (position < cut)))
-        first += score.numel()
-    return masks
+def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return a mask as bool tensors."""
+    bits = (mask[:, None] >> torch.arange(64) & 1).bool()
+    words = [(tensor.numel() + 63) // 64 for tensor in like]
+    parts = zip(bits.split(words), like, strict=True)
+    return [part.flatten()[: tensor.numel()].view(tensor.shape) for part, tensor in parts]
 
 
-def perturb(
-    parameters: Sequence[Tensor],
-    directions: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    threshold: Tensor,
-    cut: Tensor,
-    k: int,
-    alpha: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Add ``alpha * directions`` to the selected elements in the scores' type, rounded once to the parameters'.
-
-    Returns:
-        Indices within each tensor, the values before, and how many belong to each tensor.
+def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return a mask as indices within each tensor, int32 where they fit, and how many belong to each tensor.
 
     Raises:
         ValueError: ``k`` is not the number of selected elements.
     """
-    indices = [mask.flatten().nonzero()[:, 0] for mask in select_mask(scores, threshold, cut)]
+    indices = [part.flatten().nonzero()[:, 0] for part in select_mask(mask, like)]
     if sum(map(len, indices)) != k:
         raise ValueError(f"`k` must be the number of selected elements, {sum(map(len, indices))}, got {k}")
+    narrow = torch.int32 if all(tensor.numel() < 2**31 for tensor in like) else torch.int64
+    return torch.cat(indices).to(narrow), torch.tensor([len(at) for at in indices])
+
+
+def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
+    """Add ``alpha * directions`` to the selected elements in the directions' type, rounded once to the parameters'.
+
+    Returns:
+        The values before.
+    """
+    indices, counts = select_indices(mask, parameters, k)
     old = []
-    for parameter, direction, at in zip(parameters, directions, indices, strict=True):
+    for parameter, direction, at in zip(parameters, directions, indices.split(counts.tolist()), strict=True):
         before = parameter.view(-1)[at]
         parameter.view(-1)[at] = (before.to(direction.dtype) + alpha * direction.view(-1)[at]).to(parameter.dtype)
         old.append(before)
-    return torch.cat(indices), torch.cat(old), torch.tensor([len(at) for at in indices])
+    return torch.cat(old)
+
+
+def perturb_undo(parameters: Sequence[Tensor], mask: Tensor, old: Tensor) -> None:
+    """Put the values before back."""
+    perturb_write(parameters, *select_indices(mask, parameters, len(old)), old)
 
 
 def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:

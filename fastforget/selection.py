@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from fastforget import ops
@@ -36,8 +35,7 @@ def topk_mask(
     concatenated.
 
     Args:
-        scores: A tensor, list or dict of float32 or float64 tensors of any shapes (bfloat16 and float16 are
-            widened), without NaN.
+        scores: A tensor, list or dict of float32, float64, bfloat16 or float16 tensors of any shapes, without NaN.
         k: How many: an int in [1, number of elements], or a float share in (0, 1], rounded to at least one.
 
     Returns:
@@ -49,6 +47,7 @@ def topk_mask(
         NotImplementedError: The scores are on a device without kernels.
 
     Example:
+        >>> import torch
         >>> topk_mask({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])}, 2)
         {'a': tensor([False,  True]), 'b': tensor([True])}
     """
@@ -62,7 +61,7 @@ def topk_mask(
         raise TypeError(f"`scores` must be a tensor, list or dict of tensors, got {type(scores).__name__}")
     prepared = _prepare(tensors)
     selected = count(k, sum(score.numel() for score in prepared))
-    masks = ops.select_mask(prepared, *ops.select(prepared, selected))
+    masks = ops.select_mask(_selected(prepared, selected), prepared)
     masks = [mask.view(tensor.shape) for mask, tensor in zip(masks, tensors, strict=True)]
     if isinstance(scores, Tensor):
         return masks[0]
@@ -103,7 +102,15 @@ def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
                 f"{tensors[0].dtype} on {tensors[0].device} and {tensor.dtype} on {tensor.device}"
             )
         check_device("`scores`", tensor)
-        if bool(tensor.isnan().any()):
-            raise ValueError(f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}")
-    wide = tensors[0].dtype if tensors[0].dtype in (torch.float32, torch.float64) else torch.float32
-    return [tensor.detach().to(wide).contiguous() for tensor in tensors]
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _selected(scores: Sequence[Tensor], k: int) -> Tensor:
+    try:
+        return ops.select(scores, k)[0]
+    except RuntimeError as error:  # it counts NaN in its one pass; another one only to say where
+        for tensor in scores:
+            if bool(tensor.isnan().any()):
+                text = f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}"
+                raise ValueError(text) from error
+        raise

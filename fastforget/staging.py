@@ -91,9 +91,10 @@ class SparseStage(Stage):
     ) -> None:
         """Select the k largest of ``scores`` and stage a zero step along ``directions`` there."""
         super().__init__(model, _copies(originals))
-        threshold, cut = ops.select(scores, k)
+        mask, _ = ops.select(scores, k)
         self._targets = list(self.parameters.values())
-        self._indices, self._old, self._counts = ops.perturb(self._targets, directions, scores, threshold, cut, k, 0.0)
+        self._old = ops.perturb(self._targets, directions, mask, k, 0.0)
+        self._indices, self._counts = ops.select_indices(mask, self._targets, k)
         sizes = self._counts.tolist()
         flat = [d.view(-1)[i] for d, i in zip(directions, self._indices.split(sizes), strict=True)]
         self._direction = torch.cat(flat)

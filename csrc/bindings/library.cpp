@@ -18,12 +18,13 @@ STABLE_TORCH_LIBRARY(fastforget, m) {
       "fisher_embedding(Tensor grad, Tensor tokens, Tensor weights, int padding_idx, Tensor(a!)? "
       "fisher, "
       "Tensor(b!)? gradient) -> ()");
-  m.def("select(Tensor[] scores, int k) -> (Tensor threshold, Tensor cut)");
-  m.def("select_mask(Tensor[] scores, Tensor threshold, Tensor cut) -> Tensor[]");
+  m.def("select(Tensor[] scores, int k) -> (Tensor mask, Tensor threshold)");
+  m.def("select_mask(Tensor mask, Tensor[] like) -> Tensor[]");
+  m.def("select_indices(Tensor mask, Tensor[] like, int k) -> (Tensor indices, Tensor counts)");
   m.def(
-      "perturb(Tensor(a!)[] parameters, Tensor[] directions, Tensor[] scores, Tensor threshold, "
-      "Tensor cut, int k, "
-      "float alpha) -> (Tensor indices, Tensor old, Tensor counts)");
+      "perturb(Tensor(a!)[] parameters, Tensor[] directions, Tensor mask, int k, float alpha) -> "
+      "Tensor old");
+  m.def("perturb_undo(Tensor(a!)[] parameters, Tensor mask, Tensor old) -> ()");
   m.def(
       "perturb_write(Tensor(a!)[] parameters, Tensor indices, Tensor counts, Tensor values) -> ()");
   m.def("project_gram(Tensor[] grads, int tasks, bool per_tensor) -> Tensor");

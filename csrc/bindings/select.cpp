@@ -1,132 +1,258 @@
-// select and select_mask on the CPU.
+// select on the CPU.
 #include "../kernels/select.h"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cmath>
-#include <functional>
+#include <cstring>
 #include <limits>
+#include <memory>
+#include <mutex>
 
+#include "../kernels/cpu/dispatch.h"
+#include "bit_mask.h"
 #include "check.h"
-#include "score_list.h"
+#include "large_pages.h"
 
 namespace fastforget {
 namespace {
 
-using torch::stable::parallel_for;
-
-struct Bracket {
-  uint64_t low, high;
-};
-
-uint64_t infinity(DType dtype, int sign) {
-  const float single = float(sign) * std::numeric_limits<float>::infinity();
-  const double twice = single;
-  return dtype == DType::f64 ? key_of(dtype, &twice) : key_of(dtype, &single);
-}
-
-// Keys around the k-th largest of a fixed-stride sample, five standard deviations to each side;
-// where that is beyond the sample's largest or smallest, everything on that side.
-Bracket guess(const ScoreList& scores, int64_t k) {
-  constexpr int64_t kSamples = 1 << 16;
-  const int64_t stride = std::max<int64_t>(1, scores.total / kSamples);
-  std::vector<uint64_t> keys(static_cast<size_t>(scores.total / stride + 1));
-  int64_t count = 0;
-  for (const ScoreChunk& chunk : scores.chunks) {
-    const int64_t start = (stride - chunk.position % stride) % stride;
-    count += select_kernels_cpu().sample(scores.dtype, chunk, start, stride, keys.data() + count);
-  }
-  keys.resize(static_cast<size_t>(count));
-  const double share = double(k) / double(scores.total), m = double(count);
-  const double middle = share * m,
-               margin = stride == 1 ? 0 : 5 * std::sqrt(m * share * (1 - share)) + 8;
-  const auto rank = [&](double position) {
-    if (position < 0 || position > m - 1) return infinity(scores.dtype, position < 0 ? 1 : -1);
-    const auto at = keys.begin() + int64_t(position);
-    std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
-    return *at;
-  };
-  const uint64_t high = rank(middle - margin - 1), low = rank(middle + margin);
-  return {low, high};
-}
-
-// Exact threshold key by counting 16 bits at a time; used when the sample misled `guess`.
-uint64_t radix(const ScoreList& scores, int64_t k) {
-  uint64_t prefix = 0;
-  for (int shift = key_bits(scores.dtype) - 16; shift >= 0; shift -= 16) {
-    std::vector<int64_t> histogram(1 << 16);
-    for (const ScoreChunk& chunk : scores.chunks)
-      select_kernels_cpu().histogram(scores.dtype, chunk, prefix, shift, histogram.data());
-    uint64_t digit = 0xffff;
-    while (k > histogram[digit]) k -= histogram[digit--];
-    prefix |= digit << shift;
-  }
-  return prefix;
-}
-
-struct Scan {
-  std::vector<ScanCounts> counts;             // per chunk
-  std::vector<std::vector<uint64_t>> inside;  // per chunk
-  ScanCounts total;
-};
-
-Scan scan(const ScoreList& scores, Bracket bracket) {
-  const int64_t chunks = static_cast<int64_t>(scores.chunks.size());
-  Scan result{std::vector<ScanCounts>(scores.chunks.size()),
-              std::vector<std::vector<uint64_t>>(scores.chunks.size()),
-              {}};
-  parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    const Buffer collected(ScoreList::kChunk * int64_t(sizeof(uint64_t)));
-    uint64_t* keys = static_cast<uint64_t*>(collected.get());
-    for (int64_t c = begin; c < end; ++c) {
-      ScanCounts& counts = result.counts[size_t(c)];
-      counts = select_kernels_cpu().scan(scores.dtype, scores.chunks[size_t(c)], bracket.low,
-                                         bracket.high, keys);
-      result.inside[size_t(c)].assign(keys, keys + counts.inside);
+struct ScoreList {
+  explicit ScoreList(const Tensors& tensors) : places(chunks_of(tensors)) {
+    STD_TORCH_CHECK(!tensors.empty(), "`scores` must not be empty");
+    dtype = dtype_of(tensors[0], "scores");
+    for (const Tensor& t : tensors) {
+      check_type(t, "scores", tensors[0].scalar_type());
+      check_contiguous(t, "scores");
     }
-  });
-  for (const ScanCounts& counts : result.counts) {
-    result.total.above += counts.above;
-    result.total.at_high += counts.at_high;
-    result.total.at_low += counts.at_low;
-    result.total.inside += counts.inside;
-    result.total.nan += counts.nan;
+    for (const Chunk& place : places) {
+      const Tensor& t = tensors[size_t(place.tensor)];
+      const char* data = static_cast<const char*>(t.const_data_ptr());
+      chunks.push_back({data + place.offset * int64_t(t.element_size()), place.size, total});
+      total += place.size;
+    }
   }
-  return result;
+
+  int64_t words() const { return places.empty() ? 0 : places.back().word + places.back().words(); }
+
+  DType dtype;
+  int64_t total = 0;
+  std::vector<Chunk> places;
+  std::vector<ScoreChunk> chunks;
+};
+
+uint64_t key_of_value(DType dtype, double value) {
+  const float single = static_cast<float>(value);
+  return dtype == DType::f64 ? key_of(dtype, &value) : key_of(DType::f32, &single);
 }
 
-// The key of the k-th largest and how many elements equal to it belong to the k; false: not in the
-// bracket.
-bool resolve(const Scan& scan, Bracket bracket, int64_t k, uint64_t& key, int64_t& ties) {
-  int64_t rank = k - scan.total.above;
-  if (rank < 1) return false;
-  key = bracket.high, ties = rank;
-  if (rank <= scan.total.at_high) return true;
-  rank -= scan.total.at_high;
-  if (rank > scan.total.inside) {
-    key = bracket.low, ties = rank - scan.total.inside;
-    return ties <= scan.total.at_low;
-  }
-  std::vector<uint64_t> keys;
-  keys.reserve(size_t(scan.total.inside));
-  for (const auto& chunk : scan.inside) keys.insert(keys.end(), chunk.begin(), chunk.end());
-  std::nth_element(keys.begin(), keys.begin() + rank - 1, keys.end(), std::greater<>());
-  key = keys[size_t(rank - 1)];
-  ties = rank - std::count_if(keys.begin(), keys.end(), [&](uint64_t x) { return x > key; });
-  return true;
+Bracket everything(DType dtype) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  return {key_of_value(dtype, -infinity), key_of_value(dtype, infinity)};
 }
 
-// One past the position of the `ties`-th element equal to `key`, in (tensor, element) order.
-int64_t find_cut(const ScoreList& scores, const Scan& scan, Bracket bracket, uint64_t key,
-                 int64_t ties) {
+using ScoreChunks = std::vector<ScoreChunk>;
+
+// What one pass over all scores, or over a sample of them, found relative to a bracket. Over all,
+// it also writes the mask as far as the bracket decides it.
+class Scan {
+ public:
+  Scan(const ScoreList& scores, Bracket bracket, int64_t stride, uint64_t* mask)
+      : bracket_(bracket),
+        type_(value_type(scores.dtype)),
+        capacity_(std::min(scores.total, std::max(scores.total / 128, kSmall))),
+        inside_(capacity_ * element_size()),
+        parts_(scores.chunks.size()),
+        marks_(mask ? scores.chunks.size() : 0) {
+    std::atomic<int64_t> used{0};
+    for_chunks(parts_.size(), [&](size_t c) { add(scores, c, stride, mask, used); });
+    for (const Part& part : parts_) {
+      total_.above += part.counts.above;
+      total_.at_high += part.counts.at_high;
+      total_.inside += part.counts.inside;
+      total_.at_low += part.counts.at_low;
+      total_.nan += part.counts.nan;
+    }
+  }
+
+  // Completes the mask: the bracket holds the threshold.
+  void decide(const ScoreList& scores, uint64_t threshold, int64_t cut, uint64_t* mask) const {
+    for_chunks(parts_.size(), [&](size_t c) {
+      cpu::select_kernels().decide(scores.dtype, scores.chunks[c], threshold, cut, marks_[c].data(),
+                                   mask + scores.places[c].word);
+    });
+  }
+
+  const ScanCounts& total() const { return total_; }
+  Bracket bracket() const { return bracket_; }
+  bool complete() const { return total_.inside <= capacity_; }
+
+  // All that was collected.
+  ScoreChunks inside() const { return {{inside_.get(), total_.inside, 0}}; }
+
+  // How many scores are above this key, which lies in the bracket.
+  int64_t above(uint64_t key) const {
+    if (key == bracket_.high) return total_.above;
+    const int64_t inside = key == bracket_.low ? total_.inside : count(0, total_.inside, key).above;
+    return total_.above + total_.at_high + inside;
+  }
+
+  // How many scores of a chunk have this key, which lies in the bracket.
+  int64_t equal(size_t c, uint64_t key) const {
+    const Part& part = parts_[c];
+    if (key == bracket_.high) return part.counts.at_high;
+    if (key == bracket_.low) return part.counts.at_low;
+    return count(part.start, part.counts.inside, key).at_high;
+  }
+
+ private:
+  static constexpr int64_t kSmall = 1 << 16;
+
+  struct Part {
+    ScanCounts counts;
+    int64_t start;  // of what the chunk collected
+  };
+
+  int64_t element_size() const { return key_bits(type_) / 8; }
+  char* at(int64_t i) const { return static_cast<char*>(inside_.get()) + i * element_size(); }
+
+  // Counts relative to one key among `size` of what was collected.
+  ScanCounts count(int64_t start, int64_t size, uint64_t key) const {
+    return cpu::select_kernels().scan(type_, {at(start), size, 0}, {key, key}, {});
+  }
+
+  // What a chunk collects is usually little and is kept aside until its place is known; where it is
+  // much, the chunk is scanned again, from the cache.
+  void add(const ScoreList& scores, size_t c, int64_t stride, uint64_t* mask,
+           std::atomic<int64_t>& used) {
+    constexpr int64_t room = 1024;
+    double aside[room];
+    uint64_t* const words = mask ? mask + scores.places[c].word : nullptr;
+    uint64_t* const marks = mask ? marks_[c].data() : nullptr;
+    const auto run = [&](void* inside, int64_t size) {
+      const SelectKernels& kernels = cpu::select_kernels();
+      const ScanResults results{inside, size, words, marks};
+      return stride == 1
+                 ? kernels.scan(scores.dtype, scores.chunks[c], bracket_, results)
+                 : kernels.sample(scores.dtype, scores.chunks[c], stride, bracket_, results);
+    };
+    Part& part = parts_[c];
+    part.counts = run(aside, room);
+    const int64_t found = part.counts.inside;
+    part.start = used.fetch_add(found);
+    if (found == 0 || part.start + found > capacity_) return;
+    if (found > room)
+      run(at(part.start), found);
+    else
+      std::memcpy(at(part.start), aside, size_t(found * element_size()));
+  }
+
+  const Bracket bracket_;
+  const DType type_;
+  const int64_t capacity_;
+  const Buffer inside_;
+  std::vector<Part> parts_;
+  std::vector<std::array<uint64_t, Chunk::kSize / SelectKernels::kGroup / 64>> marks_;
+  ScanCounts total_;
+};
+
+// The `rank`-th largest (from 1) of scores whose keys lie in the bracket, exactly, by counting
+// eleven bits at a time below those that the ends have in common.
+uint64_t radix(DType dtype, const ScoreChunks& chunks, Bracket bracket, int64_t rank) {
+  constexpr int kDigit = 11;
+  using Histogram = std::array<int64_t, 1 << kDigit>;
+  int left = std::bit_width(bracket.low ^ bracket.high);
+  uint64_t key = left == 64 ? 0 : bracket.low >> left << left;
+  while (left > 0) {
+    const int shift = std::max(left - kDigit, 0);
+    Histogram counts{};
+    std::mutex mutex;
+    share_chunks(chunks.size(), [&](const auto& take) {
+      Histogram mine{};
+      for (size_t c; (c = take()) < chunks.size();)
+        cpu::select_kernels().histogram(dtype, chunks[c], key, left, shift, mine.data());
+      const std::lock_guard lock(mutex);
+      for (size_t digit = 0; digit < mine.size(); ++digit) counts[digit] += mine[digit];
+    });
+    uint64_t digit = (uint64_t(1) << (left - shift)) - 1;
+    while (rank > counts[digit]) rank -= counts[digit--];
+    key |= digit << shift;
+    left = shift;
+  }
+  return key;
+}
+
+// The key of the `rank`-th largest; an end of the bracket if it is not inside.
+uint64_t ranked(const Scan& scan, const ScoreList& scores, int64_t rank) {
+  const ScanCounts& total = scan.total();
+  rank -= total.above + total.at_high;
+  if (rank <= 0) return scan.bracket().high;
+  if (rank > total.inside) return scan.bracket().low;
+  return radix(value_type(scores.dtype), scan.inside(), scan.bracket(), rank);
+}
+
+bool holds(const Scan& scan, int64_t k) {
+  const ScanCounts& total = scan.total();
+  return scan.complete() && k > total.above &&
+         k <= total.above + total.at_high + total.inside + total.at_low;
+}
+
+// Where a sample of one score in `stride` suggests that the k-th largest lies: between `from` and
+// `to` standard deviations of its rank in the sample, z * z more for the few at either end.
+Bracket suggest(const Scan& sample, const ScoreList& scores, int64_t k, int64_t stride, double from,
+                double to) {
+  if (!sample.complete()) return sample.bracket();
+  const double share = double(k) / double(scores.total), rank = double(k) / double(stride);
+  const auto at = [&](double z) {
+    const double shifted = rank + z * std::sqrt(rank * (1 - share)) + z * std::abs(z);
+    return ranked(sample, scores, static_cast<int64_t>(std::floor(shifted)));
+  };
+  return {at(to), at(from)};
+}
+
+// A scan of all scores whose bracket holds the k-th largest, or that found NaN. A few thousand
+// scores narrow the bracket for up to a hundred thousand, and those for the scan, so that it keeps
+// less than one score in 128. It misses in one case out of twenty; the next try goes further.
+std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k, uint64_t* mask) {
+  constexpr int64_t kCoarse = 1 << 12;
+  const auto sampled = [&](Bracket bracket, int64_t stride) {
+    return std::make_unique<Scan>(scores, bracket, stride, nullptr);
+  };
+  const auto scanned = [&](Bracket bracket) {
+    return std::make_unique<Scan>(scores, bracket, 1, mask);
+  };
+  if (scores.total <= 4 * kCoarse) return scanned(everything(scores.dtype));
+  int64_t stride = scores.total / kCoarse;
+  auto sample = sampled(everything(scores.dtype), stride);
+  if (scores.total > 128 * kCoarse) {
+    const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
+    const double share = double(k) / double(scores.total);
+    const double size = std::max(4.0 * kCoarse, 4e5 * share * (1 - share));
+    stride = static_cast<int64_t>(double(scores.total) / size);
+    sample = sampled(bracket, stride);
+  }
+  auto scan = scanned(suggest(*sample, scores, k, stride, -2, 2));
+  if (scan->total().nan > 0 || holds(*scan, k)) return scan;
+  const bool higher = k <= scan->total().above;
+  scan.reset();
+  scan = scanned(suggest(*sample, scores, k, stride, higher ? -8 : 2, higher ? -2 : 8));
+  if (holds(*scan, k)) return scan;
+  scan.reset();
+  const uint64_t key = radix(scores.dtype, scores.chunks, everything(scores.dtype), k);
+  return scanned({key, key});
+}
+
+// One past the position of the last score equal to `key` among the k largest: ties go by (tensor,
+// element) order.
+int64_t find_cut(const ScoreList& scores, const Scan& scan, uint64_t key, int64_t k) {
+  int64_t ties = k - scan.above(key);
   for (size_t c = 0; c < scores.chunks.size(); ++c) {
-    const int64_t equal = key == bracket.high ? scan.counts[c].at_high
-                          : key == bracket.low
-                              ? scan.counts[c].at_low
-                              : std::count(scan.inside[c].begin(), scan.inside[c].end(), key);
+    const int64_t equal = scan.equal(c, key);
+    const ScoreChunk& chunk = scores.chunks[c];
     if (ties <= equal)
-      return scores.chunks[c].position +
-             select_kernels_cpu().find(scores.dtype, scores.chunks[c], key, ties - 1) + 1;
+      return chunk.position + cpu::select_kernels().find(scores.dtype, chunk, key, ties - 1) + 1;
     ties -= equal;
   }
   return scores.total;
@@ -135,49 +261,21 @@ int64_t find_cut(const ScoreList& scores, const Scan& scan, Bracket bracket, uin
 std::tuple<Tensor, Tensor> select(const Tensors& tensors, int64_t k) {
   const ScoreList scores(tensors);
   STD_TORCH_CHECK(k >= 1 && k <= scores.total, "`k` must lie in [1, ", scores.total, "], got ", k);
-  Bracket bracket = guess(scores, k);
-  Scan found = scan(scores, bracket);
-  STD_TORCH_CHECK(found.total.nan == 0, "`scores` must not be NaN, got ", found.total.nan,
+  Tensor mask =
+      torch::stable::new_empty(tensors[0], std::vector<int64_t>{scores.words()}, ScalarType::Long);
+  use_large_pages(mask);
+  uint64_t* words = static_cast<uint64_t*>(mask.mutable_data_ptr());
+  const std::unique_ptr<Scan> scan = search(scores, k, words);
+  STD_TORCH_CHECK(scan->total().nan == 0, "`scores` must not be NaN, got ", scan->total().nan,
                   " NaN elements");
-  uint64_t key = 0;
-  int64_t ties = 0;
-  if (!resolve(found, bracket, k, key, ties)) {
-    const uint64_t exact = radix(scores, k);
-    bracket = {exact, exact};
-    found = scan(scores, bracket);
-    resolve(found, bracket, k, key, ties);
-  }
+  const uint64_t key = ranked(*scan, scores, k);
+  scan->decide(scores, key, find_cut(scores, *scan, key, k), words);
   Tensor threshold = torch::stable::new_empty(tensors[0], std::vector<int64_t>{});
-  Tensor cut = torch::stable::new_empty(tensors[0], std::vector<int64_t>{}, ScalarType::Long);
   score_of(scores.dtype, key, threshold.mutable_data_ptr());
-  *static_cast<int64_t*>(cut.mutable_data_ptr()) = find_cut(scores, found, bracket, key, ties);
-  return {threshold, cut};
-}
-
-Tensors select_mask(const Tensors& tensors, const Tensor& threshold, const Tensor& cut) {
-  const ScoreList scores(tensors);
-  const Threshold limit(scores, threshold, cut);
-  Tensors masks;
-  std::vector<bool*> data;
-  for (const Tensor& t : tensors) {
-    masks.push_back(torch::stable::new_empty(
-        t, std::vector<int64_t>(t.sizes().begin(), t.sizes().end()), ScalarType::Bool));
-    data.push_back(static_cast<bool*>(masks.back().mutable_data_ptr()));
-  }
-  parallel_for(0, static_cast<int64_t>(scores.chunks.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      const ScoreList::Origin& origin = scores.origins[size_t(c)];
-      select_kernels_cpu().mask(scores.dtype, scores.chunks[size_t(c)], limit.key, limit.cut,
-                                data[size_t(origin.tensor)] + origin.offset);
-    }
-  });
-  return masks;
+  return {mask, threshold};
 }
 
 }  // namespace
 }  // namespace fastforget
 
-STABLE_TORCH_LIBRARY_IMPL(fastforget, CPU, m) {
-  m.impl("select", TORCH_BOX(&fastforget::select));
-  m.impl("select_mask", TORCH_BOX(&fastforget::select_mask));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastforget, CPU, m) { m.impl("select", TORCH_BOX(&fastforget::select)); }

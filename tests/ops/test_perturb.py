@@ -1,4 +1,4 @@
-"""perturb and perturb_write against their reference, and the bits that come back."""
+"""perturb, perturb_undo and perturb_write against their reference, and the bits that come back."""
 
 import math
 from typing import Any
@@ -14,16 +14,13 @@ from fastforget import ops, reference
 SIZES = ((7, 9), (0,), (300,), (70_001,), (1,))
 
 
-def case(k: int, dtype: torch.dtype = torch.float32, scores_dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Scores with ties; every parameter element is distinct enough for a wrong place to show."""
-    scores = [(randn(*size, dtype=scores_dtype, seed=i) * 50).round() for i, size in enumerate(SIZES)]
-    threshold, cut = ops.select(scores, k)
+def case(k: int, dtype: torch.dtype = torch.float32, step_dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Every parameter element is distinct enough for a wrong place to show."""
+    scores = [randn(*size, seed=i) for i, size in enumerate(SIZES)]
     return {
         "parameters": [randn(*size, seed=10 + i).to(dtype) for i, size in enumerate(SIZES)],
-        "directions": [randn(*size, dtype=scores_dtype, seed=20 + i) for i, size in enumerate(SIZES)],
-        "scores": scores,
-        "threshold": threshold,
-        "cut": cut,
+        "directions": [randn(*size, dtype=step_dtype, seed=20 + i) for i, size in enumerate(SIZES)],
+        "mask": ops.select(scores, k)[0],
         "k": k,
         "alpha": 0.37,
     }
@@ -34,56 +31,67 @@ def cloned(values: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("k", [1, 5, 1000, 30_000, 70_365])
-@pytest.mark.parametrize("scores_dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("step_dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_equals_reference_and_comes_back(dtype: torch.dtype, scores_dtype: torch.dtype, k: int) -> None:
-    given = case(k, dtype, scores_dtype)
-    original, others = given["parameters"], cloned([*given["directions"], *given["scores"]])
+def test_equals_reference_and_comes_back(dtype: torch.dtype, step_dtype: torch.dtype, k: int) -> None:
+    given = case(k, dtype, step_dtype)
+    original, others = given["parameters"], cloned([*given["directions"], given["mask"]])
     expected = {**given, "parameters": cloned(original)}
     wanted = reference.perturb(**expected)
     for count in (1, 2):
         changed = {**given, "parameters": cloned(original)}
         with threads(count):
-            found = ops.perturb(**changed)
-        for a, b in zip((*found, *changed["parameters"]), (*wanted, *expected["parameters"]), strict=True):
-            assert_same_bits(a, b)
-        indices, old, counts = found
-        assert (len(indices), len(old), counts.tolist()[1]) == (k, k, 0)
-        ops.perturb_write(changed["parameters"], indices, counts, old)
+            old = ops.perturb(**changed)
+            for a, b in zip((old, *changed["parameters"]), (wanted, *expected["parameters"]), strict=True):
+                assert_same_bits(a, b)
+            ops.perturb_undo(changed["parameters"], given["mask"], old)
         for a, b in zip(changed["parameters"], original, strict=True):
             assert_same_bits(a, b)
-    for a, b in zip([*given["directions"], *given["scores"]], others, strict=True):
+    for a, b in zip([*given["directions"], given["mask"]], others, strict=True):
+        assert_same_bits(a, b)
+
+
+def test_nothing_selected() -> None:
+    given = {**case(1), "k": 0}
+    given["mask"] = torch.zeros_like(given["mask"])
+    before = cloned(given["parameters"])
+    assert len(ops.perturb(**given)) == 0
+    for a, b in zip(given["parameters"], before, strict=True):
         assert_same_bits(a, b)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_of_special_values_come_back(dtype: torch.dtype) -> None:
     special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, -math.nan, 1e-8, 6e4], dtype=dtype)
-    parameters, scores = [special.clone()], [torch.ones(8)]
-    indices, old, counts = ops.perturb(parameters, [torch.full((8,), 1e30)], scores, *ops.select(scores, 8), 8, 1e5)
+    parameters, mask = [special.clone()], torch.tensor([0b11111111])
+    old = ops.perturb(parameters, [torch.full((8,), 1e30)], mask, 8, 1e5)
     assert not torch.equal(parameters[0], special)
-    ops.perturb_write(parameters, indices, counts, old)
+    ops.perturb_undo(parameters, mask, old)
     assert_same_bits(parameters[0], special)
 
 
-@pytest.mark.parametrize("scores_dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("step_dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_rounding_is_pytorch_s(dtype: torch.dtype, scores_dtype: torch.dtype) -> None:
+def test_rounding_is_pytorch_s(dtype: torch.dtype, step_dtype: torch.dtype) -> None:
     """Every half value, the points halfway to the next, and their neighbours."""
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
-    every = every[every.isfinite()].sort().values.to(scores_dtype)
+    every = every[every.isfinite()].sort().values.to(step_dtype)
     halfway = (every[1:] + every[:-1]) / 2
     values = [every, halfway, halfway.nextafter(every[1:]), halfway.nextafter(every[:-1])]
-    steps = torch.cat([*values, torch.tensor([65519.0, 65520.0, 7e4, 3.4e38, math.inf, -math.inf], dtype=scores_dtype)])
-    parameters, scores = [torch.zeros(len(steps), dtype=dtype)], [torch.ones(len(steps), dtype=scores_dtype)]
-    ops.perturb(parameters, [steps], scores, *ops.select(scores, len(steps)), len(steps), 1.0)
+    steps = torch.cat([*values, torch.tensor([65519.0, 65520.0, 7e4, 3.4e38, math.inf, -math.inf], dtype=step_dtype)])
+    parameters = [torch.zeros(len(steps), dtype=dtype)]
+    mask, _ = ops.select([torch.ones(len(steps))], len(steps))
+    ops.perturb(parameters, [steps], mask, len(steps), 1.0)
     assert_same_bits(parameters[0], (steps + 0.0).to(dtype))
 
 
-def test_writes_other_values_in_place() -> None:
-    parameters = [torch.arange(4.0), torch.arange(3.0)]
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_writes_other_values_in_place(dtype: torch.dtype, index_dtype: torch.dtype) -> None:
+    parameters = [torch.arange(4, dtype=dtype), torch.arange(3, dtype=dtype)]
     storage = [parameter.data_ptr() for parameter in parameters]
-    ops.perturb_write(parameters, torch.tensor([3, 0, 2]), torch.tensor([1, 2]), torch.tensor([7.0, 8.0, 9.0]))
+    indices, values = torch.tensor([3, 0, 2], dtype=index_dtype), torch.tensor([7, 8, 9], dtype=dtype)
+    ops.perturb_write(parameters, indices, torch.tensor([1, 2]), values)
     assert [parameter.tolist() for parameter in parameters] == [[0, 1, 2, 7], [8, 1, 9]]
     assert [parameter.data_ptr() for parameter in parameters] == storage
 
@@ -91,7 +99,9 @@ def test_writes_other_values_in_place() -> None:
 def test_opcheck_and_compile() -> None:
     given = case(1000)
     assert_traceable("perturb", *given.values())
-    indices, old, counts = ops.perturb(**given)
+    old = ops.perturb(**given)
+    assert_traceable("perturb_undo", given["parameters"], given["mask"], old)
+    indices, counts = ops.select_indices(given["mask"], given["parameters"], 1000)
     assert_traceable("perturb_write", given["parameters"], indices, counts, old)
 
 
@@ -101,17 +111,22 @@ def replaced(values: list[Tensor], last: Tensor) -> list[Tensor]:
 
 BAD = {
     "count": (
-        lambda g: {"parameters": g["parameters"][:-1]},
-        "`parameters` must have one tensor per tensor of `scores`, got 4 and 5",
+        lambda g: {"directions": g["directions"][:-1]},
+        "`directions` must have one tensor per tensor of `parameters`, got 4 and 5",
     ),
     "sizes": (
         lambda g: {"directions": replaced(g["directions"], torch.zeros(2))},
-        r"`directions` must have the shapes of `scores`, got \(2,\) and \(1,\)",
+        r"`directions` must have the shapes of `parameters`, got \(2,\) and \(1,\)",
     ),
     "direction dtype": (
-        lambda g: {"directions": [d.double() for d in g["directions"]]},
+        lambda g: {"directions": [d.half() for d in g["directions"]]},
+        "`directions` must be float32 or float64, got Half",
+    ),
+    "mixed directions": (
+        lambda g: {"directions": replaced(g["directions"], torch.zeros(1).double())},
         "`directions` must be Float, got Double",
     ),
+    "no directions": (lambda _: {"directions": []}, "`directions` must not be empty"),
     "mixed": (
         lambda g: {"parameters": replaced(g["parameters"], torch.zeros(1).half())},
         "`parameters` must be Float, got Half",
@@ -124,8 +139,12 @@ BAD = {
         lambda g: {"parameters": [g["parameters"][0].t().contiguous().t(), *g["parameters"][1:]]},
         "`parameters` must be contiguous",
     ),
-    "nothing": (lambda _: {"scores": []}, "`scores` must not be empty"),
-    "threshold": (lambda g: {"threshold": g["threshold"].double()}, "`threshold` must have the dtype of `scores`"),
+    "mask size": (lambda g: {"mask": g["mask"][1:]}, "`mask` must have size 1101 in dimension 0"),
+    "mask dtype": (lambda g: {"mask": g["mask"].double()}, "`mask` must be Long, got Double"),
+    "mask end": (
+        lambda g: {"mask": torch.full_like(g["mask"], -1)},
+        "`mask` must not go beyond the end of a tensor",
+    ),
 }
 
 
@@ -151,9 +170,31 @@ def test_wrong_k_changes_nothing(k: int) -> None:
         assert_same_bits(a, b)
 
 
+def test_no_parameters() -> None:
+    with pytest.raises(ValueError, match="`parameters` must not be empty"):
+        ops.perturb([], [], torch.zeros(0, dtype=torch.int64), 0, 1.0)
+
+
+UNDO_BAD = {
+    "dim": (torch.zeros(1, 2), "`old` must be 1-D"),
+    "dtype": (torch.zeros(2).double(), "`old` must be Float, got Double"),
+    "size": (torch.zeros(3), "`old` must have size 2 in dimension 0"),
+    "strides": (torch.zeros(4)[::2], "`old` must be contiguous"),
+}
+
+
+@pytest.mark.parametrize("fault", UNDO_BAD)
+def test_bad_undo_changes_nothing(fault: str) -> None:
+    old, text = UNDO_BAD[fault]
+    parameter = torch.ones(4)
+    with pytest.raises(RuntimeError, match=text):
+        ops.perturb_undo([parameter], torch.tensor([0b101]), old)
+    assert parameter.tolist() == [1, 1, 1, 1]
+
+
 WRITE_BAD = {
     "indices dim": ({"indices": torch.zeros(1, 2, dtype=torch.int64)}, "`indices` must be 1-D"),
-    "indices dtype": ({"indices": torch.zeros(2, dtype=torch.int32)}, "`indices` must be Long, got Int"),
+    "indices dtype": ({"indices": torch.zeros(2)}, "`indices` must be Int or Long, got Float"),
     "index too large": ({"indices": torch.tensor([0, 3])}, r"`indices` must lie in \[0, 3\), got 3"),
     "negative index": ({"indices": torch.tensor([-1, 2])}, r"`indices` must lie in \[0, 4\), got -1"),
     "too many": ({"counts": torch.tensor([2, 1])}, "`counts` must add up to 2"),

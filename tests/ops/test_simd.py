@@ -65,6 +65,23 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         reference.project_combine(grads, weights, exact)
         error = (found[0].double() - exact[0]).norm() / exact[0].norm()
         assert error <= torch.finfo(dtype).eps, (tasks, dtype, float(error))
+
+def same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b), (a.dtype, a.shape)
+
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    scores = [torch.randn(size).to(dtype) for size in (70, 600_001, 3)]
+    scores.append(torch.zeros(99_999, dtype=dtype))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    parameters, directions = ([torch.randn(s.shape).to(t) for s in scores] for t in (dtype, wide))
+    for k in (1, 6_000, 350_000, 700_073):
+        mask, threshold = ops.select(scores, k)
+        same((mask, threshold), reference.select(scores, k))
+        same(ops.select_mask(mask, scores), reference.select_mask(mask, scores))
+        changed, expected = ([p.clone() for p in parameters] for _ in range(2))
+        old = ops.perturb(changed, directions, mask, k, 0.3)
+        same((old, *changed), (reference.perturb(expected, directions, mask, k, 0.3), *expected))
 """
 
 

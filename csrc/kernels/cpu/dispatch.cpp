@@ -8,15 +8,18 @@ namespace fastforget::cpu {
 namespace generic {
 extern const FisherKernels fisher_kernels;
 extern const ProjectKernels project_kernels;
+extern const SelectKernels select_kernels;
 }  // namespace generic
 #if defined(__x86_64__)
 namespace avx2 {
 extern const FisherKernels fisher_kernels;
 extern const ProjectKernels project_kernels;
+extern const SelectKernels select_kernels;
 }  // namespace avx2
 namespace avx512 {
 extern const FisherKernels fisher_kernels;
 extern const ProjectKernels project_kernels;
+extern const SelectKernels select_kernels;
 }  // namespace avx512
 #endif
 
@@ -57,20 +60,15 @@ Level level() {
 
 const char* simd_level() { return kNames[level()]; }
 
-const FisherKernels& fisher_kernels() {
 #if defined(__x86_64__)
-  if (level() == kAvx512) return avx512::fisher_kernels;
-  if (level() == kAvx2) return avx2::fisher_kernels;
+#define FF_CHOOSE(table) \
+  (level() == kAvx512 ? avx512::table : level() == kAvx2 ? avx2::table : generic::table)
+#else
+#define FF_CHOOSE(table) generic::table
 #endif
-  return generic::fisher_kernels;
-}
 
-const ProjectKernels& project_kernels() {
-#if defined(__x86_64__)
-  if (level() == kAvx512) return avx512::project_kernels;
-  if (level() == kAvx2) return avx2::project_kernels;
-#endif
-  return generic::project_kernels;
-}
+const FisherKernels& fisher_kernels() { return FF_CHOOSE(fisher_kernels); }
+const ProjectKernels& project_kernels() { return FF_CHOOSE(project_kernels); }
+const SelectKernels& select_kernels() { return FF_CHOOSE(select_kernels); }
 
 }  // namespace fastforget::cpu

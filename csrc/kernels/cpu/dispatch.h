@@ -3,6 +3,7 @@
 
 #include "../fisher.h"
 #include "../project.h"
+#include "../select.h"
 
 namespace fastforget::cpu {
 
@@ -11,5 +12,6 @@ const char* simd_level();
 
 const FisherKernels& fisher_kernels();
 const ProjectKernels& project_kernels();
+const SelectKernels& select_kernels();
 
 }  // namespace fastforget::cpu

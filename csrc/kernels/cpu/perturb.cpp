@@ -1,87 +1,98 @@
-// One read of scores; parameter and direction are touched only in blocks that hold a selected
-// element, so a sparse selection moves little more than the scores. Bound by memory bandwidth.
+// Parameters and directions are touched only where the mask has a one, so a sparse selection moves
+// little more than the mask. Bound by memory bandwidth, or for a sparse one by cache misses.
 #include "../perturb.h"
 
-#include <algorithm>
-
-#include "half.h"
 #include "scores.h"
 
 namespace fastforget {
 namespace {
 
-using cpu::from_key;
 using cpu::narrow;
 using cpu::widen;
-using cpu::with_score_type;
 
-constexpr int64_t kBlock = 256;
+// Calls visit(index, rank) for every one of a mask.
+template <class Visit>
+inline void for_ones(const uint64_t* mask, int64_t words, const Visit& visit) {
+  int64_t rank = 0;
+  for (int64_t w = 0; w < words; ++w)
+    for (uint64_t set = mask[w]; set; set &= set - 1) visit(64 * w + __builtin_ctzll(set), rank++);
+}
 
 template <class P, class S>
-struct Perturb {
-  static int64_t run(const PerturbChunk& chunk, uint64_t threshold, int64_t cut, double alpha,
-                     int64_t* indices, void* old) {
-    P* parameter = static_cast<P*>(chunk.parameter);
-    const S* direction = static_cast<const S*>(chunk.direction);
-    const S* scores = static_cast<const S*>(chunk.scores.data);
-    const S limit = from_key<S>(static_cast<typename cpu::Key<S>::Bits>(threshold));
-    const S step = static_cast<S>(alpha);
-    const int64_t ties = std::clamp<int64_t>(cut - chunk.scores.position, 0, chunk.scores.size);
-    int64_t count = 0;
-    for (int64_t begin = 0; begin < chunk.scores.size; begin += kBlock) {
-      const int64_t end = std::min(begin + kBlock, chunk.scores.size);
-      int32_t candidates = 0;
-      for (int64_t i = begin; i < end; ++i) candidates += scores[i] >= limit;
-      if (candidates == 0) continue;
-      for (int64_t i = begin; i < end; ++i) {
-        if (!(scores[i] > limit || (i < ties && scores[i] == limit))) continue;
-        indices[count] = chunk.offset + i;
-        static_cast<P*>(old)[count] = parameter[i];
-        parameter[i] = narrow<P>(static_cast<S>(widen(parameter[i])) + step * direction[i]);
-        ++count;
-      }
-    }
-    return count;
-  }
-};
+void perturb(P* parameters, const S* directions, const uint64_t* mask, int64_t words, S alpha,
+             P* old) {
+  for_ones(mask, words, [&](int64_t at, int64_t rank) {
+    old[rank] = parameters[at];
+    parameters[at] = narrow<P>(static_cast<S>(widen(parameters[at])) + alpha * directions[at]);
+  });
+}
 
-template <class Word>
-void write(void* parameter, const int64_t* indices, const void* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i)
-    static_cast<Word*>(parameter)[indices[i]] = static_cast<const Word*>(values)[i];
+void perturb_typed(DType parameter, DType direction, void* parameters, const void* directions,
+                   const uint64_t* mask, int64_t words, double alpha, void* old) {
+  cpu::with_score_type(parameter, [&](auto p) {
+    using P = decltype(p);
+    const auto run = [&](auto s) {
+      using S = decltype(s);
+      perturb(static_cast<P*>(parameters), static_cast<const S*>(directions), mask, words,
+              static_cast<S>(alpha), static_cast<P*>(old));
+    };
+    direction == DType::f64 ? run(double{}) : run(float{});
+  });
+}
+
+// Calls function with an unsigned integer of the size.
+template <class Function>
+void with_word(int size, const Function& function) {
+  switch (size) {
+    case 2:
+      return function(uint16_t{});
+    case 4:
+      return function(uint32_t{});
+    default:
+      return function(uint64_t{});
+  }
+}
+
+void undo(int element_size, void* parameters, const uint64_t* mask, int64_t words,
+          const void* old) {
+  with_word(element_size, [&](auto word) {
+    using Word = decltype(word);
+    for_ones(mask, words, [&](int64_t at, int64_t rank) {
+      static_cast<Word*>(parameters)[at] = static_cast<const Word*>(old)[rank];
+    });
+  });
+}
+
+void indices(int index_size, const uint64_t* mask, int64_t words, int64_t offset, void* indices) {
+  with_word(index_size, [&](auto word) {
+    using Word = decltype(word);
+    for_ones(mask, words, [&](int64_t at, int64_t rank) {
+      static_cast<Word*>(indices)[rank] = static_cast<Word>(offset + at);
+    });
+  });
+}
+
+void bytes(const uint64_t* mask, int64_t size, bool* bytes) {
+  for (int64_t i = 0; i < size; ++i) bytes[i] = mask[i / 64] >> i % 64 & 1;
+}
+
+void write(int element_size, int index_size, void* parameters, const void* indices,
+           const void* values, int64_t count) {
+  with_word(element_size, [&](auto word) {
+    using Word = decltype(word);
+    const auto run = [&](auto index) {
+      for (int64_t i = 0; i < count; ++i)
+        static_cast<Word*>(parameters)[static_cast<const decltype(index)*>(indices)[i]] =
+            static_cast<const Word*>(values)[i];
+    };
+    index_size == 4 ? run(int32_t{}) : run(int64_t{});
+  });
 }
 
 }  // namespace
 
 const PerturbKernels& perturb_kernels_cpu() {
-  static const PerturbKernels kernels = {
-      [](DType parameter, DType scores, const PerturbChunk& chunk, uint64_t threshold, int64_t cut,
-         double alpha, int64_t* indices, void* old) {
-        return with_score_type(scores, [&](auto s) {
-          using S = decltype(s);
-          switch (parameter) {
-            case DType::f64:
-              return Perturb<double, S>::run(chunk, threshold, cut, alpha, indices, old);
-            case DType::bf16:
-              return Perturb<cpu::BFloat16, S>::run(chunk, threshold, cut, alpha, indices, old);
-            case DType::f16:
-              return Perturb<cpu::Half, S>::run(chunk, threshold, cut, alpha, indices, old);
-            default:
-              return Perturb<float, S>::run(chunk, threshold, cut, alpha, indices, old);
-          }
-        });
-      },
-      [](int element_size, void* parameter, const int64_t* indices, const void* values,
-         int64_t count) {
-        switch (element_size) {
-          case 2:
-            return write<uint16_t>(parameter, indices, values, count);
-          case 4:
-            return write<uint32_t>(parameter, indices, values, count);
-          default:
-            return write<uint64_t>(parameter, indices, values, count);
-        }
-      }};
+  static const PerturbKernels kernels = {perturb_typed, undo, indices, bytes, write};
   return kernels;
 }
 

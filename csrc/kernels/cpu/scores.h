@@ -1,50 +1,45 @@
 // Scores as unsigned keys that sort like the floats; -0 is folded onto +0.
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include "../types.h"
+#include "half.h"
 
 namespace fastforget::cpu {
 
+// The unsigned integer of a value type, float or double.
 template <class S>
-struct Key;
-
-template <>
-struct Key<float> {
-  using Bits = uint32_t;
-};
-
-template <>
-struct Key<double> {
-  using Bits = uint64_t;
-};
+using Key = std::conditional_t<sizeof(S) == 8, uint64_t, uint32_t>;
 
 template <class S>
-inline typename Key<S>::Bits to_key(S score) {
-  using Bits = typename Key<S>::Bits;
-  constexpr Bits sign = Bits(1) << (8 * sizeof(S) - 1);
-  score += S(0);  // -0 + 0 = +0
-  Bits bits;
-  std::memcpy(&bits, &score, sizeof(S));
-  return bits ^ ((bits & sign) ? ~Bits(0) : sign);
+static inline Key<S> to_key(S score) {
+  constexpr Key<S> sign = Key<S>(1) << (8 * sizeof(S) - 1);
+  const auto bits = std::bit_cast<Key<S>>(score + S(0));  // -0 + 0 = +0
+  return bits ^ ((bits & sign) ? ~Key<S>(0) : sign);
 }
 
 template <class S>
-inline S from_key(typename Key<S>::Bits key) {
-  using Bits = typename Key<S>::Bits;
-  constexpr Bits sign = Bits(1) << (8 * sizeof(S) - 1);
-  const Bits bits = key ^ ((key & sign) ? sign : ~Bits(0));
-  S score;
-  std::memcpy(&score, &bits, sizeof(S));
-  return score;
+static inline S from_key(uint64_t key) {
+  constexpr Key<S> sign = Key<S>(1) << (8 * sizeof(S) - 1);
+  return std::bit_cast<S>(Key<S>(Key<S>(key) ^ ((key & sign) ? sign : ~Key<S>(0))));
 }
 
-// Calls function with a float or a double; scores have no other types.
+// Calls function with a value of the type.
 template <class Function>
-auto with_score_type(DType dtype, const Function& function) {
-  return dtype == DType::f64 ? function(double{}) : function(float{});
+static inline auto with_score_type(DType dtype, const Function& function) {
+  switch (dtype) {
+    case DType::f64:
+      return function(double{});
+    case DType::bf16:
+      return function(BFloat16{});
+    case DType::f16:
+      return function(Half{});
+    default:
+      return function(float{});
+  }
 }
 
 }  // namespace fastforget::cpu

@@ -1,0 +1,46 @@
+// The table of select kernels of one instruction set. Included by select_<isa>.cpp, which defines
+// FF_ISA (the namespace) and FF_VECTOR_BYTES and sets the compiler's target first.
+
+namespace fastforget::cpu::FF_ISA {
+namespace {
+
+// clang-format off: each needs the ones above it
+#include "simd.h"
+#include "lanes.h"
+#include "select_scan.h"
+// clang-format on
+
+ScanCounts scan(DType dtype, const ScoreChunk& chunk, Bracket bracket, const ScanResults& results) {
+  return with_score_type(
+      dtype, [&](auto x) { return Select<decltype(x)>::scan(chunk, bracket, results); });
+}
+
+ScanCounts sample(DType dtype, const ScoreChunk& chunk, int64_t stride, Bracket bracket,
+                  const ScanResults& results) {
+  return with_score_type(
+      dtype, [&](auto x) { return Select<decltype(x)>::sample(chunk, stride, bracket, results); });
+}
+
+void histogram(DType dtype, const ScoreChunk& chunk, uint64_t prefix, int left, int shift,
+               int64_t* counts) {
+  with_score_type(
+      dtype, [&](auto x) { Select<decltype(x)>::histogram(chunk, prefix, left, shift, counts); });
+}
+
+int64_t find(DType dtype, const ScoreChunk& chunk, uint64_t key, int64_t rank) {
+  return with_score_type(dtype,
+                         [&](auto x) { return Select<decltype(x)>::find(chunk, key, rank); });
+}
+
+void decide(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
+            const uint64_t* marks, uint64_t* mask) {
+  with_score_type(dtype,
+                  [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, cut, marks, mask); });
+}
+
+}  // namespace
+
+extern const SelectKernels select_kernels;
+const SelectKernels select_kernels = {scan, sample, histogram, find, decide, count_ones};
+
+}  // namespace fastforget::cpu::FF_ISA
