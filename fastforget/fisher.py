@@ -212,7 +212,8 @@ class _Run:
         self.losses = losses.detach()
         for output in tensors_of(outputs):
             state = capture.state(output)
-            if state != Layout(0) and output.requires_grad:
+            one = samples == 1 and isinstance(state, Layout)  # which may seem to lie along any dimension of size one
+            if state != Layout(0) and not one and output.requires_grad:
                 reason = state.reason if isinstance(state, Unknown) else "the outputs do not keep the samples in order"
                 self.fallback = dict.fromkeys(self.leaves, reason)
                 return
