@@ -117,7 +117,7 @@ def check(case: Network) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # from the loop, not from this library
-@settings(SETTINGS, max_examples=CASES * 3 // 4)
+@settings(SETTINGS, max_examples=CASES // 2)
 @given(networks())
 def test_networks(case: Network) -> None:
     check(case)
