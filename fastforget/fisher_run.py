@@ -263,7 +263,9 @@ def _disorder(capture: Capture, outputs: Any) -> str | None:
     """Why the outputs cannot be told apart by sample, if so."""
     for output in tensors_of(outputs):
         state = capture.state(output)
-        if state != Layout(0) and output.requires_grad:
+        # A single sample may seem to lie along any dimension of size one.
+        one = capture.samples == 1 and isinstance(state, Layout)
+        if state != Layout(0) and not one and output.requires_grad:
             return state.reason if isinstance(state, Unknown) else "the outputs do not keep the samples in order"
     return None
 

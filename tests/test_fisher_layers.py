@@ -117,6 +117,15 @@ def test_one_sample(name: str) -> None:
     assert_fisher(build, randn(1, *shape, seed=1), TARGETS[:1])
 
 
+def test_one_sample_of_one_token() -> None:
+    """Reshaped, [1, 1, E] does not show which of its dimensions held the sample; with one sample it does not matter."""
+
+    def tokens_first(p: Any, x: Tensor) -> Tensor:
+        return F.linear(x.transpose(0, 1).reshape(-1, 5), p.w, p.b).view(x.shape[1], -1, 5).transpose(0, 1)
+
+    assert_fisher(lambda: Using(tokens_first, **LINEAR), randn(1, 1, 5, seed=1), TARGETS[:1])
+
+
 def windows(p: Any, x: Tensor) -> Tensor:
     """Swin: windows of 2 x 2 out of [N, H, W, C], a layer on each, and back."""
     n, h, w, c = x.shape

@@ -74,14 +74,14 @@ class Judge:
         """Weighted sums over samples, [G, *shape]."""
         return torch.einsum("gn,n...->g...", self.shares, grads**power)
 
-    def check(self, name: str, power: int, found: Tensor) -> None:
+    def check(self, name: str, power: int, found: Tensor, *, rounded: bool) -> None:
         """Check a Fisher, power 2, or gradient, power 1."""
         grads = self.exact[name]
         expected, root = self.sums(grads, power), norms(self.sums(grads, 2).sqrt())
         scale = root if power == 1 else norms(expected)
         error = norms(found.reshape(expected.shape) - expected)
         allowed = self.tolerance * scale + self.rounding * (1 if power == 1 else 2 * root + self.rounding)
-        if bool((error > allowed).any()) and self.case.rounds():
+        if bool((error > allowed).any()) and rounded:
             event(f"{self.case.dtype}: compared with PyTorch's own rounding")
             self.plain = self.plain or gradients(self.case, self.case.type(), self.alone)
             half = 10 * torch.finfo(self.case.type()).eps if self.case.type().itemsize == 2 else 0
@@ -105,17 +105,19 @@ def check(case: Network) -> None:
         model, inputs, targets, loss=case.losses, weights=case.given_weights(), reduction=case.reduction,
         parameters=names, with_gradient=case.gradient,
     )  # fmt: skip
-    assert found.fallback == {} or case.samples == 1  # one sample may lie along any dimension of size one
+    # One sample may seem to lie along any dimension of size one. The gradients of the fallback are rounded.
+    assert found.fallback == {} or case.samples == 1
     assert list(found) == names
     judge = Judge(case)
     for name in names:
-        judge.check(name, 2, found[name])
+        rounded = case.rounds() or name in found.fallback
+        judge.check(name, 2, found[name], rounded=rounded)
         if found.gradient is not None:
-            judge.check(name, 1, found.gradient[name])
+            judge.check(name, 1, found.gradient[name], rounded=rounded)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # from the loop, not from this library
-@settings(SETTINGS, max_examples=CASES * 3 // 4)
+@settings(SETTINGS, max_examples=CASES // 2)
 @given(networks())
 def test_networks(case: Network) -> None:
     check(case)
