@@ -41,7 +41,7 @@ def alternate(
     """Time every candidate once per round, after one round untimed to warm up.
 
     Candidates in ``few`` take part in that many of the first rounds only: those that are slow. What a candidate returns
-    is freed after its time is taken.
+    is freed after its time is taken; one with a method ``undo`` has that called then, too.
     """
     if rounds < 1:
         raise ValueError(f"`rounds` must be positive, got {rounds}")
@@ -54,6 +54,7 @@ def alternate(
             result = run()
             end = clock()
             del result
+            getattr(run, "undo", lambda: None)()
             if index >= 0:
                 seconds[name].append(end - begin)
     return seconds

@@ -6,9 +6,7 @@ The entries of ours carry their time by phase, and ratios to the peers from runs
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
 from typing import Any
 
 import pytest
@@ -95,30 +93,16 @@ class Forgetting:
         self.model, self.codes, _ = case
         self.settings = settings
         self.receipt: Receipt | None = None
+        self.seconds: dict[str, float] = {}
 
     def __call__(self) -> None:
         self.receipt = fastforget.one_shot(self.model, self.codes, CLS, **self.settings)
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        return dict(self.receipt.seconds) if self.receipt else {}
-
     def undo(self) -> None:
         if self.receipt is not None:
+            self.seconds = dict(self.receipt.seconds)
             self.receipt.revert(self.model)
             self.receipt = None
-
-
-def medians(functions: dict[str, Callable[[], Any]], clock: Callable[[], float], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of functions that take turns, so that a slow moment of the machine meets all of them."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds + 1):
-        for name, function in functions.items():
-            started = clock()
-            function()
-            times[name].append(clock() - started)
-            getattr(function, "undo", lambda: None)()
-    return {name: median(found[1:]) for name, found in times.items()}
 
 
 @pytest.fixture
@@ -162,34 +146,29 @@ def test_the_published_algorithm_makes_the_same_edit(case: Case) -> None:
     receipt.revert(model)
 
 
-# Timed
-
-
-@pytest.mark.parametrize("peer", [all_codes, one_code, read, published], ids=lambda peer: peer.__name__)
-def test_peers(case: Case, peer: Callable[[Case], Any], timed: Callable[..., Any]) -> None:
-    timed(lambda: peer(case), GROUP, rounds=3 if peer is published else 5)
-
-
 @pytest.mark.usefixtures("model_as_before")
-@pytest.mark.parametrize("what", ["everything", "kept Fisher", "paper"])
-def test_one_shot(case: Case, what: str, threads: int, timed: Callable[..., Any], benchmark: Any) -> None:
-    settings: dict[str, Any] = {"fisher": case[2]} if what == "kept Fisher" else {}
-    if what == "paper":
-        settings = {"rule": "paper", "lambda1": LAMBDA1, "lambda2": LAMBDA2}
-    forget, phases = Forgetting(case, **settings), dict[str, float]()
+def test_one_shot(case: Case, compared: Callable[..., None], benchmark: Any) -> None:
+    """With the kept Fisher the bound is two forwards and backwards of one code and eight reads of the parameters."""
 
-    def run() -> None:
-        forget()
-        phases.update(forget.seconds)
-        forget.undo()
+    def bound() -> None:
+        for _ in range(2):
+            one_code(case)
+        for _ in range(8):
+            read(case)
 
-    ratios = {}
-    if benchmark.enabled:
-        peers = {peer.__name__: lambda peer=peer: peer(case) for peer in (all_codes, one_code, read, published)}
-        found = medians({what: forget, **peers}, time.process_time if threads == 1 else time.perf_counter)
-        ratios = {
-            "ours / all_codes": found[what] / found["all_codes"],
-            "ours / (2 one_code + 8 read)": found[what] / (2 * found["one_code"] + 8 * found["read"]),
-            "published / ours": found["published"] / found[what],
-        }
-    timed(run, GROUP, note="with undo", phases=phases, **{name: round(ratio, 2) for name, ratio in ratios.items()})
+    ours = Forgetting(case), Forgetting(case, fisher=case[2])
+    paper = Forgetting(case, rule="paper", lambda1=LAMBDA1, lambda2=LAMBDA2)
+    candidates = {
+        "forward+backward": lambda: all_codes(case),
+        "fastforget": ours[0],
+        "kept Fisher": ours[1],
+        "paper's rule": paper,
+        "bound": bound,
+        "published": lambda: published(case),
+    }
+    compared(GROUP, candidates, few=["published"])
+    benchmark.extra_info["figures"] |= {
+        f"{name}, {phase}, ms": 1e3 * seconds
+        for name, forget in zip(("all", "kept Fisher"), ours, strict=True)
+        for phase, seconds in forget.seconds.items()
+    }

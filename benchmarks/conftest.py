@@ -36,9 +36,6 @@ import torch
 from alternate import alternate, clock, ratio
 from machine import facts as machine_facts
 
-import fastforget
-from fastforget import ops
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=15, help="rounds of each comparison")
@@ -101,24 +98,5 @@ def compared(benchmark: Any, threads: int, smoke: bool, request: pytest.FixtureR
             verdicts=dict(verdicts or {}),
             figures=dict(figures or {}),
         )
-
-    return run
-
-
-@pytest.fixture
-def timed(benchmark: Any, threads: int) -> Callable[..., Any]:
-    """Time one function alone, as one entry of a group; facts go beside the times."""
-
-    def run(function: Callable[[], Any], group: str, rounds: int = 5, **facts: Any) -> Any:
-        benchmark.group = f"{group} [{threads} thread{'s' if threads > 1 else ''}]"
-        benchmark.extra_info.update(
-            threads=threads,
-            simd=ops.simd_level(),
-            torch=torch.__version__,
-            fastforget=fastforget.__version__,
-            omp_wait_policy=os.environ.get("OMP_WAIT_POLICY", "unset"),
-            **facts,
-        )
-        return benchmark.pedantic(function, rounds=rounds, warmup_rounds=1)
 
     return run
