@@ -80,13 +80,15 @@ format-check: $(STAMP)
 peers: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r benchmarks/requirements-peers.txt
 
+# In the environment, where no quotes of the arguments can end it.
+bench: export BENCH_COMMAND = make bench$(if $(PYTEST_ARGS), PYTEST_ARGS="$(PYTEST_ARGS)")
 # Times everything and keeps the results, for example: make bench NAME=fisher PYTEST_ARGS="-k fisher --rounds 31"
 bench: $(STAMP)
 	mkdir -p .benchmarks
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-quiet \
 	  --benchmark-json=.benchmarks/last.json $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/report.py .benchmarks/last.json --save "benchmarks/results/bench-$(NAME).json" \
-	  --command 'make bench$(if $(PYTEST_ARGS), PYTEST_ARGS="$(PYTEST_ARGS)")'
+	  --command "$$BENCH_COMMAND"
 
 bench-check: $(STAMP)
 	$(BIN)/python benchmarks/check.py

@@ -1,4 +1,6 @@
-// One read, two multiplications per word, vectorised by the compiler; bound by memory bandwidth.
+// One read, two multiplications per word; bound by memory bandwidth. Sums of integers are the same
+// on every instruction set, so the compiler may choose between clones of this one loop, and
+// FASTFORGET_SIMD need not.
 #include "../fingerprint.h"
 
 #include <cstring>
@@ -13,8 +15,15 @@ inline void add(Fingerprint& sum, uint32_t word, uint32_t i) {
                 uint64_t(word ^ (i * 0x27d4eb2fu + 0x165667b1u));
 }
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FF_CLONES __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
+#else
+#define FF_CLONES
+#endif
+
 template <class Word>
-Fingerprint sum_words(const void* data, int64_t begin, int64_t end) {
+inline __attribute__((always_inline)) Fingerprint sum_words(const void* data, int64_t begin,
+                                                            int64_t end) {
   const Word* words = static_cast<const Word*>(data);
   Fingerprint sum;
   for (int64_t i = begin; i < end; ++i) add(sum, words[i], static_cast<uint32_t>(i));
@@ -23,7 +32,8 @@ Fingerprint sum_words(const void* data, int64_t begin, int64_t end) {
 
 }  // namespace
 
-Fingerprint fingerprint_cpu(const void* data, int element_size, int64_t begin, int64_t end) {
+FF_CLONES Fingerprint fingerprint_cpu(const void* data, int element_size, int64_t begin,
+                                      int64_t end) {
   switch (element_size) {
     case 1:
       return sum_words<uint8_t>(data, begin, end);
