@@ -12,7 +12,7 @@ namespace fastforget {
 // Elements [offset, offset + size) of a tensor of the list, at `word` of its mask: words of 64
 // elements, every tensor beginning a word.
 struct Chunk {
-  static constexpr int64_t kSize = 1 << 14;
+  static constexpr int64_t kSize = 1 << 15;
 
   int64_t tensor, offset, size, word;
 
@@ -20,8 +20,10 @@ struct Chunk {
 };
 
 inline std::vector<Chunk> chunks_of(const Tensors& tensors) {
+  int64_t count = 0, word = 0;
+  for (const Tensor& t : tensors) count += (t.numel() + Chunk::kSize - 1) / Chunk::kSize;
   std::vector<Chunk> chunks;
-  int64_t word = 0;
+  chunks.reserve(static_cast<size_t>(count));
   for (size_t l = 0; l < tensors.size(); ++l) {
     const int64_t size = tensors[l].numel();
     for (int64_t offset = 0; offset < size; offset += Chunk::kSize) {

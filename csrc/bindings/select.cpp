@@ -27,6 +27,7 @@ struct ScoreList {
       check_type(t, "scores", tensors[0].scalar_type());
       check_contiguous(t, "scores");
     }
+    chunks.reserve(places.size());
     for (const Chunk& place : places) {
       const Tensor& t = tensors[size_t(place.tensor)];
       const char* data = static_cast<const char*>(t.const_data_ptr());
@@ -229,7 +230,7 @@ std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k, uint64_t* mask)
   if (scores.total > 128 * kCoarse) {
     const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
     const double share = double(k) / double(scores.total);
-    const double size = std::max(4.0 * kCoarse, 4e5 * share * (1 - share));
+    const double size = std::max(4.0 * kCoarse, 5e5 * share * (1 - share));
     stride = static_cast<int64_t>(double(scores.total) / size);
     sample = sampled(bracket, stride);
   }
