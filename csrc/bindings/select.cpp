@@ -78,10 +78,13 @@ class Scan {
     }
   }
 
-  // Completes the mask: the bracket holds the threshold.
+  // Completes the mask: the bracket holds the threshold. After the last tie at its upper end, what
+  // is above that is all there is.
   void decide(const ScoreList& scores, uint64_t threshold, int64_t cut, uint64_t* mask) const {
     for_chunks(parts_.size(), [&](size_t c) {
-      cpu::select_kernels().decide(scores.dtype, scores.chunks[c], threshold, cut, marks_[c].data(),
+      const ScoreChunk& chunk = scores.chunks[c];
+      if (threshold == bracket_.high && chunk.position >= cut) return;
+      cpu::select_kernels().decide(scores.dtype, chunk, threshold, cut, marks_[c].data(),
                                    mask + scores.places[c].word);
     });
   }
@@ -227,8 +230,8 @@ std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k, uint64_t* mask)
   if (scores.total <= 4 * kCoarse) return scanned(everything(scores.dtype));
   int64_t stride = scores.total / kCoarse;
   auto sample = sampled(everything(scores.dtype), stride);
-  if (scores.total > 128 * kCoarse) {
-    const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
+  const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
+  if (scores.total > 128 * kCoarse && bracket.low < bracket.high) {
     const double share = double(k) / double(scores.total);
     const double size = std::max(4.0 * kCoarse, 5e5 * share * (1 - share));
     stride = static_cast<int64_t>(double(scores.total) / size);

@@ -35,7 +35,6 @@ class Scanner {
   Scanner(Bracket bracket, const ScanResults& results)
       : low_(Vec{} + from_key<S>(bracket.low)),
         high_(Vec{} + from_key<S>(bracket.high)),
-        one_key_(bracket.low == bracket.high),
         results_(results) {}
 
   // Scores from word `first` of the mask on. Four places are read at a time, which keeps more cache
@@ -78,22 +77,23 @@ class Scanner {
     if (const uint64_t open = ~(over | under); open) decide_later(scores, w, open);
   }
 
+  // Ties are looked for first: where there are any, there are many.
   void decide_later(const S* scores, int64_t w, uint64_t open) {
+    if (results_.marks)
+      results_.marks[w / 32] |= uint64_t((open << 32 ? 1 : 0) | (open >> 32 ? 2 : 0)) << w % 32 * 2;
     const uint64_t at_high = word(scores, [&](Vec x) { return equal(x, high_); });
-    const uint64_t at_low = word(scores, [&](Vec x) { return equal(x, low_); });
-    const uint64_t nan = ~word(scores, [&](Vec x) { return equal(x, x); });
     counts_.at_high += __builtin_popcountll(at_high);
-    counts_.at_low += one_key_ ? 0 : __builtin_popcountll(at_low);
+    if (open == at_high) return;
+    const uint64_t at_low = word(scores, [&](Vec x) { return equal(x, low_); }) & ~at_high;
+    const uint64_t nan = ~word(scores, [&](Vec x) { return equal(x, x); });
+    counts_.at_low += __builtin_popcountll(at_low);
     counts_.nan += __builtin_popcountll(nan);
     for (uint64_t set = open & ~(at_high | at_low | nan); set; set &= set - 1, ++counts_.inside)
       if (counts_.inside < results_.room)
         static_cast<S*>(results_.inside)[counts_.inside] = scores[__builtin_ctzll(set)];
-    if (results_.marks)
-      results_.marks[w / 32] |= uint64_t((open << 32 ? 1 : 0) | (open >> 32 ? 2 : 0)) << w % 32 * 2;
   }
 
   const Vec low_, high_;
-  const bool one_key_;
   const ScanResults results_;
   ScanCounts counts_;
 };
@@ -110,7 +110,7 @@ struct Select {
     return scanner.counts();
   }
 
-  // Gathers first and compares then: a branch on a score would wait for its cache miss.
+  // Asks for all cache lines of a block before it waits for the first.
   static ScanCounts sample(const ScoreChunk& chunk, int64_t stride, Bracket bracket,
                            const ScanResults& results) {
     constexpr int64_t kBlock = 256;
@@ -118,16 +118,21 @@ struct Select {
     const In* data = static_cast<const In*>(chunk.data);
     Scanner<S> scanner(bracket, results);
     S values[kBlock];
-    int64_t count = 0;
-    for (int64_t stretch = chunk.position / stride;; ++stretch) {
-      const uint64_t place = (uint64_t(stretch) * golden >> 32) * uint64_t(stride) >> 32;
-      const int64_t at = stretch * stride + int64_t(place) - chunk.position;
-      if (at >= chunk.size) break;
-      if (at < 0) continue;
-      values[count++] = widen(data[at]);
-      if (count == kBlock) scanner.add(values, std::exchange(count, 0), 0);
+    int32_t places[kBlock];
+    int64_t at = 0;
+    for (int64_t stretch = chunk.position / stride; at < chunk.size;) {
+      int64_t count = 0;
+      while (count < kBlock) {
+        const uint64_t place = (uint64_t(stretch) * golden >> 32) * uint64_t(stride) >> 32;
+        at = stretch++ * stride + int64_t(place) - chunk.position;
+        if (at >= chunk.size) break;
+        if (at < 0) continue;
+        __builtin_prefetch(data + at);
+        places[count++] = int32_t(at);
+      }
+      for (int64_t i = 0; i < count; ++i) values[i] = widen(data[places[i]]);
+      scanner.add(values, count, 0);
     }
-    scanner.add(values, count, 0);
     return scanner.counts();
   }
 
