@@ -1,17 +1,15 @@
 """Exact top-k over all parameters of a network, the masked update and its undo values, beside torch and numpy.
 
 The data are like a Fisher diagonal, values over many orders of magnitude, also with most of them exact zeros, and all
-equal. Times are also given in reads of the scores, measured in the same run. `cat` of the peers is timed apart.
+equal. Everything is timed in turn with one read of the scores.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -111,15 +109,18 @@ def select_and_perturb(case: Case, k: int) -> tuple[Tensor, Tensor]:
     return mask, ops.perturb(case.parameters, case.directions, mask, k, 0.0)
 
 
-METHODS: dict[str, Callable[[Case, int], Any]] = {
-    "read": lambda case, _: case.flat.sum(),
-    "fastforget: threshold and mask": lambda case, k: ops.select(case.scores, k),
-    "fastforget: and update and undo values": select_and_perturb,
+PEERS: dict[str, Callable[[Case, int], Any]] = {
     "cat + numpy.partition": lambda case, k: partition(cat(case), k),
     "numpy.partition": lambda case, k: partition(case.flat, k),
     "cat + torch.topk": lambda case, k: cat(case).topk(k),
     "torch.topk": lambda case, k: case.flat.topk(k),
     "cat + torch.kthvalue": lambda case, k: cat(case).kthvalue(case.total - k + 1),
+}
+METHODS: dict[str, Callable[[Case, int], Any]] = {
+    "one read": lambda case, _: case.flat.sum(),
+    "fastforget": lambda case, k: ops.select(case.scores, k),
+    "threshold to undo": select_and_perturb,
+    **PEERS,
 }
 
 
@@ -144,30 +145,17 @@ def test_the_results_agree(case: Case, share: float) -> None:
     assert torch.equal(torch.cat([p.flatten() for p in case.parameters]), before)
 
 
-def read_time(case: Case) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        case.flat.sum()
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("share", SHARES)
-def test_select(
-    case: Case, size: str, data: str, method: str, share: float, benchmark: Any, timed: Callable[..., Any]
-) -> None:
+def test_select(case: Case, size: str, data: str, share: float, compared: Callable[..., None]) -> None:
+    """``fastforget`` finds the threshold and writes the mask in the same pass."""
     k = round(share * case.total)
-    rounds = 3 if "torch" in method else 7
-    read = read_time(case)
-    timed(lambda: METHODS[method](case, k), f"select {share:.1%} of {size}, {data}", rounds, bytes=4 * case.total)
-    if benchmark.stats:
-        benchmark.extra_info["reads"] = benchmark.stats["median"] / min(read, read_time(case))
+    candidates = {name: lambda method=method: method(case, k) for name, method in METHODS.items()}
+    figures = {"MB read once": 4e-6 * case.total}
+    compared(f"select {share:.1%} of {size}, {data}", candidates, few=PEERS, figures=figures)
 
 
 PEAK = """
-import ctypes, sys
+import sys
 import torch
 import bench_select
 from fastforget import ops
@@ -186,7 +174,6 @@ def resident(key):
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
 
 def peak(function):
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # or it would be served from memory that is free, but still held
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts from here
     before = resident("VmRSS")
@@ -201,12 +188,21 @@ print(f"{select:.4f} {perturb:.4f}")
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("share", [0.01, 0.5])
-@pytest.mark.parametrize("count", [1, 2])
-def test_peak_memory(size: str, data: str, share: float, count: int, pytestconfig: pytest.Config) -> None:
-    """Beyond its results at most one percent of the scores, in a process of its own."""
-    command = [sys.executable, "-c", PEAK, size, data, str(share), str(count)]
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_peak_memory(
+    size: str, data: str, share: float, threads: int, pytestconfig: pytest.Config, benchmark: Any
+) -> None:
+    """Beyond its results, as a share of the scores; in a process of its own."""
+    command = [sys.executable, "-c", PEAK, size, data, str(share), str(threads)]
     folder = pytestconfig.rootpath / "benchmarks"
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    assert run.returncode == 0, run.stderr
-    print(f"peak memory beyond results ÷ scores, {size}, {data}, k {share:.0%}, {count} threads: {run.stdout}")
-    assert all(float(part) <= 0.01 for part in run.stdout.split()), run.stdout
+
+    def run() -> Any:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+
+    found = benchmark.pedantic(run)
+    assert found.returncode == 0, found.stderr
+    peak = max(map(float, found.stdout.split()))
+    benchmark.group = f"selection memory {share:.0%} of {size}, {data}"
+    benchmark.extra_info.update(
+        group=benchmark.group, threads=threads, seconds={}, verdicts={}, figures={"extra memory": peak}
+    )
