@@ -227,15 +227,17 @@ std::unique_ptr<Scan> search(const ScoreList& scores, int64_t k, uint64_t* mask)
   const auto scanned = [&](Bracket bracket) {
     return std::make_unique<Scan>(scores, bracket, 1, mask);
   };
-  if (scores.total <= 4 * kCoarse) return scanned(everything(scores.dtype));
-  int64_t stride = scores.total / kCoarse;
+  if (scores.total < kCoarse) return scanned(everything(scores.dtype));
+  int64_t stride = std::max<int64_t>(8, scores.total / kCoarse);
   auto sample = sampled(everything(scores.dtype), stride);
-  const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
-  if (scores.total > 128 * kCoarse && bracket.low < bracket.high) {
+  if (scores.total > 128 * kCoarse) {
+    const Bracket bracket = suggest(*sample, scores, k, stride, -4, 4);
     const double share = double(k) / double(scores.total);
     const double size = std::max(4.0 * kCoarse, 5e5 * share * (1 - share));
-    stride = static_cast<int64_t>(double(scores.total) / size);
-    sample = sampled(bracket, stride);
+    if (bracket.low < bracket.high) {
+      stride = static_cast<int64_t>(double(scores.total) / size);
+      sample = sampled(bracket, stride);
+    }
   }
   auto scan = scanned(suggest(*sample, scores, k, stride, -2, 2));
   if (scan->total().nan > 0 || holds(*scan, k)) return scan;
