@@ -15,20 +15,6 @@ namespace {
 #include "fisher_embedding.h"
 // clang-format on
 
-template <class Function>
-auto with_dtype(DType dtype, const Function& function) {
-  switch (dtype) {
-    case DType::f64:
-      return function(double{});
-    case DType::bf16:
-      return function(BFloat16{});
-    case DType::f16:
-      return function(Half{});
-    default:
-      return function(float{});
-  }
-}
-
 MatmulPlan matmul_plan(const MatmulFisher& f, int64_t threads) {
   return with_dtype(f.dtype, [&](auto x) { return MatmulKernel<decltype(x)>::plan(f, threads); });
 }

@@ -35,8 +35,7 @@ struct MatmulKernel {
     if (f.patches && !f.flat_power) choose_taps(*f.patches, f.T, p);
     p.row_tiles = (f.O + R - 1) / R;
     // Strips of positions keep both panels in L1 while the column groups take turns.
-    p.strip = f.flat_power ? f.N : f.T;
-    if (p.strip > 2 * kStrip) p.strip = kStrip;
+    p.strip = f.T > 2 * kStrip ? kStrip : f.T;
     p.strips = (f.T + p.strip - 1) / p.strip;
     const int64_t sample = p.positions * C * int64_t(sizeof(S));
     p.unit_blocks =

@@ -2,7 +2,7 @@
 // little more than the mask. Bound by memory bandwidth, or for a sparse one by cache misses.
 #include "../perturb.h"
 
-#include "scores.h"
+#include "half.h"
 
 namespace fastforget {
 namespace {
@@ -29,7 +29,7 @@ void perturb(P* parameters, const S* directions, const uint64_t* mask, int64_t w
 
 void perturb_typed(DType parameter, DType direction, void* parameters, const void* directions,
                    const uint64_t* mask, int64_t words, double alpha, void* old) {
-  cpu::with_score_type(parameter, [&](auto p) {
+  cpu::with_dtype(parameter, [&](auto p) {
     using P = decltype(p);
     const auto run = [&](auto s) {
       using S = decltype(s);

@@ -5,9 +5,6 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../types.h"
-#include "half.h"
-
 namespace fastforget::cpu {
 
 // The unsigned integer of a value type, float or double.
@@ -25,21 +22,6 @@ template <class S>
 static inline S from_key(uint64_t key) {
   constexpr Key<S> sign = Key<S>(1) << (8 * sizeof(S) - 1);
   return std::bit_cast<S>(Key<S>(Key<S>(key) ^ ((key & sign) ? sign : ~Key<S>(0))));
-}
-
-// Calls function with a value of the type.
-template <class Function>
-static inline auto with_score_type(DType dtype, const Function& function) {
-  switch (dtype) {
-    case DType::f64:
-      return function(double{});
-    case DType::bf16:
-      return function(BFloat16{});
-    case DType::f16:
-      return function(Half{});
-    default:
-      return function(float{});
-  }
 }
 
 }  // namespace fastforget::cpu

@@ -1,6 +1,7 @@
 // Conversions between scores and keys.
 #include "../select.h"
 
+#include "half.h"
 #include "scores.h"
 
 namespace fastforget {
@@ -9,20 +10,20 @@ using cpu::from_key;
 using cpu::narrow;
 using cpu::to_key;
 using cpu::widen;
-using cpu::with_score_type;
+using cpu::with_dtype;
 
 DType value_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 int key_bits(DType dtype) { return dtype == DType::f64 ? 64 : 32; }
 
 uint64_t key_of(DType dtype, const void* score) {
-  return with_score_type(dtype, [&](auto x) {
+  return with_dtype(dtype, [&](auto x) {
     return uint64_t(to_key(widen(*static_cast<const decltype(x)*>(score))));
   });
 }
 
 void score_of(DType dtype, uint64_t key, void* score) {
-  with_score_type(dtype, [&](auto x) {
+  with_dtype(dtype, [&](auto x) {
     *static_cast<decltype(x)*>(score) = narrow<decltype(x)>(from_key<decltype(widen(x))>(key));
   });
 }

@@ -11,31 +11,30 @@ namespace {
 // clang-format on
 
 ScanCounts scan(DType dtype, const ScoreChunk& chunk, Bracket bracket, const ScanResults& results) {
-  return with_score_type(
-      dtype, [&](auto x) { return Select<decltype(x)>::scan(chunk, bracket, results); });
+  return with_dtype(dtype,
+                    [&](auto x) { return Select<decltype(x)>::scan(chunk, bracket, results); });
 }
 
 ScanCounts sample(DType dtype, const ScoreChunk& chunk, int64_t stride, Bracket bracket,
                   const ScanResults& results) {
-  return with_score_type(
+  return with_dtype(
       dtype, [&](auto x) { return Select<decltype(x)>::sample(chunk, stride, bracket, results); });
 }
 
 void histogram(DType dtype, const ScoreChunk& chunk, uint64_t prefix, int left, int shift,
                int64_t* counts) {
-  with_score_type(
-      dtype, [&](auto x) { Select<decltype(x)>::histogram(chunk, prefix, left, shift, counts); });
+  with_dtype(dtype,
+             [&](auto x) { Select<decltype(x)>::histogram(chunk, prefix, left, shift, counts); });
 }
 
 int64_t find(DType dtype, const ScoreChunk& chunk, uint64_t key, int64_t rank) {
-  return with_score_type(dtype,
-                         [&](auto x) { return Select<decltype(x)>::find(chunk, key, rank); });
+  return with_dtype(dtype, [&](auto x) { return Select<decltype(x)>::find(chunk, key, rank); });
 }
 
 void decide(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
             const uint64_t* marks, uint64_t* mask) {
-  with_score_type(dtype,
-                  [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, cut, marks, mask); });
+  with_dtype(dtype,
+             [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, cut, marks, mask); });
 }
 
 }  // namespace
