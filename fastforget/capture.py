@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastforget.checkpoints import KeepActivations
-from fastforget.layout import Call, Layout, State, Unknown, follow, is_known
+from fastforget.layout import Call, Layout, State, Unknown, follow, is_known, tensors_in
+from fastforget.tensor_map import TensorMap
 from fastforget.uses import RECOGNISERS, Lookup, Use
 
 __all__ = ["Capture"]
@@ -67,8 +67,8 @@ class Capture(KeepActivations):
         self._names = {id(leaf): name for name, leaf in leaves.items()}
         self._samples = samples
         self._collect = collect
-        self._states: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._lookups: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._states = TensorMap[State]()
+        self._lookups = TensorMap[Lookup]()
 
     def track(self, tensor: Tensor, layout: Layout) -> None:
         """Declare where the samples are in an input of the model."""
@@ -78,12 +78,10 @@ class Capture(KeepActivations):
         """Return what is known about a value: its layout, unknown, or None for sample-independent."""
         if not isinstance(value, Tensor) or id(value) in self._names:
             return None
-        state: State | str = self._states.get(value, "unseen")
-        if not isinstance(state, str):
-            return state
-        if value.requires_grad:
+        state = self._states.get(value)
+        if state is None and value.requires_grad and value not in self._states:
             return Unknown("a tensor comes from code that torch functions cannot see, such as TorchScript")
-        return None
+        return state
 
     def layout(self, value: Any) -> Layout | None:
         """Return the layout of a tensor that holds samples, else None."""
@@ -135,7 +133,7 @@ class Capture(KeepActivations):
 
     def lookup(self, value: Any) -> Lookup | None:
         """Return where a value was looked up, if it was and is the same for every sample."""
-        found: Lookup | None = self._lookups.get(value) if isinstance(value, Tensor) else None
+        found = self._lookups.get(value) if isinstance(value, Tensor) else None
         return found if found and found.version == value._version else None  # noqa: SLF001
 
     @property
@@ -161,12 +159,13 @@ class Capture(KeepActivations):
         if getattr(func, "__name__", "") == "__setitem__":
             result = args[0]
         outputs = result if isinstance(result, (tuple, list)) else (result,)
+        arguments = [(value, self.state(value)) for value in tensors_in(args, kwargs)]
         by_shape: dict[torch.Size, State] = {}
         for output in outputs:
             if not isinstance(output, Tensor):
                 continue
             if output.shape not in by_shape:
-                call = Call(args, kwargs, output, self.state, self._samples, func)
+                call = Call(args, kwargs, output, arguments, self.state, self._samples, func)
                 by_shape[output.shape] = follow(func, call)
             if id(output) not in self._names:
                 self._states[output] = by_shape[output.shape]

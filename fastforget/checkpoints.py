@@ -54,6 +54,8 @@ class KeepActivations(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if _hooks._top_saved_tensors_default_hooks(True) is None:  # noqa: SLF001
+            return self.call(func, args, kwargs or {})
         with without_saved_tensor_hooks():
             return self.call(func, args, kwargs or {})
 

@@ -18,7 +18,7 @@ from fastforget.checkpoints import KeepActivations, keep_activations
 from fastforget.diagonal import FisherDiagonal
 from fastforget.labels import Labels, Loss, Pass
 from fastforget.layout import Layout, Unknown
-from fastforget.uses import Use, sum_dtype
+from fastforget.uses import Sums, Use, sum_dtype
 
 __all__ = ["Run", "undisturbed"]
 
@@ -130,11 +130,12 @@ class Run:
             **facts,
         )
 
-    def _sum(self, sums: dict[str, Tensor], name: str) -> Tensor:
-        """The sum of a parameter, [G, *shape], zero at first."""
+    def _sum(self, sums: dict[str, Tensor], name: str, *, empty: bool = False) -> Tensor:
+        """The sum of a parameter, [G, *shape], at first zero, or of any values where it is to be written."""
         if name not in sums:
             leaf, groups = self._leaves[name], self.weights.shape[0]
-            sums[name] = torch.zeros((groups, *leaf.shape), dtype=sum_dtype(leaf.dtype), device=leaf.device)
+            create = torch.empty if empty else torch.zeros
+            sums[name] = create((groups, *leaf.shape), dtype=sum_dtype(leaf.dtype), device=leaf.device)
         return sums[name]
 
     def _weigh(self, share: Tensor | None) -> Tensor:
@@ -193,18 +194,21 @@ class Run:
         assert self._capture is not None  # noqa: S101 - for the type checker
         uses, partner = self._capture.uses, use.partner
         if partner and use.accumulate_both and all(len(uses[u.name]) == 1 and u.view is None for u in (use, partner)):
-            use.accumulate_both(grad, operands, self._weights, self._sums(use.name), self._sums(partner.name))
+            use.accumulate_both(grad, operands, self._weights, self._sums(use), self._sums(partner))
             return
         for one in (use, partner):
             if one and len(uses[one.name]) > 1:
                 # The sum over uses comes before the square: wait for the others.
                 self._waiting.setdefault(one.name, []).append((one, grad, operands))
             elif one:
-                _accumulate(one, grad, operands, self._weights, *self._sums(one.name))
+                _accumulate(one, grad, operands, self._weights, self._sums(one))
 
-    def _sums(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """The sums of a parameter, of squares and of gradients."""
-        return self._sum(self.fisher, name), None if self.gradient is None else self._sum(self.gradient, name)
+    def _sums(self, use: Use) -> Sums:
+        """The sums of the parameter of its only use."""
+        every = [self.fisher] if self.gradient is None else [self.fisher, self.gradient]
+        empty = use.overwrites and use.view is None and use.name not in self.fisher
+        found = [self._sum(sums, use.name, empty=empty) for sums in every]
+        return Sums(found[0], found[1] if len(found) > 1 else None, empty)
 
     def _sum_repeated_uses(self) -> None:
         """Parameters used more than once: one sample's gradient at a time, summed over the uses."""
@@ -217,7 +221,7 @@ class Run:
                 one.zero_()[0, n] = 1
                 per_sample.zero_()
                 for use, grad, operands in uses:
-                    _accumulate(use, grad, operands, one, None, per_sample)
+                    _accumulate(use, grad, operands, one, Sums(None, per_sample))
                 self._add_sample(name, self._weights[:, n : n + 1], per_sample[0])
         self._waiting.clear()
 
@@ -270,22 +274,15 @@ def _disorder(capture: Capture, outputs: Any) -> str | None:
     return None
 
 
-def _accumulate(
-    use: Use,
-    grad: Tensor,
-    operands: tuple[Tensor, ...],
-    weights: Tensor,
-    fisher: Tensor | None,
-    gradient: Tensor | None,
-) -> None:
+def _accumulate(use: Use, grad: Tensor, operands: tuple[Tensor, ...], weights: Tensor, sums: Sums) -> None:
     """Run a use's kernel on the whole parameter, or on the part of it that was used."""
     if use.view is None:
-        use.accumulate(grad, operands, weights, fisher, gradient)
+        use.accumulate(grad, operands, weights, sums)
         return
     size, stride, offset = use.view
-    results = (fisher, gradient)
+    results = (sums.fisher, sums.gradient)
     parts = [r if r is None else r.new_zeros((r.shape[0], *size)) for r in results]
-    use.accumulate(grad, operands, weights, parts[0], parts[1])
+    use.accumulate(grad, operands, weights, Sums(parts[0], parts[1]))
     for result, part in zip(results, parts, strict=True):
         if result is not None and part is not None:
             for whole, piece in zip(result, part, strict=True):

@@ -9,6 +9,7 @@ or that mixes samples, gives `Unknown`, never a guess.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Layout", "Unknown", "follow", "is_known", "samples_first"]
+__all__ = ["Layout", "Unknown", "follow", "is_known", "samples_first", "tensors_in"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ Rule = Callable[[str, "Call"], State]
 
 @dataclass
 class Call:
-    """One function call: its arguments with their states, its result and the batch size N."""
+    """One function call: its arguments, the tensors among them with their states, its result, and N."""
 
     args: Sequence[Any]
     kwargs: dict[str, Any]
     result: Tensor
+    tensors: Sequence[tuple[Tensor, State]]
     read: Read
     samples: int
     function: Callable[..., Any]
@@ -60,16 +62,13 @@ class Call:
 
     def tracked(self) -> list[tuple[Tensor, Layout]]:
         """Return the tensor arguments that hold samples, with their layouts."""
-        found = []
-        for value in _tensors((self.args, self.kwargs)):
-            state = self.read(value)
-            if isinstance(state, Layout):
-                found.append((value, state))
-        return found
+        return [(value, state) for value, state in self.tensors if isinstance(state, Layout)]
 
 
 def samples_first(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     """View a tensor as [N, inner and outer entries of its sample dimension, other dimensions …]."""
+    if layout.dim == 0 and layout.inner == 1 and tensor.shape[0] == samples:
+        return tensor.unsqueeze(1)
     split = tensor.unflatten(layout.dim, (-1, samples, layout.inner))
     moved: Tensor = split.movedim((layout.dim + 1, layout.dim, layout.dim + 2), (0, 1, 2))
     return moved.flatten(1, 2)
@@ -77,19 +76,19 @@ def samples_first(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
 
 def follow(function: Callable[..., Any], call: Call) -> State:
     """Return the state of ``call.result``, one tensor that ``function`` returned."""
-    states = [call.read(value) for value in _tensors((call.args, call.kwargs))]
-    unknown = next((state for state in states if isinstance(state, Unknown)), None)
-    if unknown is not None:
-        return unknown
-    if not any(isinstance(state, Layout) for state in states):
+    known = [state for _, state in call.tensors if state is not None]
+    if not known:
         return None
+    for state in known:
+        if isinstance(state, Unknown):
+            return state
     name, rule = _RULES.get(function, (getattr(function, "__name__", str(function)), None))
-    state = rule(name, call) if rule else None
     if rule is _constant:
         return None
-    if isinstance(state, Layout) and call.result.shape[state.dim] % (call.samples * state.inner):
-        state = None
-    return state or Unknown(f"`{name}` is not known to keep samples apart")
+    found = rule(name, call) if rule else None
+    if isinstance(found, Layout) and call.result.shape[found.dim] % (call.samples * found.inner):
+        found = None
+    return found or Unknown(f"`{name}` is not known to keep samples apart")
 
 
 def is_known(function: Callable[..., Any]) -> bool:
@@ -97,14 +96,17 @@ def is_known(function: Callable[..., Any]) -> bool:
     return function in _RULES
 
 
-def _tensors(values: Any) -> Iterable[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
+def tensors_in(*values: Any) -> list[Tensor]:
+    """Return the tensors among values, and in the tuples, lists and dicts among them, in order."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found += tensors_in(*value)
+        elif isinstance(value, dict) and value:
+            found += tensors_in(*value.values())
+    return found
 
 
 def _constant(_name: str, _call: Call) -> State:
@@ -142,9 +144,18 @@ def _permuted(_name: str, call: Call) -> State:
     value, layout = call.tracked()[0]
     if not call.args or call.args[0] is not value:
         return None
-    probe = torch.empty([d + 2 for d in range(value.dim())], device="meta")
-    moved = call.function(probe, *call.args[1:], **call.kwargs)
-    return Layout(list(moved.shape).index(layout.dim + 2), layout.inner)
+    try:
+        order = _order_of(call.function, value.dim(), call.args[1:], tuple(call.kwargs.items()))
+    except TypeError:  # an argument that cannot be hashed, such as a list of dimensions
+        order = _order_of.__wrapped__(call.function, value.dim(), call.args[1:], tuple(call.kwargs.items()))
+    return Layout(order.index(layout.dim), layout.inner)
+
+
+@functools.cache
+def _order_of(function: Callable[..., Any], dims: int, args: Sequence[Any], kwargs: Sequence[Any]) -> list[int]:
+    """Which dimension of its argument each dimension of a permutation's result is."""
+    probe = torch.empty([dim + 2 for dim in range(dims)], device="meta")
+    return [size - 2 for size in function(probe, *args, **dict(kwargs)).shape]
 
 
 def _dims(value: Any, ndim: int) -> list[int] | None:
@@ -259,10 +270,11 @@ def _assigned(_name: str, call: Call) -> State:
     """x[...] = value: what is written must be laid out like the place it is written to."""
     target, index, value = call.args
     layout, written = call.read(target), call.read(value)
-    if not isinstance(layout, Layout) or any(isinstance(call.read(i), Layout) for i in _tensors(index)):
+    if not isinstance(layout, Layout) or any(isinstance(call.read(i), Layout) for i in tensors_in(index)):
         return None
     place = target[index]
-    view = Call((target, index), {}, place, call.read, call.samples, call.function)
+    tensors = [(value, call.read(value)) for value in tensors_in(target, index)]
+    view = Call((target, index), {}, place, tensors, call.read, call.samples, call.function)
     expected = _indexed("__getitem__", view)
     if not isinstance(expected, Layout) or written is None:
         return layout if isinstance(expected, Layout) else None

@@ -4,7 +4,7 @@ Shape alphabet: N samples, G groups of per-sample weights, T positions (time or 
 out / in, P parameters, L tensors of a list, K tasks. Operators check shapes and types in C++ and raise
 ``RuntimeError``; the public functions of the package check earlier and in the caller's words.
 
-Every ``fisher_*`` operator adds to its results in place, for each group g::
+Every ``fisher_*`` operator adds to its results in place (or writes them, where it says so), for each group g::
 
     fisher[g]   += sum_n weights[g, n] * c_n ** 2
     gradient[g] += sum_n weights[g, n] * c_n
@@ -60,7 +60,15 @@ def simd_level() -> str:
 
 
 def fisher_linear(
-    grad: Tensor, input: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None = None
+    grad: Tensor,
+    input: Tensor,
+    weights: Tensor,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+    *,
+    bias_fisher: Tensor | None = None,
+    bias_gradient: Tensor | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Add the diagonal Fisher of a linear weight: ``c_n = grad[n].T @ input[n]``.
 
@@ -70,8 +78,12 @@ def fisher_linear(
         weights: Per-sample weights, [G, N].
         fisher: [G, O, I], added to in place.
         gradient: [G, O, I], added to in place.
+        bias_fisher: [G, O], added to in place: that of a bias, ``c_n = grad[n].sum(0)``, in the same pass. Only beside
+            ``fisher``, and for I > 0.
+        bias_gradient: [G, O], likewise beside ``gradient``.
+        overwrite: ``fisher`` and ``gradient`` hold nothing yet and are written, not read.
     """
-    _ops.fisher_linear(grad, input, weights, fisher, gradient)
+    _ops.fisher_linear(grad, input, weights, fisher, gradient, bias_fisher, bias_gradient, overwrite)
 
 
 def fisher_convolution(
@@ -84,6 +96,10 @@ def fisher_convolution(
     groups: int,
     fisher: Tensor | None,
     gradient: Tensor | None = None,
+    *,
+    bias_fisher: Tensor | None = None,
+    bias_gradient: Tensor | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Add the diagonal Fisher of a 1-D, 2-D or 3-D convolution's weight.
 
@@ -99,8 +115,13 @@ def fisher_convolution(
         groups: Number of convolution groups.
         fisher: [G, O, I / groups, *kernel], added to in place.
         gradient: The same shape, added to in place.
+        bias_fisher: [G, O], and the two after it: as for `fisher_linear`.
+        bias_gradient: [G, O].
+        overwrite: Write the results of the weight.
     """
-    _ops.fisher_convolution(grad, input, weights, list(stride), list(padding), list(dilation), groups, fisher, gradient)
+    spatial = (list(stride), list(padding), list(dilation))
+    biases = (bias_fisher, bias_gradient)
+    _ops.fisher_convolution(grad, input, weights, *spatial, groups, fisher, gradient, *biases, overwrite)
 
 
 def fisher_affine(

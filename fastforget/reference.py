@@ -43,10 +43,27 @@ def _add(per_sample: Tensor, weights: Tensor, fisher: Tensor | None, gradient: T
         gradient += torch.einsum("gn,n...->g...", weights, per_sample)
 
 
+def _clear(*results: Tensor | None) -> None:
+    for result in results:
+        if result is not None:
+            result.zero_()
+
+
 def fisher_linear(
-    grad: Tensor, input: Tensor, weights: Tensor, fisher: Tensor | None, gradient: Tensor | None = None
+    grad: Tensor,
+    input: Tensor,
+    weights: Tensor,
+    fisher: Tensor | None,
+    gradient: Tensor | None = None,
+    *,
+    bias_fisher: Tensor | None = None,
+    bias_gradient: Tensor | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Add the diagonal Fisher of a linear weight: ``c_n = grad[n].T @ input[n]``."""
+    """Add the diagonal Fisher of a linear weight, ``c_n = grad[n].T @ input[n]``, and of a bias."""
+    if overwrite:
+        _clear(fisher, gradient)
+    _add(_wide(grad).sum(1), weights, bias_fisher, bias_gradient)
     _add(torch.einsum("nto,nti->noi", _wide(grad), _wide(input)), weights, fisher, gradient)
 
 
@@ -60,8 +77,15 @@ def fisher_convolution(
     groups: int,
     fisher: Tensor | None,
     gradient: Tensor | None = None,
+    *,
+    bias_fisher: Tensor | None = None,
+    bias_gradient: Tensor | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Add the diagonal Fisher of a convolution's weight: c_n is what autograd gives for sample n alone."""
+    if overwrite:
+        _clear(fisher, gradient)
+    _add(_wide(grad).flatten(2).sum(2), weights, bias_fisher, bias_gradient)
     result = fisher if fisher is not None else gradient
     if result is None:
         return

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "../kernels/cpu/dispatch.h"
 #include "check.h"
@@ -65,9 +66,19 @@ void* advance_sum(void* data, int64_t elements, DType dtype) {
   return data ? static_cast<char*>(data) + elements * (dtype == DType::f64 ? 8 : 4) : nullptr;
 }
 
+void fill_zero(void* data, int64_t elements, DType dtype) {
+  if (data) std::memset(data, 0, static_cast<size_t>(elements * (dtype == DType::f64 ? 8 : 4)));
+}
+
+// The results of the groups [first, last) that no kernel is going to write.
+void clear_results(const MatmulFisher& f, int64_t first, int64_t last) {
+  for (int64_t g = first; g < last; ++g)
+    for (void* result : {f.fisher, f.gradient})
+      fill_zero(advance_sum(result, g * f.group_stride, f.dtype), f.O * f.I, f.dtype);
+}
+
 // Runs the tiled kernel over chunks of samples; see kernels/fisher.h for the two passes.
 void run_matmul(const MatmulFisher& f) {
-  if (f.N == 0 || f.O == 0 || f.I == 0 || f.T == 0) return;
   const FisherKernels& kernels = cpu::fisher_kernels();
   const MatmulPlan plan = kernels.matmul_plan(f, torch::stable::get_num_threads());
   const Buffer packed(plan.packed_bytes), lists(plan.list_bytes);
@@ -92,6 +103,8 @@ void run_flat(MatmulFisher f, const Weights& weights) {
     f.samples = samples.data();
     f.N = static_cast<int64_t>(samples.size());
     f.flat_group = g;
+    if (f.overwrite && f.N == 0) clear_results(f, g, g + 1);
+    if (f.N == 0) continue;
     for (const int power : {1, 2}) {
       f.flat_power = power;
       if (power == 1 ? f.gradient : f.fisher) run_matmul(f);
@@ -100,25 +113,59 @@ void run_flat(MatmulFisher f, const Weights& weights) {
 }
 
 void run_tiled(MatmulFisher f, const Weights& weights) {
+  if (f.O == 0 || f.I == 0) return;
   if (f.T == 1) return run_flat(f, weights);
   const std::vector<int64_t> samples = weights.samples(0, f.G);
   f.samples = samples.data();
   f.N = static_cast<int64_t>(samples.size());
-  run_matmul(f);
+  if (f.N > 0 && f.T > 0) return run_matmul(f);
+  if (f.overwrite) clear_results(f, 0, f.G);
+}
+
+void run_affine(const AffineFisher& f) {
+  parallel_for(0, f.P, 1,
+               [&](int64_t begin, int64_t end) { cpu::fisher_kernels().affine(f, begin, end); });
+}
+
+// The bias of a convolution as a shift of [N, 1, O, T].
+void run_bias(const MatmulFisher& f, int64_t channels) {
+  AffineFisher bias{};
+  bias.dtype = f.dtype, bias.G = f.G, bias.N = f.N, bias.A = 1, bias.P = channels, bias.B = f.T;
+  bias.samples = f.samples, bias.grad = f.grad;
+  const int64_t strides[] = {f.grad_stride[0], 0, f.grad_stride[2], f.grad_stride[1]};
+  std::copy_n(strides, 4, bias.grad_stride);
+  bias.weights = f.weights, bias.batch = f.batch;
+  bias.shift_fisher = f.bias_fisher, bias.shift_gradient = f.bias_gradient;
+  run_affine(bias);
 }
 
 void run_direct(MatmulFisher f, const Weights& weights, int64_t groups) {
   const std::vector<int64_t> samples = weights.samples(0, f.G);
   f.samples = samples.data();
   f.N = static_cast<int64_t>(samples.size());
+  if (f.overwrite)
+    for (void* result : {f.fisher, f.gradient}) fill_zero(result, f.G * f.group_stride, f.dtype);
+  if (f.bias_fisher || f.bias_gradient) run_bias(f, groups * f.O);
   parallel_for(0, groups, 16, [&](int64_t begin, int64_t end) {
     const Buffer scratch(cpu::fisher_kernels().direct_bytes(f));
     cpu::fisher_kernels().direct(f, scratch.get(), begin, end);
   });
 }
 
+// A weight's results and its bias's, [G, O].
+void check_bias(const OptionalTensor& fisher, const OptionalTensor& gradient,
+                const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient, DType dtype,
+                int64_t G, int64_t O) {
+  check_result(bias_fisher, "bias_fisher", dtype, {G, O});
+  check_result(bias_gradient, "bias_gradient", dtype, {G, O});
+  STD_TORCH_CHECK((fisher || !bias_fisher) && (gradient || !bias_gradient),
+                  "the results of a bias must come with those of the weight");
+}
+
 void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weights,
-                   const OptionalTensor& fisher, const OptionalTensor& gradient) {
+                   const OptionalTensor& fisher, const OptionalTensor& gradient,
+                   const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient,
+                   bool overwrite) {
   const DType dtype = dtype_of(grad, "grad");
   check_dim(grad, "grad", 3);
   check_dim(input, "input", 3);
@@ -129,6 +176,7 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
   const int64_t O = grad.size(2), I = input.size(2);
   check_result(fisher, "fisher", dtype, {groups.G, O, I});
   check_result(gradient, "gradient", dtype, {groups.G, O, I});
+  check_bias(fisher, gradient, bias_fisher, bias_gradient, dtype, groups.G, O);
   MatmulFisher f{};
   f.dtype = dtype;
   f.G = groups.G, f.T = grad.size(1), f.O = O, f.I = I;
@@ -137,7 +185,9 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
     f.grad_stride[d] = grad.stride(d), f.input_stride[d] = input.stride(d);
   f.weights = groups.data, f.batch = groups.batch;
   f.fisher = mutable_data_of(fisher), f.gradient = mutable_data_of(gradient);
-  f.group_stride = O * I;
+  f.group_stride = O * I, f.overwrite = overwrite;
+  f.bias_fisher = mutable_data_of(bias_fisher), f.bias_gradient = mutable_data_of(bias_gradient);
+  f.bias_stride = O;
   run_tiled(f, groups);
 }
 
@@ -181,7 +231,9 @@ std::optional<int64_t> position_stride(const Tensor& t) {
 void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& weights,
                         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                         const std::vector<int64_t>& dilation, int64_t groups,
-                        const OptionalTensor& fisher, const OptionalTensor& gradient) {
+                        const OptionalTensor& fisher, const OptionalTensor& gradient,
+                        const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient,
+                        bool overwrite) {
   const DType dtype = dtype_of(grad, "grad");
   const int64_t dims = grad.dim() - 2;
   STD_TORCH_CHECK(dims >= 1 && dims <= 3, "`grad` must be 3-D, 4-D or 5-D, got shape ",
@@ -205,6 +257,7 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
   for (int64_t d = 0; d < dims; ++d) expected.push_back(shape.size(3 + d));
   check_result(fisher, "fisher", dtype, expected);
   check_result(gradient, "gradient", dtype, expected);
+  check_bias(fisher, gradient, bias_fisher, bias_gradient, dtype, sample_weights.G, grad.size(1));
   for (int d = 0; d < 3; ++d) {
     STD_TORCH_CHECK(p.stride[d] >= 1 && p.dilation[d] >= 1 && p.padding[d] >= 0,
                     "`stride` and `dilation` must be positive and `padding` not negative");
@@ -225,20 +278,23 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
   f.input_stride[0] = input.stride(0);
   f.patches = &p;
   f.weights = sample_weights.data, f.batch = sample_weights.batch;
-  f.group_stride = grad.size(1) * f.I;
+  f.group_stride = grad.size(1) * f.I, f.overwrite = overwrite;
+  f.bias_fisher = mutable_data_of(bias_fisher), f.bias_gradient = mutable_data_of(bias_gradient);
+  f.bias_stride = grad.size(1);
   f.conv_grad_stride = f.O * f.grad_stride[2];
   f.conv_input_stride = p.channels * p.in_stride[0];
   f.grad = rows.const_data_ptr(), f.input = input.const_data_ptr();
   f.fisher = mutable_data_of(fisher), f.gradient = mutable_data_of(gradient);
-  if (f.T == 0) return;
   // A register tile wants rows; groups with a handful of them are dot products.
-  if (groups > 1 && f.O <= 4) return run_direct(f, sample_weights, groups);
+  if (groups > 1 && f.O <= 4 && f.T > 0) return run_direct(f, sample_weights, groups);
   for (int64_t group = 0; group < groups; ++group) {
     run_tiled(f, sample_weights);
     f.grad = advance(f.grad, f.conv_grad_stride, dtype);
     f.input = advance(f.input, f.conv_input_stride, dtype);
     f.fisher = advance_sum(f.fisher, f.O * f.I, dtype);
     f.gradient = advance_sum(f.gradient, f.O * f.I, dtype);
+    f.bias_fisher = advance_sum(f.bias_fisher, f.O, dtype);
+    f.bias_gradient = advance_sum(f.bias_gradient, f.O, dtype);
   }
 }
 
@@ -287,8 +343,7 @@ void fisher_affine(const Tensor& grad, const OptionalTensor& input, const Option
   f.weights = groups.data, f.batch = groups.batch;
   const std::vector<int64_t> samples = groups.samples(0, groups.G);
   f.samples = samples.data(), f.N = static_cast<int64_t>(samples.size());
-  parallel_for(0, f.P, 1,
-               [&](int64_t begin, int64_t end) { cpu::fisher_kernels().affine(f, begin, end); });
+  run_affine(f);
 }
 
 // Positions of each sample sorted by token, padding left out.

@@ -48,6 +48,11 @@ struct MatmulFisher {
   void* fisher;          // [G, O, I], or null
   void* gradient;        // [G, O, I], or null
   int64_t group_stride;  // elements between two groups g of fisher and gradient
+  bool overwrite;        // results hold nothing yet: `matmul_accumulate` writes where n0 is 0
+  // The bias beside the weight, whose c_n is sum_t grad[n, t, o]; `matmul_pack` adds to them.
+  void* bias_fisher;    // [G, O], or null
+  void* bias_gradient;  // [G, O], or null
+  int64_t bias_stride;  // elements between two groups g of these
   // T = 1 needs no tile per sample: (g a)^2 = g^2 a^2, so the sum over samples is one matrix
   // product of squared operands (power 2), or of the operands themselves for the gradient (power
   // 1), per group.

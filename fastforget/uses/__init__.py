@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fastforget.uses import broadcast, convolution, embedding, linear, norms, randomness
-from fastforget.uses.use import Lookup, Use, sum_dtype
+from fastforget.uses.use import Lookup, Sums, Use, sum_dtype
 
-__all__ = ["RECOGNISERS", "Lookup", "Use", "sum_dtype"]
+__all__ = ["RECOGNISERS", "Lookup", "Sums", "Use", "sum_dtype"]
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {
     function: recognise

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastforget import ops
 from fastforget.layout import Layout, samples_first
 from fastforget.uses.use import (
+    Sums,
     add_shift,
     detached,
     make_use,
@@ -52,13 +53,13 @@ def _add(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> 
     _, term, layout = found
     shape, lookup = term.shape, capture.lookup(term)
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        add_shift(_per_sample(grad, layout, shape, capture.samples), weights, *results)
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+        add_shift(_per_sample(grad, layout, shape, capture.samples), weights, sums)
 
-    def accumulate_rows(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate_rows(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         tokens = operands[0].long().reshape(1, -1).expand(capture.samples, -1).contiguous()
         rows = _per_sample(grad, layout, shape, capture.samples).reshape(*tokens.shape, shape[-1])
-        ops.fisher_embedding(rows, tokens, weights, lookup.padding if lookup else -1, *results)
+        ops.fisher_embedding(rows, tokens, weights, lookup.padding if lookup else -1, sums.fisher, sums.gradient)
 
     if lookup:
         use = make_use(capture, lookup.weight, accumulate_rows, lookup.tokens)
@@ -75,10 +76,10 @@ def _mul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> 
     x, parameter, layout = found
     shape = parameter.shape
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         wide = sum_dtype(grad.dtype)
         product = grad.to(wide) * operands[0].to(wide)
-        add_shift(_per_sample(product, layout, shape, capture.samples), weights, *results)
+        add_shift(_per_sample(product, layout, shape, capture.samples), weights, sums)
 
     use = make_use(capture, parameter, accumulate, x)
     return capture.tap(func(*(detached(capture, t) for t in (input, other))), layout, [use])
@@ -97,8 +98,8 @@ def _expand(capture: Capture, func: Any, input: Any, *sizes: Any, **kwargs: Any)
         return NotImplemented
     layout = Layout(grown[0])
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        add_shift(_per_sample(grad, layout, shape, capture.samples), weights, *results)
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+        add_shift(_per_sample(grad, layout, shape, capture.samples), weights, sums)
 
     return capture.tap(output.clone(), layout, [make_use(capture, input, accumulate)])
 

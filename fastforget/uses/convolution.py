@@ -12,6 +12,7 @@ from torch import Tensor
 from fastforget import ops
 from fastforget.layout import Layout
 from fastforget.uses.use import (
+    Sums,
     Use,
     add_shift,
     alike,
@@ -38,29 +39,40 @@ def _frames(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
 def _convolution_uses(
     capture: Capture, x: Tensor, layout: Layout, weight: Any, bias: Any, settings: dict[str, Any], *, transposed: bool
 ) -> list[Use]:
-    """The uses of weight and bias of a convolution over an input that is padded with zeros."""
+    """The use of a convolution's weight, over an input padded with zeros, with the bias's as its partner."""
     single = layout.inner == 1
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate(
+        grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums, bias_sums: Sums | None = None
+    ) -> None:
+        fisher, gradient = sums.fisher, sums.gradient
         g, a = alike(grad, operands[0])
         stride, padding, dilation = settings["stride"], settings["padding"], settings["dilation"]
         if not single:
             g, a = (_frames(t, layout, capture.samples) for t in (g, a))
             stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-            results = tuple(result if result is None else result.unsqueeze(3) for result in results)
+            fisher, gradient = (result if result is None else result.unsqueeze(3) for result in (fisher, gradient))
         first, second = (a, g) if transposed else (g, a)
-        ops.fisher_convolution(first, second, weights, stride, padding, dilation, settings["groups"], *results)
+        ops.fisher_convolution(
+            first, second, weights, stride, padding, dilation, settings["groups"], fisher, gradient,
+            bias_fisher=bias_sums.fisher if bias_sums else None,
+            bias_gradient=bias_sums.gradient if bias_sums else None,
+            overwrite=sums.empty,
+        )  # fmt: skip
 
-    def accumulate_bias(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate_bias(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         planes = grad.flatten(2).unflatten(0, (capture.samples, layout.inner))
-        add_shift(planes, weights, *results)
+        add_shift(planes, weights, sums)
 
-    uses = []
-    if capture.parameter(bias):
-        uses.append(make_use(capture, bias, accumulate_bias))
-    if capture.parameter(weight):
-        uses.append(make_use(capture, weight, accumulate, x))
-    return uses
+    biases = [make_use(capture, bias, accumulate_bias)] if capture.parameter(bias) else []
+    if not capture.parameter(weight):
+        return biases
+    use = make_use(capture, weight, accumulate, x)
+    use.overwrites = True
+    if biases:
+        use.partner = biases[0]
+        use.accumulate_both = None if transposed or weight.numel() == 0 else accumulate
+    return [use]
 
 
 def _convolution(

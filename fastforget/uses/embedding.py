@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.uses.use import Lookup, make_use, rows_of
+from fastforget.uses.use import Lookup, Sums, make_use, rows_of
 
 if TYPE_CHECKING:
     from fastforget.capture import Capture
@@ -30,10 +30,10 @@ def _embedding(
     if layout is None:
         return NotImplemented
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         tokens = rows_of(operands[0].unsqueeze(-1), layout, capture.samples).squeeze(-1)
         rows = rows_of(grad, layout, capture.samples)
-        ops.fisher_embedding(rows, tokens.long().contiguous(), weights, padding, *results)
+        ops.fisher_embedding(rows, tokens.long().contiguous(), weights, padding, sums.fisher, sums.gradient)
 
     use = make_use(capture, weight, accumulate, input)
     return capture.tap(func(input, weight.detach(), padding_idx), layout, [use])

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastforget import ops
 from fastforget.layout import Layout
 from fastforget.uses.use import (
+    Sums,
     Use,
     add_shift,
     alike,
@@ -28,20 +29,43 @@ if TYPE_CHECKING:
 def _matmul_use(capture: Capture, weight: Tensor, x: Tensor, layout: Layout, *, swapped: bool) -> Use:
     """The use of a matrix [O, I] in ``x @ weight.T``, or swapped [I, O] in ``x @ weight``."""
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         g, a = alike(*(rows_of(t, layout, capture.samples) for t in (grad, operands[0])))
-        ops.fisher_linear(*((a, g) if swapped else (g, a)), weights, *results)
+        first, second = (a, g) if swapped else (g, a)
+        ops.fisher_linear(first, second, weights, sums.fisher, sums.gradient, overwrite=sums.empty)
 
-    return make_use(capture, weight, accumulate, x)
+    use = make_use(capture, weight, accumulate, x)
+    use.overwrites = True
+    return use
 
 
 def _bias_use(capture: Capture, bias: Tensor, layout: Layout) -> Use:
     """The use of a bias over the last dimension."""
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        add_shift(rows_of(grad, layout, capture.samples).unsqueeze(3), weights, *results)
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+        add_shift(rows_of(grad, layout, capture.samples).unsqueeze(3), weights, sums)
 
     return make_use(capture, bias, accumulate)
+
+
+def _linear_uses(capture: Capture, weight: Any, bias: Any, x: Tensor, layout: Layout, *, swapped: bool) -> list[Use]:
+    """The use of the matrix, with that of the bias as its partner, or of the one that is a parameter."""
+
+    def both(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums, bias_sums: Sums) -> None:
+        g, a = alike(*(rows_of(t, layout, capture.samples) for t in (grad, operands[0])))
+        ops.fisher_linear(
+            g, a, weights, sums.fisher, sums.gradient,
+            bias_fisher=bias_sums.fisher, bias_gradient=bias_sums.gradient, overwrite=sums.empty,
+        )  # fmt: skip
+
+    biases = [_bias_use(capture, bias, layout)] if capture.parameter(bias) else []
+    if not capture.parameter(weight):
+        return biases
+    use = _matmul_use(capture, weight, x, layout, swapped=swapped)
+    if biases:
+        use.partner = biases[0]
+        use.accumulate_both = None if swapped or x.shape[-1] == 0 else both
+    return [use]
 
 
 def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = None) -> Any:
@@ -50,11 +74,7 @@ def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = No
         return NotImplemented
     if not fixed(capture, weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
-    uses = []
-    if capture.parameter(bias):
-        uses.append(_bias_use(capture, bias, layout))
-    if capture.parameter(weight):
-        uses.append(_matmul_use(capture, weight, input, layout, swapped=False))
+    uses = _linear_uses(capture, weight, bias, input, layout, swapped=False)
     output = func(input, detached(capture, weight), detached(capture, bias))
     return capture.tap(output, layout, uses, fresh=True)
 
@@ -75,11 +95,7 @@ def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kw
         return NotImplemented
     if bias.shape != weight.shape[1:]:
         return NotImplemented
-    uses = []
-    if capture.parameter(bias):
-        uses.append(_bias_use(capture, bias, layout))
-    if capture.parameter(weight):
-        uses.append(_matmul_use(capture, weight, input, layout, swapped=True))
+    uses = _linear_uses(capture, weight, bias, input, layout, swapped=True)
     return capture.tap(func(detached(capture, bias), input, detached(capture, weight)), layout, uses)
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fastforget import ops
 from fastforget.uses.use import (
+    Sums,
     Use,
     add_shift,
     alike,
     detached,
     fixed,
-    flattened,
     make_use,
     plain_samples,
     rows_of,
@@ -49,23 +49,17 @@ def _norm_uses(
         The use of the scale, with that of the shift as its partner, or of the one that is a parameter.
     """
 
-    def scale(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        both(grad, operands, weights, results, (None, None))
+    def scale(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+        both(grad, operands, weights, sums, Sums(None, None))
 
-    def shift(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, *results: Tensor | None) -> None:
-        add_shift(arrange(grad), weights, *results)
+    def shift(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+        add_shift(arrange(grad), weights, sums)
 
-    def both(
-        grad: Tensor,
-        operands: Sequence[Tensor],
-        weights: Tensor,
-        scale_results: Sequence[Tensor | None],
-        shift_results: Sequence[Tensor | None],
-    ) -> None:
+    def both(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, scales: Sums, shifts: Sums) -> None:
         g, a = (arrange(t) for t in alike(grad, operands[0]))
         mean, rstd = (t if t is None else t.expand(g.shape[:3]) for t in statistics(a))
         names = ("scale_fisher", "scale_gradient", "shift_fisher", "shift_gradient")
-        results = dict(zip(names, flattened([*scale_results, *shift_results]), strict=True))
+        results = dict(zip(names, (*scales.flat(), *shifts.flat()), strict=True))
         ops.fisher_affine(g, a, mean, rstd, weights, **results)
 
     shifts = [make_use(capture, bias, shift)] if capture.parameter(bias) else []

@@ -18,19 +18,40 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Lookup",
+    "Sums",
     "Use",
     "add_shift",
     "alike",
     "detached",
     "fixed",
-    "flattened",
     "make_use",
     "plain_samples",
     "rows_of",
     "sum_dtype",
 ]
 
-Accumulate = Callable[[Tensor, Sequence[Tensor], Tensor, "Tensor | None", "Tensor | None"], None]
+
+@dataclass(eq=False)
+class Sums:
+    """Where the results of one parameter are added up, each [G, *shape of the parameter or of the used part].
+
+    Attributes:
+        fisher: Weighted squares, or None.
+        gradient: Weighted gradients, or None.
+        empty: They hold nothing yet, not even zeros, and are to be written. Only for a use that `overwrites`.
+    """
+
+    fisher: Tensor | None
+    gradient: Tensor | None
+    empty: bool = False
+
+    def flat(self) -> tuple[Tensor | None, Tensor | None]:
+        """View both as [G, P]; the shape of a scalar parameter is empty."""
+        first, second = (r if r is None else r.view(r.shape[0], -1) for r in (self.fisher, self.gradient))
+        return first, second
+
+
+Accumulate = Callable[[Tensor, Sequence[Tensor], Tensor, Sums], None]
 
 
 @dataclass(eq=False)
@@ -42,10 +63,10 @@ class Use:
         view: Size, stride and offset of the part that is used, or None for all of it.
         operands: Activations the kernel needs; autograd holds them between forward and backward.
         partner: A use of another parameter that sees the same gradient, such as the shift of a norm beside its scale.
-        accumulate_both: ``accumulate_both(grad, operands, weights, results, partner's results)`` does both in one pass,
-            where neither parameter has another use.
-        accumulate: ``accumulate(grad, operands, weights, fisher, gradient)`` adds to results of shape
-            [G, *shape of the used part].
+        accumulate_both: ``accumulate_both(grad, operands, weights, sums, partner's sums)`` does both in one pass, if
+            there is such a pass and neither parameter has another use.
+        accumulate: ``accumulate(grad, operands, weights, sums)`` adds to the sums.
+        overwrites: Both of these can write the use's sums instead, which need not be cleared before.
     """
 
     name: str
@@ -53,7 +74,8 @@ class Use:
     accumulate: Accumulate
     operands: tuple[Tensor, ...] = field(default=())
     partner: Use | None = None
-    accumulate_both: Callable[..., None] | None = None
+    accumulate_both: Callable[[Tensor, Sequence[Tensor], Tensor, Sums, Sums], None] | None = None
+    overwrites: bool = False
 
 
 @dataclass(eq=False)
@@ -97,6 +119,8 @@ def detached(capture: Capture, value: Any) -> Any:
 
 def rows_of(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     """View activations with features last as [N, T, features]."""
+    if layout.dim == 0 and layout.inner == 1 and tensor.dim() == 3 and tensor.shape[0] == samples:
+        return tensor  # nothing to rearrange
     rows = samples_first(tensor, layout, samples)
     return rows.reshape(samples, math.prod(rows.shape[1:-1]), rows.shape[-1])
 
@@ -109,20 +133,15 @@ def alike(grad: Tensor, operand: Tensor) -> tuple[Tensor, Tensor]:
     return grad.to(common), operand.to(common)
 
 
-def flattened(results: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """View results [G, *shape] as [G, P]; the shape of a scalar parameter is empty."""
-    return [result if result is None else result.view(result.shape[0], -1) for result in results]
-
-
 def fixed(capture: Capture, *values: Any) -> bool:
     """Whether values are parameters, or the same for every sample, and one of them is a parameter."""
     return any(map(capture.parameter, values)) and all(capture.state(value) is None for value in values)
 
 
-def add_shift(grad: Tensor, weights: Tensor, *results: Tensor | None) -> None:
-    """Add the Fisher of a shift, fisher and gradient, from its gradient laid out as [N, A, P, B]."""
-    flat = flattened(results)
-    ops.fisher_affine(grad, None, None, None, weights, shift_fisher=flat[0], shift_gradient=flat[1])
+def add_shift(grad: Tensor, weights: Tensor, sums: Sums) -> None:
+    """Add the Fisher of a shift from its gradient laid out as [N, A, P, B]."""
+    fisher, gradient = sums.flat()
+    ops.fisher_affine(grad, None, None, None, weights, shift_fisher=fisher, shift_gradient=gradient)
 
 
 def plain_samples(capture: Capture, input: Any, dims: int | None = None) -> Layout | None:

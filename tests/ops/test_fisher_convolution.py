@@ -160,6 +160,31 @@ def test_adds_to_what_is_there(name: str) -> None:
     assert_accumulates("fisher_convolution", CASES[name].operands(groups=2), found)
 
 
+def bias_results_of(case: Convolution, dtype: torch.dtype, groups: int) -> dict[str, Tensor | None]:
+    channels = case.operands(dtype)["grad"].shape[1]
+    return {f"bias_{key}": value for key, value in results((groups, channels), dtype).items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_overwrites_beside_a_bias(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    found = results_of(case, dtype, 2)
+    for value in found.values():
+        value.fill_(float("nan"))
+    found |= bias_results_of(case, dtype, 2)
+    assert_accumulates("fisher_convolution", case.operands(dtype, groups=2) | {"overwrite": True}, found)
+
+
+@pytest.mark.parametrize("name", ["1d", "2d", "2d grouped", "2d depthwise", "3d"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bias_of_channels_last(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name].operands(dtype)
+    case |= {key: channels_last(case[key]) for key in ("grad", "input")}
+    found = results_of(CASES[name], dtype) | bias_results_of(CASES[name], dtype, 1)
+    assert_accumulates("fisher_convolution", case, found)
+
+
 @pytest.mark.parametrize("name", ["2d", "2d one position", "2d depthwise"])
 def test_samples_without_weight_change_nothing(name: str) -> None:
     case = CASES[name].operands()
@@ -199,7 +224,9 @@ def test_reference_is_what_autograd_gives(name: str) -> None:
 def test_opcheck_and_compile() -> None:
     operands, found = CASES["2d"].operands(), results_of(CASES["2d"], torch.float32)
     values = [list(v) if isinstance(v, tuple) else v for v in operands.values()]
-    assert_traceable("fisher_convolution", *values, *found.values())
+    biases = bias_results_of(CASES["2d"], torch.float32, 1)
+    assert_traceable("fisher_convolution", *values, *found.values(), *biases.values(), False)
+    assert_traceable("fisher_convolution", *values, *found.values(), None, None, True)
 
 
 BAD = {
@@ -219,6 +246,8 @@ BAD = {
     "no result": ({"fisher": None, "gradient": None}, "`fisher` or `gradient` must be given"),
     "fisher dim": ({"fisher": torch.zeros(13, 5, 3, 3)}, "`fisher` must be 5-D"),
     "fisher shape": ({"fisher": torch.zeros(1, 13, 6, 3, 3)}, "`fisher` must have size 5 in dimension 2"),
+    "bias shape": ({"bias_gradient": torch.zeros(2, 13)}, "`bias_gradient` must have size 1 in dimension 0"),
+    "bias alone": ({"fisher": None, "bias_fisher": torch.zeros(1, 13)}, "must come with those of the weight"),
     "gradient shape": ({"gradient": torch.zeros(1, 13, 5, 3, 2)}, "`gradient` must have size 3 in dimension 4"),
 }
 

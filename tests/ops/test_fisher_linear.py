@@ -71,6 +71,33 @@ def test_adds_to_what_is_there(positions: int) -> None:
     assert_accumulates("fisher_linear", operands(4, positions, 6, 7, groups=2), found)
 
 
+@pytest.mark.parametrize("wanted", [(True, False), (True, True)])
+@pytest.mark.parametrize("positions", [1, 5, 30, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bias_in_the_same_pass(dtype: torch.dtype, positions: int, wanted: tuple[bool, bool]) -> None:
+    found = results((2, 29, 40), dtype, fisher=wanted[0], gradient=wanted[1])
+    found |= {f"bias_{key}": t for key, t in results((2, 29), dtype, fisher=wanted[0], gradient=wanted[1]).items()}
+    assert_accumulates("fisher_linear", operands(70, positions, 29, 40, dtype, groups=2), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_overwrites(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    found = results((2, *size[2:]), dtype)
+    for t in found.values():
+        t.fill_(float("nan"))
+    assert_accumulates("fisher_linear", operands(*size, dtype, groups=2) | {"overwrite": True}, found)
+
+
+@pytest.mark.parametrize("positions", [1, 5])
+def test_overwrites_the_group_of_no_sample(positions: int) -> None:
+    case = operands(4, positions, 6, 7, groups=2) | {"overwrite": True}
+    case["weights"][1] = 0
+    found = {"fisher": torch.full((2, 6, 7), torch.nan), "gradient": torch.full((2, 6, 7), torch.nan)}
+    assert_accumulates("fisher_linear", case, found)
+    assert_accumulates("fisher_linear", case | {"weights": torch.zeros(2, 4)}, found)
+
+
 def test_samples_without_weight_change_nothing() -> None:
     case = operands(4, 5, 6, 7)
     case["grad"][3], case["input"][3] = float("nan"), float("inf")  # the last sample's weight is 0
@@ -101,7 +128,9 @@ def test_reference_is_what_autograd_gives() -> None:
 @pytest.mark.parametrize("gradient", [False, True])
 def test_opcheck_and_compile(gradient: bool) -> None:
     case, found = operands(3, 4, 5, 6), results((1, 5, 6), torch.float32, gradient=gradient)
-    assert_traceable("fisher_linear", *case.values(), *found.values())
+    biases = results((1, 5), torch.float32, gradient=gradient)
+    assert_traceable("fisher_linear", *case.values(), *found.values(), *biases.values(), False)
+    assert_traceable("fisher_linear", *case.values(), *found.values(), None, None, True)
 
 
 BAD = {
@@ -125,6 +154,8 @@ BAD = {
     ),
     "fisher groups": ({"fisher": torch.zeros(2, 6, 7)}, r"`fisher` must have size 1 in dimension 0"),
     "fisher strides": ({"fisher": torch.zeros(1, 7, 6).mT}, "`fisher` must be contiguous"),
+    "bias shape": ({"bias_fisher": torch.zeros(1, 7)}, r"`bias_fisher` must have size 6 in dimension 1"),
+    "bias alone": ({"gradient": None, "bias_gradient": torch.zeros(1, 6)}, "must come with those of the weight"),
     "gradient dtype": ({"gradient": torch.zeros(1, 6, 7).half()}, "`gradient` must be Float, got Half"),
 }
 

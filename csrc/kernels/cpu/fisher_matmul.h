@@ -107,6 +107,35 @@ struct MatmulKernel {
           for (int64_t m = n; m < std::min(n1, n + samples); ++m)
             pack_grad(f, m, t, std::min(positions, f.T - t), tile * R,
                       static_cast<S*>(packed) + tile * plan.tile_step + ((m - n0) * f.T + t) * R);
+    if (!f.bias_fisher && !f.bias_gradient) return;
+    for (int64_t tile = begin; tile < end; ++tile)
+      add_bias(f, n0, n1, tile * R, static_cast<const S*>(packed) + tile * plan.tile_step);
+  }
+
+  // The rows of grad are at hand in the packed tile: their sums over the positions are the bias's.
+  static void add_bias(const MatmulFisher& f, int64_t n0, int64_t n1, int64_t row0,
+                       const S* panel) {
+    const int64_t rows = std::min<int64_t>(R, f.O - row0);
+    S sums[R];
+    const auto add = [&](void* result, int64_t g, auto term) {
+      if (!result) return;
+      S* to = static_cast<S*>(result) + g * f.bias_stride + row0;
+      for (int64_t r = 0; r < rows; ++r) to[r] += term(sums[r]);
+    };
+    if (f.flat_power) {  // squared and weighed already
+      sum_rows<R>(panel, n1 - n0, sums);
+      add(f.flat_power == 2 ? f.bias_fisher : f.bias_gradient, f.flat_group, [](S s) { return s; });
+      return;
+    }
+    for (int64_t n = n0; n < n1; ++n, panel += f.T * R) {
+      sum_rows<R>(panel, f.T, sums);
+      for (int64_t g = 0; g < f.G; ++g) {
+        const S w = weight(f, g, n);
+        if (w == S(0)) continue;
+        add(f.bias_fisher, g, [&](S s) { return w * s * s; });
+        add(f.bias_gradient, g, [&](S s) { return w * s; });
+      }
+    }
   }
 
   static void pack_grad(const MatmulFisher& f, int64_t n, int64_t t, int64_t positions, int64_t o,
@@ -253,7 +282,8 @@ struct MatmulKernel {
         n = run.end;
       }
     }
-    flush_groups(w, row0, valid);
+    w.f.overwrite&& w.n0 == 0 ? flush_groups<true>(w, row0, valid)
+                              : flush_groups<false>(w, row0, valid);
   }
 
   // Samples that follow each other, belong to one group alone (-1: to several) and weigh the same.
@@ -382,14 +412,15 @@ struct MatmulKernel {
     return std::min<int64_t>(C, (w.plan.listed ? w.f.I / w.plan.taps : w.f.I) - block * C);
   }
 
+  template <bool overwrite>
   static void flush_groups(const Work& w, int64_t row0, int64_t rows) {
     for_results(w, [&](int64_t block, int64_t j, int64_t count, S* to, const S* tiles) {
       to += row0 * w.f.I;
       if (w.plan.taps == 1) {
-        flush(tiles, rows, width_of(w, block), w.f.I, to);
+        flush<overwrite>(tiles, rows, width_of(w, block), w.f.I, to);
       } else {
-        flush_taps(tiles, w.tile_step(), count, rows, width_of(w, block), w.plan.taps, w.f.I,
-                   to + w.tap[j]);
+        flush_taps<overwrite>(tiles, w.tile_step(), count, rows, width_of(w, block), w.plan.taps,
+                              w.f.I, to + w.tap[j]);
       }
     });
   }

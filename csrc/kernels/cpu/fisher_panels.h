@@ -87,3 +87,27 @@ inline void list_steps(const Patches& p, int64_t strip, int64_t strips, int64_t*
   }
   *begin = next - steps;
 }
+
+// sums[r] = sum_t panel[t, r] of a panel [count][width] that is followed by 16 elements to spare:
+// blocks of positions, so that rounding grows with their number and not with that of the positions.
+template <int width, class S>
+inline void sum_rows(const S* __restrict panel, int64_t count, S* __restrict sums) {
+  constexpr int lanes = Simd<S>::lanes, vectors = (width + lanes - 1) / lanes;
+  constexpr int64_t together = 4, block = 64;  // a chain each, to hide the latency of the addition
+  typename Simd<S>::Vec total[vectors] = {};
+  for (int64_t t = 0; t < count; t += block) {
+    const int64_t last = std::min(count, t + block);
+    typename Simd<S>::Vec chains[together][vectors] = {};
+    int64_t u = t;
+    for (; u + together <= last; u += together)
+      for (int64_t c = 0; c < together; ++c)
+        for (int v = 0; v < vectors; ++v) chains[c][v] += load(panel + (u + c) * width + v * lanes);
+    for (; u < last; ++u)
+      for (int v = 0; v < vectors; ++v) chains[0][v] += load(panel + u * width + v * lanes);
+    for (int v = 0; v < vectors; ++v)
+      total[v] += (chains[0][v] + chains[1][v]) + (chains[2][v] + chains[3][v]);
+  }
+  alignas(64) S all[vectors * lanes];
+  for (int v = 0; v < vectors; ++v) store(all + v * lanes, total[v]);
+  std::copy_n(all, width, sums);
+}

@@ -112,20 +112,26 @@ inline void sum_samples(const S* __restrict a, int64_t a_step, const S* __restri
   if (with_gradient) fold<S, rows, false>(sums, w, gradient);
 }
 
-// destination[o, i] += tile[o, i], clipped to `rows` and `columns`; a row of the destination is
-// `row_step` elements.
-template <class S>
+// to += from, or to = from where the destination holds nothing yet.
+template <bool overwrite, class S>
+inline void put(S from, S& to) {
+  to = overwrite ? from : to + from;
+}
+
+// destination[o, i] += (or =) tile[o, i], clipped to `rows` and `columns`; a row of the destination
+// is `row_step` elements.
+template <bool overwrite, class S>
 inline void flush(const S* tile, int64_t rows, int64_t columns, int64_t row_step, S* destination) {
   for (int64_t r = 0; r < rows; ++r) {
     S* to = destination + r * row_step;
     const S* from = tile + r * Tile<S>::columns;
-    for (int64_t j = 0; j < columns; ++j) to[j] += from[j];
+    for (int64_t j = 0; j < columns; ++j) put<overwrite>(from[j], to[j]);
   }
 }
 
-// destination[o, channel * taps + k] += tile k [o, channel], for `count` tiles `tile_step` elements
-// apart, in blocks of 4 channels x 4 taps.
-template <class S>
+// destination[o, channel * taps + k] += (or =) tile k [o, channel], for `count` tiles `tile_step`
+// elements apart, in blocks of 4 channels x 4 taps.
+template <bool overwrite, class S>
 inline void flush_taps(const S* tiles, int64_t tile_step, int64_t count, int64_t rows,
                        int64_t channels, int64_t taps, int64_t row_step, S* destination) {
   typedef S Four __attribute__((vector_size(4 * sizeof(S)), aligned(sizeof(S))));
@@ -142,14 +148,18 @@ inline void flush_taps(const S* tiles, int64_t tile_step, int64_t count, int64_t
               *reinterpret_cast<const Four*>(from + (k + j) * tile_step + c);
         alignas(64) S turned[16];
         transpose<4>(block, 4, 4, turned);
-        for (int j = 0; j < 4; ++j)
-          *reinterpret_cast<Four*>(row + (c + j) * taps + k) +=
-              *reinterpret_cast<const Four*>(turned + 4 * j);
+        for (int j = 0; j < 4; ++j) {
+          Four* const to = reinterpret_cast<Four*>(row + (c + j) * taps + k);
+          const Four four = *reinterpret_cast<const Four*>(turned + 4 * j);
+          *to = overwrite ? four : *to + four;
+        }
       }
       for (; k < count; ++k)
-        for (int j = 0; j < 4; ++j) row[(c + j) * taps + k] += from[k * tile_step + c + j];
+        for (int j = 0; j < 4; ++j)
+          put<overwrite>(from[k * tile_step + c + j], row[(c + j) * taps + k]);
     }
     for (; c < channels; ++c)
-      for (int64_t k = 0; k < count; ++k) row[c * taps + k] += from[k * tile_step + c];
+      for (int64_t k = 0; k < count; ++k)
+        put<overwrite>(from[k * tile_step + c], row[c * taps + k]);
   }
 }
