@@ -85,9 +85,10 @@ void run_matmul(const MatmulFisher& f) {
   if (plan.listed) kernels.matmul_list(f, plan, lists.get());
   for (int64_t n0 = 0; n0 < f.N; n0 += plan.chunk) {
     const int64_t n1 = std::min(f.N, n0 + plan.chunk);
-    parallel_for(0, plan.row_tiles, 1, [&](int64_t begin, int64_t end) {
-      kernels.matmul_pack(f, plan, n0, n1, packed.get(), begin, end);
-    });
+    if (!plan.own_grad)
+      parallel_for(0, plan.row_tiles, 1, [&](int64_t begin, int64_t end) {
+        kernels.matmul_pack(f, plan, n0, n1, packed.get(), begin, end);
+      });
     parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
       const Buffer scratch(plan.scratch_bytes);
       kernels.matmul_accumulate(f, plan, n0, n1, lists.get(), packed.get(), scratch.get(), begin,

@@ -49,7 +49,7 @@ struct MatmulFisher {
   void* gradient;        // [G, O, I], or null
   int64_t group_stride;  // elements between two groups g of fisher and gradient
   bool overwrite;        // results hold nothing yet: `matmul_accumulate` writes where n0 is 0
-  // The bias beside the weight, whose c_n is sum_t grad[n, t, o]; `matmul_pack` adds to them.
+  // The bias beside the weight, whose c_n is sum_t grad[n, t, o]; whoever packs grad adds to them.
   void* bias_fisher;    // [G, O], or null
   void* bias_gradient;  // [G, O], or null
   int64_t bias_stride;  // elements between two groups g of these
@@ -119,6 +119,7 @@ struct MatmulPlan {
   int64_t taps;           // 1 unless listed
   int64_t positions;      // panel rows per sample: T, or the positions of the input
   int64_t strip, strips;  // positions between two column groups, and how many such strips
+  bool own_grad;          // units pack grad themselves: there is no matmul_pack
   int64_t tile_step;      // elements from one packed row tile to the next
   int64_t list_bytes;     // one buffer, shared by all ranges and chunks
   int64_t packed_bytes;   // one buffer, shared by all ranges

@@ -3,7 +3,8 @@
 // A register tile holds c_n while t runs; when a sample ends, its square is added to a tile of F in
 // registers (few positions) or L1, and only when the chunk of samples ends does that tile go to
 // memory. The operands are read from packed panels: grad as [row tile][n, t][rows] (packed once per
-// chunk and shared), input as [block][n, position][columns] (packed by whoever owns the unit).
+// chunk and shared, or by each of a few units), input as [block][n, position][columns] (packed by
+// whoever owns the unit).
 //
 // A "column group" is what one pass over a panel yields: a block of columns of a matrix, or one tap
 // of a block of channels of a convolution. There is no im2col: a tap is a list of the positions at
@@ -17,10 +18,11 @@
 //
 // Included inside a namespace per instruction set, see simd.h.
 
-constexpr int64_t kPanelBytes = 256 * 1024;  // input panels of a unit: a part of L2
+constexpr int64_t kPanelBytes = 512 * 1024;  // input panels of a unit: a part of L2
 constexpr int64_t kFirstBytes = 16 * 1024;   // input of one block that is to stay in L1
 constexpr int64_t kGroups = 12;              // column groups that share one pass over a grad tile
 constexpr int64_t kBlocks = 8;               // blocks of columns in a unit
+constexpr int64_t kOwners = 3;               // units that rather copy grad from where it is
 constexpr int64_t kFew = 24;                 // positions up to which F stays in registers
 
 template <class In>
@@ -38,9 +40,11 @@ struct MatmulKernel {
     p.strip = f.T > 2 * kStrip ? kStrip : f.T;
     p.strips = (f.T + p.strip - 1) / p.strip;
     const int64_t sample = p.positions * C * int64_t(sizeof(S));
+    // Convolutions have more units to read the packed grad, and that is to stay in L2 as well.
+    const int64_t panels = p.taps > 1 ? kPanelBytes / 2 : kPanelBytes;
     p.unit_blocks =
-        balanced(p.blocks, p.taps > 1 ? 1 : std::clamp<int64_t>(kPanelBytes / sample, 1, kBlocks));
-    p.chunk = std::clamp<int64_t>(kPanelBytes / (sample * p.unit_blocks), 1, f.N);
+        balanced(p.blocks, p.taps > 1 ? 1 : std::clamp<int64_t>(panels / sample, 1, kBlocks));
+    p.chunk = std::clamp<int64_t>(panels / (sample * p.unit_blocks), 1, f.N);
     // Not enough units for the threads: narrower ones, then the rows as well. What is summed
     // together stays as it is, and so do the bits of the result.
     const auto units = [&] { return (p.blocks + p.unit_blocks - 1) / p.unit_blocks; };
@@ -53,8 +57,14 @@ struct MatmulKernel {
                                   p.taps * f.T * int64_t(sizeof(Step))
                             : 0;
     p.tile_step = p.chunk * f.T * R + 16;  // off the power of two: no cache-set conflicts
-    p.packed_bytes = p.row_tiles * p.tile_step * int64_t(sizeof(S));
-    p.scratch_bytes = (p.unit_blocks * p.chunk * p.positions * C + tiles) * int64_t(sizeof(S));
+    // Many rows of features, used by few units: each copies one sample's part of a tile at a time
+    // into L1, unless the rows are a page apart and would fall into the same sets of the caches.
+    p.own_grad = f.grad_stride[2] == 1 && f.T > kFew && p.blocks <= kOwners * kBlocks &&
+                 f.grad_stride[1] * int64_t(sizeof(In)) % 4096 != 0;
+    p.packed_bytes = p.own_grad ? 0 : p.row_tiles * p.tile_step * int64_t(sizeof(S));
+    p.scratch_bytes =
+        (p.unit_blocks * p.chunk * p.positions * C + tiles + (p.own_grad ? f.T * R + 16 : 0)) *
+        int64_t(sizeof(S));
     return p;
   }
 
@@ -107,14 +117,24 @@ struct MatmulKernel {
           for (int64_t m = n; m < std::min(n1, n + samples); ++m)
             pack_grad(f, m, t, std::min(positions, f.T - t), tile * R,
                       static_cast<S*>(packed) + tile * plan.tile_step + ((m - n0) * f.T + t) * R);
-    if (!f.bias_fisher && !f.bias_gradient) return;
     for (int64_t tile = begin; tile < end; ++tile)
       add_bias(f, n0, n1, tile * R, static_cast<const S*>(packed) + tile * plan.tile_step);
+  }
+
+  static void pack_grad(const MatmulFisher& f, int64_t n, int64_t t, int64_t positions, int64_t o,
+                        S* panel) {
+    pack_matrix<R>(grad_of(f, n) + t * f.grad_stride[1] + o * f.grad_stride[2], f.grad_stride[1],
+                   f.grad_stride[2], std::min<int64_t>(R, f.O - o), positions, panel);
+    if (f.flat_power == 0) return;
+    const S w = weight(f, f.flat_group, n);
+    for (int r = 0; r < R; ++r)
+      panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
   }
 
   // The rows of grad are at hand in the packed tile: their sums over the positions are the bias's.
   static void add_bias(const MatmulFisher& f, int64_t n0, int64_t n1, int64_t row0,
                        const S* panel) {
+    if (!f.bias_fisher && !f.bias_gradient) return;
     const int64_t rows = std::min<int64_t>(R, f.O - row0);
     S sums[R];
     const auto add = [&](void* result, int64_t g, auto term) {
@@ -136,16 +156,6 @@ struct MatmulKernel {
         add(f.bias_gradient, g, [&](S s) { return w * s; });
       }
     }
-  }
-
-  static void pack_grad(const MatmulFisher& f, int64_t n, int64_t t, int64_t positions, int64_t o,
-                        S* panel) {
-    pack_matrix<R>(grad_of(f, n) + t * f.grad_stride[1] + o * f.grad_stride[2], f.grad_stride[1],
-                   f.grad_stride[2], std::min<int64_t>(R, f.O - o), positions, panel);
-    if (f.flat_power == 0) return;
-    const S w = weight(f, f.flat_group, n);
-    for (int r = 0; r < R; ++r)
-      panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
   }
 
   // One sample's part of the panels of some blocks of columns.
@@ -197,11 +207,12 @@ struct MatmulKernel {
     int64_t n0, n1;
     const int64_t* begin;  // of the lists of steps
     const Step* steps;
-    S *panel, *tiles, *held;
+    S *panel, *tiles, *held, *own;
     int64_t block0;  // first block of columns of the unit
     int64_t group0;  // first column group of this pass
     int64_t groups;  // column groups of this pass
     const S* grad;   // packed row tile
+    int64_t row0;    // its first row
 
     int64_t tile_step() const { return 2 * f.G * kTile; }
     S* tile(int64_t j, int64_t g) const { return tiles + (j * f.G + g) * 2 * kTile; }
@@ -231,10 +242,19 @@ struct MatmulKernel {
     S* tiles = panel + plan.unit_blocks * plan.chunk * plan.positions * C;
     const int64_t most = std::min(kGroups, plan.unit_blocks * plan.taps);
     const int64_t* offsets = static_cast<const int64_t*>(lists);
-    Work w{f,     plan,    n0,
-           n1,    offsets, reinterpret_cast<const Step*>(offsets + plan.taps * plan.strips + 1),
-           panel, tiles,   tiles + most * 2 * f.G * kTile,
-           -1,    0,       0};
+    Work w{f,
+           plan,
+           n0,
+           n1,
+           offsets,
+           reinterpret_cast<const Step*>(offsets + plan.taps * plan.strips + 1),
+           panel,
+           tiles,
+           tiles + most * 2 * f.G * kTile,
+           tiles + most * (2 * f.G + 1) * kTile,
+           -1,
+           0,
+           0};
     const int64_t per_block = (plan.row_tiles + plan.row_blocks - 1) / plan.row_blocks;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t block0 = unit / plan.row_blocks * plan.unit_blocks;
@@ -248,6 +268,7 @@ struct MatmulKernel {
       const int64_t last = std::min(plan.row_tiles, first + per_block);
       for (int64_t tile = first; tile < last; ++tile) {
         w.grad = static_cast<const S*>(packed) + tile * plan.tile_step;
+        w.row0 = tile * R;
         for (int64_t j = 0; j < blocks * plan.taps; j += kGroups) {
           w.take(j, std::min(kGroups, blocks * plan.taps - j));
           const int64_t rows = std::min<int64_t>(R, f.O - tile * R);
@@ -268,6 +289,7 @@ struct MatmulKernel {
   template <int rows>
   static void row_tile(const Work& w, int64_t row0, int64_t valid) {
     std::fill_n(w.tiles, w.groups * w.tile_step(), S(0));
+    fetch_results(w, row0, valid);
     if (w.f.flat_power) {
       flat<rows>(w);
     } else {
@@ -336,10 +358,27 @@ struct MatmulKernel {
     }
   }
 
+  // One sample's part of the row tile, from memory into L1.
+  static const S* pack_own(const Work& w, int64_t n) {
+    pack_grad(w.f, n, 0, w.f.T, w.row0, w.own);
+    if (w.block0 == 0) add_bias(w.f, n, n + 1, w.row0, w.own);
+    return w.own;
+  }
+
+  // What pack_own is going to read next: too far apart for the processor to guess. Two column
+  // groups fetch it, its first and its last line.
+  static Ahead next_rows(const Work& w, int64_t n, int64_t j, int64_t s) {
+    const int64_t row = w.row0 + (n + 1 < w.n1 ? 0 : R) + (j == 0 ? 0 : R - 1);
+    if (j > 1 || row >= w.f.O) return {reinterpret_cast<const char*>(w.own), 0};
+    const In* from = grad_of(w.f, n + 1 < w.n1 ? n + 1 : w.n0) + row;
+    return {reinterpret_cast<const char*>(from + s * w.plan.strip * w.f.grad_stride[1]),
+            w.f.grad_stride[1] * int64_t(sizeof(In))};
+  }
+
   // One sample; c waits in `held` between strips.
   template <int rows>
   static void many_positions(const Work& w, int64_t n) {
-    const S* grad = w.grad + (n - w.n0) * w.f.T * R;
+    const S* grad = w.plan.own_grad ? pack_own(w, n) : w.grad + (n - w.n0) * w.f.T * R;
     for (int64_t s = 0; s < w.plan.strips; ++s) {
       for (int64_t j = 0; j < w.groups; ++j) {
         const S* a = w.input[j] + (n - w.n0) * w.plan.positions * C;
@@ -347,7 +386,11 @@ struct MatmulKernel {
         if (!w.plan.listed) a += s * w.plan.strip * C, g += s * w.plan.strip * R;
         Products<S, rows> c = {};
         if (s > 0) load_tile<S, rows>(w.held + j * kTile, c);
-        multiply<S, rows>(a, g, w.range(j, s), c);
+        if (w.plan.own_grad) {
+          multiply<S, rows, true>(a, g, w.range(j, s), c, next_rows(w, n, j, s));
+        } else {
+          multiply<S, rows>(a, g, w.range(j, s), c);
+        }
         if (s + 1 < w.plan.strips) {
           store_tile<S, rows>(c, w.held + j * kTile);
         } else {
@@ -410,6 +453,17 @@ struct MatmulKernel {
   // Real columns of a block, or real channels.
   static int64_t width_of(const Work& w, int64_t block) {
     return std::min<int64_t>(C, (w.plan.listed ? w.f.I / w.plan.taps : w.f.I) - block * C);
+  }
+
+  // The results come from memory while the products are computed, not when they are added.
+  static void fetch_results(const Work& w, int64_t row0, int64_t rows) {
+    for_results(w, [&](int64_t block, int64_t, int64_t count, S* to, const S*) {
+      const int64_t bytes = width_of(w, block) * count * int64_t(sizeof(S));
+      for (int64_t r = 0; r < rows; ++r) {
+        const char* row = reinterpret_cast<const char*>(to + (row0 + r) * w.f.I);
+        for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b, 1, 2);
+      }
+    });
   }
 
   template <bool overwrite>

@@ -20,7 +20,17 @@ inline void pack_columns(int64_t valid, int64_t t0, int64_t t1, S* panel, const 
 
 template <int width, class S, class In>
 inline void copy_row(const In* __restrict source, S* __restrict to) {
-  for (int c = 0; c < width; ++c) to[c] = widen(source[c]);
+  if constexpr (std::is_same_v<S, In> && width * sizeof(S) % 16 == 0) {
+    // In registers: the compiler would call memmove for each row.
+    constexpr int bytes = width * sizeof(S) % FF_VECTOR_BYTES == 0 ? FF_VECTOR_BYTES : 16;
+    typedef S Part __attribute__((vector_size(bytes), aligned(sizeof(S))));
+    constexpr int lanes = bytes / sizeof(S);
+#pragma GCC unroll 8
+    for (int c = 0; c < width; c += lanes)
+      *reinterpret_cast<Part*>(to + c) = *reinterpret_cast<const Part*>(source + c);
+  } else {
+    for (int c = 0; c < width; ++c) to[c] = widen(source[c]);
+  }
 }
 
 // From a strided matrix, source[t * row_stride + c * column_stride].

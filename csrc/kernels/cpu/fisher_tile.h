@@ -44,15 +44,23 @@ inline __attribute__((always_inline)) void multiply_position(const S* a, const S
   }
 }
 
-template <class S, int rows>
+// Lines to fetch meanwhile, one a position.
+struct Ahead {
+  const char* at;
+  int64_t step;
+};
+
+template <class S, int rows, bool fetches = false>
 inline __attribute__((always_inline)) void multiply(const S* __restrict a, const S* __restrict g,
-                                                    Range range, Products<S, rows>& c) {
+                                                    Range range, Products<S, rows>& c,
+                                                    Ahead ahead = {}) {
   if (range.steps == nullptr) {
 #pragma GCC unroll 4
     for (int64_t t = 0; t < range.count; ++t, a += Tile<S>::columns, g += Tile<S>::rows) {
       // The panel comes from L2, some hundred cycles ahead of its use.
       for (int64_t i = 0; i < Tile<S>::columns; i += 64 / int64_t(sizeof(S)))
         __builtin_prefetch(a + kAhead * Tile<S>::columns + i);
+      if constexpr (fetches) __builtin_prefetch(ahead.at + t * ahead.step, 0, 2);
       multiply_position<S, rows>(a, g, c);
     }
   } else {
@@ -122,10 +130,14 @@ inline void put(S from, S& to) {
 // is `row_step` elements.
 template <bool overwrite, class S>
 inline void flush(const S* tile, int64_t rows, int64_t columns, int64_t row_step, S* destination) {
+  constexpr int64_t lanes = Simd<S>::lanes;
   for (int64_t r = 0; r < rows; ++r) {
     S* to = destination + r * row_step;
     const S* from = tile + r * Tile<S>::columns;
-    for (int64_t j = 0; j < columns; ++j) put<overwrite>(from[j], to[j]);
+    int64_t j = 0;
+    for (; j + lanes <= columns; j += lanes)
+      store(to + j, overwrite ? load(from + j) : load(to + j) + load(from + j));
+    for (; j < columns; ++j) put<overwrite>(from[j], to[j]);
   }
 }
 
