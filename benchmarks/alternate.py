@@ -40,7 +40,8 @@ def alternate(
 ) -> Seconds:
     """Time every candidate once per round, after one round untimed to warm up.
 
-    Candidates in ``few`` take part in that many of the first rounds only: those that are slow. What a candidate returns
+    Candidates in ``few`` take part in that many of the last rounds only: those that are slow. (In the round after them
+    everything else finds cold caches, which would flatter them.) What a candidate returns
     is freed after its time is taken; one with a method ``undo`` has that called then, too.
     """
     if rounds < 1:
@@ -48,7 +49,7 @@ def alternate(
     seconds: Seconds = {name: [] for name in candidates}
     for index in range(-1 if warm_up else 0, rounds):
         for name, run in candidates.items():
-            if index >= (few or {}).get(name, rounds):
+            if 0 <= index < rounds - (few or {}).get(name, rounds):
                 continue
             begin = clock()
             result = run()
@@ -61,8 +62,10 @@ def alternate(
 
 
 def ratio(seconds: Mapping[str, list[float]], candidate: str, baseline: str) -> Ratio:
-    """Divide two candidates' times round by round, as far as both have taken part."""
-    values = [a / b for a, b in zip(seconds[candidate], seconds[baseline], strict=False)]
+    """Divide two candidates' times round by round, the last rounds, in which both have taken part."""
+    both = min(len(seconds[candidate]), len(seconds[baseline]))
+    pairs = zip(*(seconds[name][len(seconds[name]) - both :] for name in (candidate, baseline)), strict=True)
+    values = [a / b for a, b in pairs]
     if not values:
         raise ValueError(f"{candidate!r} and {baseline!r} must have rounds in common")
     low, median, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3

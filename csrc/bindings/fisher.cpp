@@ -77,22 +77,40 @@ void clear_results(const MatmulFisher& f, int64_t first, int64_t last) {
       fill_zero(advance_sum(result, g * f.group_stride, f.dtype), f.O * f.I, f.dtype);
 }
 
-// Runs the tiled kernel over chunks of samples; see kernels/fisher.h for the two passes.
+// Packed grad that several threads share before they take up the products.
+constexpr int64_t kPackedTogether = 64 << 20;  // bytes
+
+// Runs the tiled kernel over chunks of samples; see kernels/fisher.h for the two passes. One thread
+// packs and uses a chunk at a time, from its cache. Several would wait for each other twice a
+// chunk: they pack many chunks, then go through them unit by unit. Neither changes what is summed
+// when.
 void run_matmul(const MatmulFisher& f) {
   const FisherKernels& kernels = cpu::fisher_kernels();
-  const MatmulPlan plan = kernels.matmul_plan(f, torch::stable::get_num_threads());
-  const Buffer packed(plan.packed_bytes), lists(plan.list_bytes);
+  const int64_t threads = torch::stable::get_num_threads();
+  const MatmulPlan plan = kernels.matmul_plan(f, threads);
+  const int64_t chunks = (f.N + plan.chunk - 1) / plan.chunk;
+  int64_t together = threads > 1 ? chunks : 1;
+  if (!plan.own_grad)
+    together = std::clamp<int64_t>(kPackedTogether / plan.packed_bytes, 1, together);
+  const Buffer packed(together * plan.packed_bytes), lists(plan.list_bytes);
   if (plan.listed) kernels.matmul_list(f, plan, lists.get());
-  for (int64_t n0 = 0; n0 < f.N; n0 += plan.chunk) {
-    const int64_t n1 = std::min(f.N, n0 + plan.chunk);
+  for (int64_t first = 0; first < chunks; first += together) {
+    const auto each_chunk = [&](const auto& run) {
+      for (int64_t c = first; c < std::min(chunks, first + together); ++c)
+        run(c * plan.chunk, std::min(f.N, (c + 1) * plan.chunk),
+            static_cast<char*>(packed.get()) + (c - first) * plan.packed_bytes);
+    };
     if (!plan.own_grad)
       parallel_for(0, plan.row_tiles, 1, [&](int64_t begin, int64_t end) {
-        kernels.matmul_pack(f, plan, n0, n1, packed.get(), begin, end);
+        each_chunk([&](int64_t n0, int64_t n1, void* to) {
+          kernels.matmul_pack(f, plan, n0, n1, to, begin, end);
+        });
       });
     parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
       const Buffer scratch(plan.scratch_bytes);
-      kernels.matmul_accumulate(f, plan, n0, n1, lists.get(), packed.get(), scratch.get(), begin,
-                                end);
+      each_chunk([&](int64_t n0, int64_t n1, const void* from) {
+        kernels.matmul_accumulate(f, plan, n0, n1, lists.get(), from, scratch.get(), begin, end);
+      });
     });
   }
 }
