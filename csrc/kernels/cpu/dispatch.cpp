@@ -28,10 +28,12 @@ namespace {
 enum Level { kGeneric, kAvx2, kAvx512 };
 constexpr const char* kNames[] = {"generic", "avx2", "avx512"};
 
+// Every instruction set that isa_begin.h names.
 Level supported() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
     return kAvx512;

@@ -1,5 +1,16 @@
-// The table of Fisher kernels of one instruction set. Included by fisher_<isa>.cpp, which defines
-// FF_ISA (the namespace) and FF_VECTOR_BYTES and sets the compiler's target first.
+// The table of Fisher kernels of one instruction set. Included once by each fisher_<isa>.cpp, which
+// defines FF_VECTOR_BYTES.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+
+#include "../fisher.h"
+#include "half.h"
+
+#include "isa_begin.h"
 
 namespace fastforget::cpu::FF_ISA {
 namespace {
@@ -60,3 +71,5 @@ const FisherKernels fisher_kernels = {matmul_plan,  matmul_list, matmul_pack, ma
                                       direct_bytes, direct,      affine,      embedding};
 
 }  // namespace fastforget::cpu::FF_ISA
+
+#include "isa_end.h"

@@ -16,14 +16,21 @@ inline uint32_t bits_of(Mask mask) {
 #endif
 }
 
+#if FF_VECTOR_BYTES == 64
+template <int predicate, class Vec>
+inline uint32_t compare(Vec a, Vec b) {
+  if constexpr (sizeof(a[0]) == 8)
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, predicate);
+  else
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, predicate);
+}
+#endif
+
 // a > b; false for NaN.
 template <class Vec>
 inline uint32_t above(Vec a, Vec b) {
 #if FF_VECTOR_BYTES == 64
-  if constexpr (sizeof(a[0]) == 8)
-    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
-  else
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+  return compare<_CMP_GT_OQ>(a, b);
 #else
   return bits_of(a > b);
 #endif
@@ -33,10 +40,7 @@ inline uint32_t above(Vec a, Vec b) {
 template <class Vec>
 inline uint32_t equal(Vec a, Vec b) {
 #if FF_VECTOR_BYTES == 64
-  if constexpr (sizeof(a[0]) == 8)
-    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
-  else
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+  return compare<_CMP_EQ_OQ>(a, b);
 #else
   return bits_of(a == b);
 #endif

@@ -10,48 +10,15 @@
 
 #include "half.h"
 
-#define FF_ISA generic
 #define FF_VECTOR_BYTES 16
 #include "project_isa.h"
-#undef FF_ISA
-#undef FF_VECTOR_BYTES
-
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
-#define FF_ISA avx2
+#undef FF_VECTOR_BYTES
 #define FF_VECTOR_BYTES 32
 #include "project_isa.h"
-#undef FF_ISA
 #undef FF_VECTOR_BYTES
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-#if defined(__clang__)
-#pragma clang attribute push(                                                    \
-    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c"))), \
-    apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")
-#endif
-#define FF_ISA avx512
 #define FF_VECTOR_BYTES 64
 #include "project_isa.h"
-#undef FF_ISA
-#undef FF_VECTOR_BYTES
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
 #endif
 
 namespace fastforget {

@@ -1,9 +1,11 @@
-// The projection kernels of one instruction set. Included by project.cpp, which defines FF_ISA (the
-// namespace) and FF_VECTOR_BYTES and sets the compiler's target first.
+// The projection kernels of one instruction set. Included by project.cpp, which defines
+// FF_VECTOR_BYTES.
 //
 // Both passes stream K gradients once, the second also writes one: bound by memory bandwidth.
 // Elements are widened to float64, in which products of two float32 are exact and can neither
 // overflow nor vanish.
+
+#include "isa_begin.h"
 
 namespace fastforget::cpu::FF_ISA {
 namespace {
@@ -167,3 +169,5 @@ extern const ProjectKernels project_kernels;
 const ProjectKernels project_kernels = {gram, combine};
 
 }  // namespace fastforget::cpu::FF_ISA
+
+#include "isa_end.h"

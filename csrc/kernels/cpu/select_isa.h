@@ -1,5 +1,20 @@
-// The table of select kernels of one instruction set. Included by select_<isa>.cpp, which defines
-// FF_ISA (the namespace) and FF_VECTOR_BYTES and sets the compiler's target first.
+// The table of select kernels of one instruction set. Included once by each select_<isa>.cpp, which
+// defines FF_VECTOR_BYTES.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "../select.h"
+#include "half.h"
+#include "scores.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "isa_begin.h"
 
 namespace fastforget::cpu::FF_ISA {
 namespace {
@@ -43,3 +58,5 @@ extern const SelectKernels select_kernels;
 const SelectKernels select_kernels = {scan, sample, histogram, find, decide, count_ones};
 
 }  // namespace fastforget::cpu::FF_ISA
+
+#include "isa_end.h"

@@ -1,7 +1,7 @@
 // Portable SIMD: GCC/Clang vector types of FF_VECTOR_BYTES, and loads that widen half types.
 //
-// Included inside a namespace named after the instruction set and after `#pragma GCC target`, so
-// that each copy of these inline functions belongs to exactly one instruction set.
+// Included inside a namespace named after the instruction set and after isa_begin.h, so that each
+// copy of these inline functions belongs to exactly one instruction set.
 
 template <class S>
 struct Simd {
