@@ -28,6 +28,12 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
+def _row_major(inputs: Inputs) -> Inputs:
+    """Contiguous inputs for a sample alone: PyTorch 2.13 crashes then in backward of a channels-last group norm."""
+    contiguous: Inputs = pytree.tree_map_only(Tensor, Tensor.contiguous, inputs)
+    return contiguous
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients on, whatever the caller has set; the random state is put back afterwards."""
@@ -84,7 +90,7 @@ class Run:
         # What autograd gives for a single sample is that sample's gradient, unless it rounds it to a narrow type.
         alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
         self._capture = Capture({} if alone else self._leaves, samples, self._collect)
-        outputs = self._watched_forward(self._capture, self._inputs)
+        outputs = self._watched_forward(self._capture, _row_major(self._inputs) if alone else self._inputs)
         self._passes = self._labels.passes(self._loss, outputs, self._targets)
         disorder = None if alone else _disorder(self._capture, outputs)
         if disorder:
@@ -257,7 +263,7 @@ class Run:
         targets, weights = zip(*((t, self._weigh(share)) for t, share in self._passes), strict=True)
         for n, (inputs, rows) in enumerate(split_samples(self._inputs, targets, self.weights.shape[1])):
             with keep_activations(KeepActivations()):
-                outputs = self._forward(inputs, leaves)
+                outputs = self._forward(_row_major(inputs), leaves)
             for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
                 losses = self._losses(outputs, row, 1)
                 self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)
