@@ -78,7 +78,7 @@ void clear_results(const MatmulFisher& f, int64_t first, int64_t last) {
 }
 
 // Packed grad that several threads share before they take up the products.
-constexpr int64_t kPackedTogether = 64 << 20;  // bytes
+constexpr int64_t kPackedTogether = 16 << 20;  // bytes
 
 // Runs the tiled kernel over chunks of samples; see kernels/fisher.h for the two passes. One thread
 // packs and uses a chunk at a time, from its cache. Several would wait for each other twice a
