@@ -151,11 +151,11 @@ def _permuted(_name: str, call: Call) -> State:
     return Layout(order.index(layout.dim), layout.inner)
 
 
-@functools.cache
-def _order_of(function: Callable[..., Any], dims: int, args: Sequence[Any], kwargs: Sequence[Any]) -> list[int]:
+@functools.lru_cache(maxsize=256)
+def _order_of(function: Callable[..., Any], dims: int, args: Sequence[Any], kwargs: Sequence[Any]) -> tuple[int, ...]:
     """Which dimension of its argument each dimension of a permutation's result is."""
     probe = torch.empty([dim + 2 for dim in range(dims)], device="meta")
-    return [size - 2 for size in function(probe, *args, **dict(kwargs)).shape]
+    return tuple(size - 2 for size in function(probe, *args, **dict(kwargs)).shape)
 
 
 def _dims(value: Any, ndim: int) -> list[int] | None:

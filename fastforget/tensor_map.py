@@ -32,13 +32,6 @@ class TensorMap(Generic[Value]):
         entry = self._entries.get(id(tensor))
         return entry is not None and entry[0]() is tensor
 
-    def __getitem__(self, tensor: Tensor) -> Value:
-        """Return what was noted; KeyError for a tensor that is not in the map."""
-        entry = self._entries.get(id(tensor))
-        if entry is None or entry[0]() is not tensor:
-            raise KeyError(f"a tensor of shape {tuple(tensor.shape)}")
-        return entry[1]
-
     def get(self, tensor: Tensor) -> Value | None:
         """Return what was noted, or None."""
         entry = self._entries.get(id(tensor))
