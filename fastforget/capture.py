@@ -56,13 +56,13 @@ class Capture(KeepActivations):
     """Follows samples and taps parameter uses while a model runs forward under ``with capture:``.
 
     Attributes:
-        uses: The recognised uses of each parameter, in call order.
+        uses: How many uses of each parameter were recognised.
     """
 
     def __init__(self, leaves: dict[str, Tensor], samples: int, collect: Callable[..., None]) -> None:
         """Watch ``leaves`` (parameters by name); ``collect(use, grad, operands)`` is called in backward."""
         super().__init__()
-        self.uses: dict[str, list[Use]] = {name: [] for name in leaves}
+        self.uses = dict.fromkeys(leaves, 0)
         self._leaves = leaves
         self._names = {id(leaf): name for name, leaf in leaves.items()}
         self._samples = samples
@@ -116,9 +116,9 @@ class Capture(KeepActivations):
             The output to hand on in its place.
         """
         for use in uses:
-            self.uses[use.name].append(use)
+            self.uses[use.name] += 1
             if use.partner:
-                self.uses[use.partner.name].append(use.partner)
+                self.uses[use.partner.name] += 1
             result = _Tap.apply(output, use, self._collect, fresh, self._leaves[use.name])  # type: ignore[no-untyped-call]
             assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
             output = result

@@ -79,7 +79,8 @@ class Run:
         self.fisher: dict[str, Tensor] = {}
         self.gradient: dict[str, Tensor] | None = {} if with_gradient else None
         self.losses = torch.empty(0)
-        self._capture: Capture | None = None
+        # Not the capture, which leads back here: results must go when the caller drops them, not with the next cycle.
+        self._uses: dict[str, int] = {}
         self._passes: list[Pass] = []
         self._weights = weights  # of the pass that runs
         self._waiting: dict[str, list[tuple[Use, Tensor, tuple[Tensor, ...]]]] = {}
@@ -89,10 +90,11 @@ class Run:
         samples = self.weights.shape[1]
         # What autograd gives for a single sample is that sample's gradient, unless it rounds it to a narrow type.
         alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
-        self._capture = Capture({} if alone else self._leaves, samples, self._collect)
-        outputs = self._watched_forward(self._capture, _row_major(self._inputs) if alone else self._inputs)
+        capture = Capture({} if alone else self._leaves, samples, self._collect)
+        self._uses = capture.uses
+        outputs = self._watched_forward(capture, _row_major(self._inputs) if alone else self._inputs)
         self._passes = self._labels.passes(self._loss, outputs, self._targets)
-        disorder = None if alone else _disorder(self._capture, outputs)
+        disorder = None if alone else _disorder(capture, outputs)
         if disorder:
             self.fallback.update(dict.fromkeys(self._leaves, disorder))
         total = torch.zeros(())
@@ -197,13 +199,12 @@ class Run:
 
     def _collect(self, use: Use, grad: Tensor, operands: tuple[Tensor, ...]) -> None:
         """Receive, during backward, the gradient that arrives at one use of a parameter, and of its partner."""
-        assert self._capture is not None  # noqa: S101 - for the type checker
-        uses, partner = self._capture.uses, use.partner
-        if partner and use.accumulate_both and all(len(uses[u.name]) == 1 and u.view is None for u in (use, partner)):
+        uses, partner = self._uses, use.partner
+        if partner and use.accumulate_both and all(uses[u.name] == 1 and u.view is None for u in (use, partner)):
             use.accumulate_both(grad, operands, self._weights, self._sums(use), self._sums(partner))
             return
         for one in (use, partner):
-            if one and len(uses[one.name]) > 1:
+            if one and uses[one.name] > 1:
                 # The sum over uses comes before the square: wait for the others.
                 self._waiting.setdefault(one.name, []).append((one, grad, operands))
             elif one:

@@ -1,0 +1,74 @@
+"""What calls leave behind: nothing, so that results are freed when they are dropped and not with the next cycle."""
+
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from asserts import prepared
+from known_codes import convnet, knowing
+from models import LABELS, MODELS, loss
+from torch import Tensor
+
+from fastforget import fisher_diagonal, harmonize, one_shot, topk_mask
+
+
+def fisher(name: str, **settings: Any) -> Callable[[], Any]:
+    build, inputs = MODELS[name]
+    model = prepared(build)
+    return lambda: fisher_diagonal(model, inputs, LABELS, loss=loss, with_gradient=True, **settings)
+
+
+def forget(**settings: Any) -> Callable[[], Any]:
+    model, codes = knowing(convnet)
+
+    def forget_and_undo() -> Any:
+        receipt = one_shot(model, codes, 1, **settings)
+        receipt.revert(model)
+        return receipt
+
+    return forget_and_undo
+
+
+def project() -> Callable[[], Any]:
+    first, *rest = [[torch.randn(50, generator=torch.Generator().manual_seed(n))] for n in range(3)]
+    return lambda: harmonize(first, *rest)
+
+
+def select() -> Callable[[], Any]:
+    scores = [torch.arange(50.0), torch.arange(9.0)]
+    return lambda: topk_mask(scores, 7)
+
+
+CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
+    **{f"fisher of {name}": partial(fisher, name) for name in ("resnet", "vit", "bert", "recurrent")},
+    "fisher of batches": partial(fisher, "resnet", square="batch", batch_size=2),
+    "fisher of groups": partial(fisher, "resnet", weights=torch.ones(2, len(LABELS))),
+    "one_shot, natural": forget,
+    "one_shot, paper": partial(forget, rule="paper"),
+    "harmonize": project,
+    "topk_mask": select,
+}
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def tensors() -> list[int]:
+    return sorted(id(o) for o in gc.get_objects() if type(o) is Tensor)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_dropped_results_are_freed_at_once(name: str, no_collector: None) -> None:
+    call = CALLS[name]()
+    call()  # caches
+    before = tensors()
+    call()
+    assert tensors() == before
