@@ -19,6 +19,7 @@
 // Included inside a namespace per instruction set, see simd.h.
 
 constexpr int64_t kPanelBytes = 512 * 1024;  // input panels of a unit: a part of L2
+constexpr int64_t kAllBytes = 832 * 1024;    // those that spare a second pass over the results
 constexpr int64_t kFirstBytes = 16 * 1024;   // input of one block that is to stay in L1
 constexpr int64_t kGroups = 12;              // column groups that share one pass over a grad tile
 constexpr int64_t kBlocks = 8;               // blocks of columns in a unit
@@ -45,6 +46,7 @@ struct MatmulKernel {
     p.unit_blocks =
         balanced(p.blocks, p.taps > 1 ? 1 : std::clamp<int64_t>(panels / sample, 1, kBlocks));
     p.chunk = std::clamp<int64_t>(panels / (sample * p.unit_blocks), 1, f.N);
+    if (p.taps == 1 && f.N * sample * p.unit_blocks <= kAllBytes) p.chunk = f.N;
     // Not enough units for the threads: narrower ones, then the rows as well. What is summed
     // together stays as it is, and so do the bits of the result.
     const auto units = [&] { return (p.blocks + p.unit_blocks - 1) / p.unit_blocks; };
@@ -123,12 +125,24 @@ struct MatmulKernel {
 
   static void pack_grad(const MatmulFisher& f, int64_t n, int64_t t, int64_t positions, int64_t o,
                         S* panel) {
+    if (f.flat_power) return pack_flat(f, n, o, panel);
     pack_matrix<R>(grad_of(f, n) + t * f.grad_stride[1] + o * f.grad_stride[2], f.grad_stride[1],
                    f.grad_stride[2], std::min<int64_t>(R, f.O - o), positions, panel);
-    if (f.flat_power == 0) return;
+  }
+
+  // The only position of a sample, raised to its power and weighed.
+  static void pack_flat(const MatmulFisher& f, int64_t n, int64_t o, S* panel) {
+    constexpr int lanes = Simd<S>::lanes, padded = (R + lanes - 1) / lanes * lanes;
+    const In* source = grad_of(f, n) + o * f.grad_stride[2];
     const S w = weight(f, f.flat_group, n);
-    for (int r = 0; r < R; ++r)
-      panel[r] = f.flat_power == 2 ? w * panel[r] * panel[r] : w * panel[r];
+    const auto term = [&](auto x) { return f.flat_power == 2 ? w * x * x : w * x; };
+    if (f.grad_stride[2] == 1 && o + padded <= f.O) {
+      // Whole vectors: what stands behind the tile is the next sample's place, or to spare.
+      for (int r = 0; r < padded; r += lanes) store(panel + r, term(load_widened<S>(source + r)));
+    } else {
+      for (int r = 0; r < R; ++r)
+        panel[r] = o + r < f.O ? term(widen(source[r * f.grad_stride[2]])) : S(0);
+    }
   }
 
   // The rows of grad are at hand in the packed tile: their sums over the positions are the bias's.
