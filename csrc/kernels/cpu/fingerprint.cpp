@@ -8,12 +8,8 @@
 namespace fastforget {
 namespace {
 
-inline void add(Fingerprint& sum, uint32_t word, uint32_t i) {
-  sum.first += uint64_t(word + i * 0x9e3779b1u + 0x7f4a7c15u) *
-               uint64_t(word ^ (i * 0x85ebca77u + 0xf39cc060u));
-  sum.second += uint64_t(word + i * 0xc2b2ae3du + 0x5ced93a1u) *
-                uint64_t(word ^ (i * 0x27d4eb2fu + 0x165667b1u));
-}
+constexpr uint32_t kFactors[4] = {0x9e3779b1u, 0x85ebca77u, 0xc2b2ae3du, 0x27d4eb2fu};
+constexpr uint32_t kTerms[4] = {0x7f4a7c15u, 0xf39cc060u, 0x5ced93a1u, 0x165667b1u};
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FF_CLONES __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
@@ -25,8 +21,16 @@ template <class Word>
 inline __attribute__((always_inline)) Fingerprint sum_words(const void* data, int64_t begin,
                                                             int64_t end) {
   const Word* words = static_cast<const Word*>(data);
+  // i * factor + term for the four factors, from index to index by an addition: half the work.
+  uint32_t at[4];
+  for (int j = 0; j < 4; ++j) at[j] = static_cast<uint32_t>(begin) * kFactors[j] + kTerms[j];
   Fingerprint sum;
-  for (int64_t i = begin; i < end; ++i) add(sum, words[i], static_cast<uint32_t>(i));
+  for (int64_t i = begin; i < end; ++i) {
+    const uint32_t word = words[i];
+    sum.first += uint64_t(word + at[0]) * uint64_t(word ^ at[1]);
+    sum.second += uint64_t(word + at[2]) * uint64_t(word ^ at[3]);
+    for (int j = 0; j < 4; ++j) at[j] += kFactors[j];
+  }
   return sum;
 }
 
