@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -193,9 +194,11 @@ class Run:
         """Backward of one sample, or of what counts as one, of weights [G, 1]."""
         leaves = [self._leaves[name] for name in names]
         grads = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, retain_graph=retain_graph)
+        foreign = [*self._leaves.values(), *self._others.values(), *tensors_of((self._inputs, self._targets))]
+        shared = Counter(_memory(tensor) for tensor in (*foreign, *grads) if tensor is not None)
         for name, grad in zip(names, grads, strict=True):
             if grad is not None:
-                self._add_sample(name, weights, grad)
+                self._add_sample(name, weights, grad, own=not retain_graph and shared[_memory(grad)] == 1)
 
     def _collect(self, use: Use, grad: Tensor, operands: tuple[Tensor, ...]) -> None:
         """Receive, during backward, the gradient that arrives at one use of a parameter, and of its partner."""
@@ -232,15 +235,15 @@ class Run:
                 self._add_sample(name, self._weights[:, n : n + 1], per_sample[0])
         self._waiting.clear()
 
-    def _add_sample(self, name: str, weights: Tensor, per_sample: Tensor) -> None:
-        """Add one sample's gradient, of weights [G, 1]."""
+    def _add_sample(self, name: str, weights: Tensor, per_sample: Tensor, *, own: bool = False) -> None:
+        """Add one sample's gradient, of weights [G, 1]; if its memory is its ``own``, it may become the result."""
         values = per_sample.to(self.weights.dtype).contiguous()
         if name not in self.fisher and len(weights) == 1:
             # The first, and often the only one: written once, where adding to zeros would touch the memory twice.
             weight = float(weights)
             self.fisher[name] = (values.square() if weight == 1 else weight * values.square())[None]
             if self.gradient is not None:
-                self.gradient[name] = (values * weight)[None]
+                self.gradient[name] = (values if own and weight == 1 else values * weight)[None]
             return
         groups, flat = len(weights), values.reshape(1, 1, -1, 1)
         gradient = None if self.gradient is None else self._sum(self.gradient, name).view(groups, flat.shape[2])
@@ -268,6 +271,11 @@ class Run:
             for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
                 losses = self._losses(outputs, row, 1)
                 self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)
+
+
+def _memory(tensor: Tensor) -> int:
+    """The storage of a tensor: autograd may hand out one gradient for two parameters, or an operand as a gradient."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _disorder(capture: Capture, outputs: Any) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from asserts import prepared
 from known_codes import convnet, knowing
 from models import LABELS, MODELS, loss
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastforget import fisher_diagonal, harmonize, one_shot, topk_mask
 
@@ -72,3 +72,36 @@ def test_dropped_results_are_freed_at_once(name: str, no_collector: None) -> Non
     before = tensors()
     call()
     assert tensors() == before
+
+
+class _Handed(torch.autograd.Function):
+    """A sum whose backward hands out an operand, as a custom function may."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x + weight
+
+    @staticmethod
+    def backward(ctx: Any, _grad: Tensor) -> Any:  # type: ignore[override]
+        return None, ctx.saved_tensors[0]
+
+
+class Sharing(nn.Module):
+    """Autograd gives the first two one gradient tensor, and the third the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Parameter(torch.zeros(1, 3)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Handed.apply(x, self.c) + (self.a + self.b)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def test_results_share_no_memory() -> None:
+    """A single sample, of which the results are what autograd returns."""
+    model, x = Sharing().eval(), torch.randn(1, 3)
+    found = fisher_diagonal(model, x, torch.tensor([1]), with_gradient=True)
+    assert found.gradient is not None
+    tensors = [x, *model.parameters(), *found.values(), *found.gradient.values()]
+    assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors)
