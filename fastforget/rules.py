@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastforget import ops
 from fastforget.code_batch import CodeBatch, doubt
 from fastforget.errors import ForgettingError
 from fastforget.losses import log_odds
@@ -124,10 +125,12 @@ def natural(
         TypeError: ``fisher`` comes without the gradient.
         ForgettingError: No step makes the codes forgotten.
     """
-    scores, directions = fisher.ratios(), fisher.steepest()
-    stage = SparseStage(model, parameters, directions, scores, count(rho, sum(map(torch.numel, scores))))
-    few = codes.to_forget()
-    alpha = _first_step(stage, few, _fall(stage, few, fisher), depth)
+    scores, few = fisher.ratios(), codes.to_forget()
+    k = count(rho, sum(map(torch.numel, scores)))
+    indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
+    direction, gradient = fisher.steepest(indices.split(counts.tolist()))
+    stage = SparseStage(model, parameters, indices, counts, direction)
+    alpha = _first_step(stage, few, _fall(few, fisher.scale, direction, gradient), depth)
     return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
 
 
@@ -192,15 +195,16 @@ def _further(nearer: tuple[float, float], last: tuple[float, float]) -> float:
     return min(max(guess, _LEAST * high), _LARGEST * high)
 
 
-def _fall(stage: SparseStage, codes: CodeBatch, fisher: Sensitivity) -> float:
+def _fall(codes: CodeBatch, scale: float, direction: Tensor, gradient: Tensor) -> float:
     """How fast the log-odds of the forget codes fall with the step, to first order.
 
     With loss L = scale log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (scale (1 - p)) per unit step.
 
     Args:
-        stage: The direction.
         codes: The codes to forget.
-        fisher: Has the gradient of their loss.
+        scale: What their loss was multiplied by.
+        direction: The direction.
+        gradient: The gradient of their loss, on the same elements.
 
     Returns:
         Nats per unit step, positive.
@@ -208,8 +212,8 @@ def _fall(stage: SparseStage, codes: CodeBatch, fisher: Sensitivity) -> float:
     Raises:
         ForgettingError: The direction leads nowhere.
     """
-    slope = stage.slope(list((fisher.gradient or {}).values()))
-    fall = slope / (fisher.scale * doubt(codes.odds))
+    slope = float(gradient.double() @ direction.double())
+    fall = slope / (scale * doubt(codes.odds))
     if not 0 < fall < math.inf:
         raise ForgettingError(
             "the loss of the codes to forget must depend on the parameters that may move, but its gradient is zero "

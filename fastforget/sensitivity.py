@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,21 +14,23 @@ from fastforget.diagonal import FisherDiagonal
 __all__ = ["TINY", "Sensitivity"]
 
 TINY = 1e-16  # where both Fisher sums start in the paper's ratio
-_PIECE = 2**16
+# Elements taken through several operations while they are in cache; fewer than PyTorch starts to sum in parallel, in an
+# order that depends on the number of threads.
+_PIECE = 2**15 - 64
 
 
 @dataclass
 class Sensitivity:
     """How the losses of the codes depend on the parameters.
 
-    A rule takes its tensors over: where the Fisher was are the scores and directions afterwards.
-
     Attributes:
         forget: f_CF by name.
-        remain: f_CR by name.
+        remain: f_CR by name, or memory for it where it is yet to be computed from ``kept``.
         gradient: g_CF by name, or None.
         scale: What the loss was multiplied by.
         tiny: Where both Fisher sums start in their ratio, so that a ratio of two zeros is one.
+        kept: Sums over all codes, or None.
+        counts: With ``kept``, the number of all codes and of those to forget.
     """
 
     forget: dict[str, Tensor]
@@ -35,6 +38,9 @@ class Sensitivity:
     gradient: dict[str, Tensor] | None
     scale: float = 1.0
     tiny: float = TINY
+    kept: Mapping[str, Tensor] | None = None
+    counts: tuple[int, int] = (0, 0)
+    _mean: float = field(default=math.nan, init=False)
 
     @classmethod
     def of_groups(cls, fisher: FisherDiagonal) -> Sensitivity:
@@ -47,44 +53,54 @@ class Sensitivity:
     def of_difference(cls, kept: FisherDiagonal, forget: FisherDiagonal, tiny: float) -> Sensitivity:
         """Subtract the codes to forget from all: f_CR = (sum over all - n f_CF) / (all - n).
 
+        The difference is right to about 1e-6 of f_all, see `FisherDiagonal.__sub__`, and not negative.
+
         Args:
             kept: Sum over all codes; not changed.
-            forget: Mean over the n codes to forget, with the gradient.
+            forget: Mean over the n codes to forget, with the gradient; taken over.
             tiny: See the attributes.
 
         Returns:
-            The difference is right to about 1e-6 of f_all, see `FisherDiagonal.__sub__`, and not negative.
+            The sensitivity, whose f_CR is computed with the ratios.
         """
-        n, rest = forget.samples, 1 / (kept.samples - forget.samples)
-        remain = {
-            name: torch.sub(kept[name], value, alpha=n).clamp_(min=0).mul_(rest) for name, value in forget.items()
-        }
-        return cls(dict(forget), remain, forget.gradient, forget.definition.scale, tiny)
+        remain = {name: torch.empty_like(value) for name, value in forget.items()}
+        counts = (kept.samples, forget.samples)
+        return cls(dict(forget), remain, forget.gradient, forget.definition.scale, tiny, kept, counts)
 
     def ratios(self) -> list[Tensor]:
-        """Return f_CF / f_CR of every parameter, finite; put in the place of f_CF."""
+        """Return f_CF / f_CR of every parameter, finite; once, since they take the place of f_CF."""
+        total, (everything, few) = 0.0, self.counts
         for name, value in self.forget.items():
-            for forget, remain in _pieces(value, self.remain[name]):
+            kept = [] if self.kept is None else [self.kept[name]]
+            sums = []
+            for forget, remain, *of_all in _pieces(value, self.remain[name], *kept):
+                if of_all:
+                    torch.sub(of_all[0], forget, alpha=few, out=remain).clamp_(min=0).mul_(1 / (everything - few))
+                sums.append(remain.sum())
                 forget.add_(self.tiny).div_(remain + self.tiny).nan_to_num_(nan=1.0)
+            total += float(torch.stack(sums).double().sum()) if sums else 0.0
+        self._mean = total / sum(value.numel() for value in self.remain.values())
         return list(self.forget.values())
 
-    def steepest(self) -> list[Tensor]:
-        """Return g_CF / (f_CR + eps), eps = 0.1 mean f_CR; put in the place of f_CR.
+    def steepest(self, places: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return g_CF / (f_CR + eps), eps = 0.1 mean f_CR, and g_CF at some places; after the ratios.
+
+        Args:
+            places: Indices of elements of each parameter in turn.
 
         Returns:
-            The direction.
+            Both in one piece, in the order of the places.
 
         Raises:
             TypeError: There is no gradient.
         """
         if self.gradient is None:
             raise TypeError("`fisher` must come with the gradient")
-        total = sum(value.numel() for value in self.remain.values())
-        eps = max(0.1 * sum(float(value.sum()) for value in self.remain.values()) / total, self.tiny)
-        for name, value in self.remain.items():
-            for remain, gradient in _pieces(value, self.gradient[name]):
-                torch.div(gradient, remain.add_(eps), out=remain)
-        return list(self.remain.values())
+        gradient, remain = (
+            torch.cat([values[name].view(-1)[at] for name, at in zip(values, places, strict=True)])
+            for values in (self.gradient, self.remain)
+        )
+        return gradient / remain.add_(max(0.1 * self._mean, self.tiny)), gradient
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

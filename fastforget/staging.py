@@ -79,37 +79,29 @@ class Stage:
 
 
 class SparseStage(Stage):
-    """A step on the k elements with the largest scores."""
+    """A step on some elements."""
 
     def __init__(
         self,
         model: nn.Module,
         originals: Mapping[str, Tensor],
-        directions: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        k: int,
+        indices: Tensor,
+        counts: Tensor,
+        direction: Tensor,
     ) -> None:
-        """Select the k largest of ``scores`` and stage a zero step along ``directions`` there."""
+        """Stage a zero step along ``direction`` [k] on the elements at ``indices``, see `ops.select_indices`."""
         super().__init__(model, _copies(originals))
-        mask, _ = ops.select(scores, k)
         self._targets = list(self.parameters.values())
-        self._old = ops.perturb(self._targets, directions, mask, k, 0.0)
-        self._indices, self._counts = ops.select_indices(mask, self._targets, k)
-        sizes = self._counts.tolist()
-        flat = [d.view(-1)[i] for d, i in zip(directions, self._indices.split(sizes), strict=True)]
-        self._direction = torch.cat(flat)
-        self._sizes = sizes
+        self._indices, self._counts, self._direction = indices, counts, direction
+        self._sizes = counts.tolist()
+        parts = zip(self._targets, indices.split(self._sizes), strict=True)
+        self._old = torch.cat([target.view(-1)[at] for target, at in parts])
         self._new = self._old
 
     def _move(self, alpha: float) -> None:
-        # in the type of the sums, rounded once, as perturb does it
+        # in the type of the sums, rounded once
         self._new = (self._old.to(self._direction.dtype) + alpha * self._direction).to(self._old.dtype)
         ops.perturb_write(self._targets, self._indices, self._counts, self._new)
-
-    def slope(self, gradient: Sequence[Tensor]) -> float:
-        """Return the derivative along the direction of something with this gradient."""
-        selected = torch.cat([g.view(-1)[i] for g, i in zip(gradient, self._indices.split(self._sizes), strict=True)])
-        return float(selected.double() @ self._direction.double())
 
     def edits(self) -> dict[str, Edit]:
         """Return the selected elements with their values before and after."""

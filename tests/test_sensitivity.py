@@ -1,0 +1,81 @@
+"""What the rules know: ratios, the steepest direction, and the difference to a kept sum, on more than one piece."""
+
+from typing import Any
+
+import pytest
+import torch
+from asserts import assert_close, assert_same_bits, threads
+from cases import randn
+from torch import Tensor
+
+from fastforget.diagonal import FisherDiagonal
+from fastforget.sensitivity import Sensitivity
+
+SHAPES = {"weight": (1_000, 700), "bias": (3,), "none": (0,)}
+PLACES = [torch.tensor([0, 5, 699_999]), torch.tensor([2]), torch.tensor([], dtype=torch.int64)]
+N, ALL = 2, 10
+
+
+def positive(seed: int) -> dict[str, Tensor]:
+    return {name: randn(*shape, seed=seed + i).square() for i, (name, shape) in enumerate(SHAPES.items())}
+
+
+def diagonal(values: dict[str, Tensor], samples: int, **facts: Any) -> FisherDiagonal:
+    return FisherDiagonal(values, fallback={}, losses=torch.zeros(0), samples=samples, **facts)
+
+
+def cases() -> dict[str, Sensitivity]:
+    forget, remain = positive(1), positive(5)
+    gradient = {name: randn(*shape, seed=9) for name, shape in SHAPES.items()}
+    groups = {name: torch.stack([value, remain[name]]) for name, value in forget.items()}
+    pairs = {name: torch.stack([value, value]) for name, value in gradient.items()}
+    everything = {name: N * value + (ALL - N) * remain[name] for name, value in forget.items()}
+    few = diagonal(forget, N, gradient=gradient)
+    return {
+        "groups": Sensitivity.of_groups(diagonal(groups, ALL, gradient=pairs)),
+        "difference": Sensitivity.of_difference(diagonal(everything, ALL, gradient=None), few, 1e-16),
+    }
+
+
+@pytest.mark.parametrize("kind", ["groups", "difference"])
+def test_equals_its_definition(kind: str) -> None:
+    forget, remain = ({n: v.double() for n, v in positive(seed).items()} for seed in (1, 5))
+    found = cases()[kind]
+    for ratio, name in zip(found.ratios(), SHAPES, strict=True):
+        assert ratio.shape == SHAPES[name]
+        # the difference is right to rounding of the sum, and the remaining Fisher may be far below that
+        chosen = remain[name] > 1e-4 * forget[name]
+        assert_close(ratio[chosen], (forget[name] / remain[name])[chosen], 1e-3 if kind == "difference" else 1e-6)
+    mean = torch.cat([value.flatten() for value in remain.values()]).mean()
+    direction, gradient = found.steepest(PLACES)
+    expected = torch.cat([randn(*SHAPES[n], seed=9).view(-1)[at] for n, at in zip(SHAPES, PLACES, strict=True)])
+    below = torch.cat([remain[n].view(-1)[at] for n, at in zip(SHAPES, PLACES, strict=True)])
+    assert_same_bits(gradient, expected)
+    assert_close(direction, expected.double() / (below + 0.1 * mean), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["groups", "difference"])
+def test_same_bits_for_any_number_of_threads(kind: str) -> None:
+    results = []
+    for count in (1, 2):
+        with threads(count):
+            found = cases()[kind]
+            results.append([*found.ratios(), *found.steepest(PLACES)])
+    for one, two in zip(*results, strict=True):
+        assert_same_bits(one, two)
+
+
+def test_the_kept_sum_is_not_changed() -> None:
+    kept, few = diagonal(positive(1), ALL, gradient=None), diagonal(positive(1), N, gradient=positive(2))
+    Sensitivity.of_difference(kept, few, 1e-16).ratios()
+    for name, value in positive(1).items():
+        assert_same_bits(kept[name], value)
+
+
+def test_a_difference_is_not_negative() -> None:
+    """The kept sum is smaller than what it must hold, by rounding or more."""
+    kept = diagonal({"w": torch.tensor([1.0, 0.0])}, ALL, gradient=None)
+    few = diagonal({"w": torch.tensor([1.0, 1.0])}, N, gradient={"w": torch.ones(2)})
+    found = Sensitivity.of_difference(kept, few, 1e-16)
+    assert found.ratios()[0].tolist() == [pytest.approx(1e16)] * 2
+    assert found.remain["w"].tolist() == [0.0, 0.0]
