@@ -2,9 +2,9 @@
 
 `Capture` is a torch function mode. While it is active it follows the samples through every function call
 (see `fastforget.layout`) and, where a parameter is used in a way it knows, computes with the detached
-parameter and puts a `_Tap` on the result: an identity whose backward hands the arriving gradient to the
-fused kernels. Autograd thus only runs the chain of input gradients; the weight-gradient work is replaced
-by the Fisher kernels.
+parameter and taps the result: the gradient that arrives there in backward is handed to the fused kernels.
+Autograd thus only runs the chain of input gradients; the weight-gradient work is replaced by the Fisher
+kernels.
 
 The parameters given to the model are leaves that require gradients. A use that is not recognised goes
 through ordinary autograd and shows up as a gradient on its leaf: that is how it is found, so nothing is
@@ -30,14 +30,11 @@ __all__ = ["Capture"]
 
 
 class _Tap(torch.autograd.Function):
-    """Identity on ``output``; its backward passes the gradient of the output to ``use``."""
+    """Identity on ``output``, which may be a view or have no gradient yet; its backward hands it to ``deliver``."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, use: Use, collect: Callable[..., None], fresh: bool, _leaf: Tensor) -> Tensor:
-        ctx.use, ctx.collect = use, collect
-        # Saved here so that a later in-place change of an operand is an error, as in ordinary training.
-        ctx.save_for_backward(*use.operands)
-        use.operands = ()
+    def forward(ctx: Any, output: Tensor, deliver: Callable[[Tensor], None], fresh: bool, _leaf: Tensor) -> Tensor:
+        ctx.deliver = deliver
         if fresh and output._is_view():  # noqa: SLF001 - nothing public says it
             # Marked dirty, a view makes autograd copy the gradient three times (CopySlices). What it is a view of is
             # nobody else's: the same memory as a tensor of its own will do.
@@ -47,9 +44,8 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,) = grads
-        ctx.collect(ctx.use, grad, ctx.saved_tensors)
-        return grad, None, None, None, None
+        ctx.deliver(grads[0])
+        return grads[0], None, None, None
 
 
 class Capture(KeepActivations):
@@ -57,18 +53,22 @@ class Capture(KeepActivations):
 
     Attributes:
         uses: How many uses of each parameter were recognised.
+        retain: Another backward will follow, which needs the operands of the uses again.
     """
 
     def __init__(self, leaves: dict[str, Tensor], samples: int, collect: Callable[..., None]) -> None:
         """Watch ``leaves`` (parameters by name); ``collect(use, grad, operands)`` is called in backward."""
         super().__init__()
-        self.uses = dict.fromkeys(leaves, 0)
+        self.uses, self.retain = dict.fromkeys(leaves, 0), False
         self._leaves = leaves
         self._names = {id(leaf): name for name, leaf in leaves.items()}
+        self._detached = {id(leaf): leaf.detach() for leaf in leaves.values()}
         self._samples = samples
         self._collect = collect
         self._states = TensorMap[State]()
         self._lookups = TensorMap[Lookup]()
+        # Whether a tensor was met that requires a gradient for another reason than one of the leaves.
+        self._foreign = False
 
     def track(self, tensor: Tensor, layout: Layout) -> None:
         """Declare where the samples are in an input of the model."""
@@ -79,7 +79,9 @@ class Capture(KeepActivations):
         if not isinstance(value, Tensor) or id(value) in self._names:
             return None
         state = self._states.get(value)
-        if state is None and value.requires_grad and value not in self._states:
+        unseen = state is None and value.requires_grad and value not in self._states
+        self._foreign |= unseen or (value.requires_grad and value.is_leaf)
+        if unseen:
             return Unknown("a tensor comes from code that torch functions cannot see, such as TorchScript")
         return state
 
@@ -90,17 +92,21 @@ class Capture(KeepActivations):
 
     def parameter(self, value: Any) -> tuple[str, Tensor] | None:
         """Return the name and leaf of a parameter, or of the parameter that ``value`` is a plain view of."""
-        if not isinstance(value, Tensor):
-            return None
-        leaf = value
-        if id(leaf) not in self._names and value._base is not None:  # noqa: SLF001 - nothing public says it
-            leaf = value._base  # noqa: SLF001
+        name = self._names.get(id(value))
+        if name is not None:
+            return name, value
+        leaf = value._base if isinstance(value, Tensor) else None  # noqa: SLF001 - nothing public says it
         name = self._names.get(id(leaf))
-        if name is None or value.dtype != leaf.dtype:
+        if leaf is None or name is None or value.dtype != leaf.dtype:
             return None
-        if leaf is not value and not (leaf.is_contiguous() and _injective(value)):
-            return None
-        return name, leaf
+        return (name, leaf) if leaf.is_contiguous() and _injective(value) else None
+
+    def detached(self, value: Any) -> Any:
+        """Return a parameter without its gradient, anything else as it is."""
+        known = self._detached.get(id(value))
+        if known is not None:
+            return known
+        return value.detach() if self.parameter(value) else value
 
     def tap(self, output: Tensor, layout: Layout, uses: Sequence[Use], *, fresh: bool = False) -> Tensor:
         """Attach uses to a function's output, which holds samples as ``layout`` says.
@@ -119,11 +125,46 @@ class Capture(KeepActivations):
             self.uses[use.name] += 1
             if use.partner:
                 self.uses[use.partner.name] += 1
-            result = _Tap.apply(output, use, self._collect, fresh, self._leaves[use.name])  # type: ignore[no-untyped-call]
-            assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
-            output = result
+            deliver = self._delivery(use, output.shape)
+            made = self._made(output, fresh=fresh)
+            if made is None or made.grad_fn is None:
+                result = _Tap.apply(output, deliver, fresh, self._leaves[use.name])  # type: ignore[no-untyped-call]
+                assert isinstance(result, Tensor)  # noqa: S101 - for the type checker
+                output = result
+            else:
+                made.grad_fn.register_prehook(lambda grads, to=deliver, place=made.output_nr: to(grads[place]))
         self._states[output] = layout
         return output
+
+    def _made(self, output: Tensor, *, fresh: bool) -> Tensor | None:
+        """Return what the graph has a node for, if backward is sure to come there: a hook is cheaper than a tap."""
+        if self._foreign:  # backward only goes where leaves are
+            return None
+        if not output._is_view():  # noqa: SLF001 - nothing public says it
+            return output
+        # Written to later, a view gets another node; the matrix that a fresh one is a view of keeps its.
+        base = output._base  # noqa: SLF001
+        return base if fresh and base is not None and base.numel() == output.numel() else None
+
+    def _delivery(self, use: Use, shape: torch.Size) -> Callable[[Tensor | None], None]:
+        """What hands the gradient of a tapped output to the use, with its operands."""
+        operands, use.operands = use.operands, ()
+        versions = [operand._version for operand in operands]  # noqa: SLF001 - nothing public says it
+
+        def deliver(grad: Tensor | None) -> None:
+            nonlocal operands
+            if grad is None:
+                return
+            if versions != [operand._version for operand in operands]:  # noqa: SLF001
+                raise RuntimeError(
+                    f"an operand of `{use.name}` has been modified by an inplace operation before its use in backward"
+                )
+            given = operands
+            if not self.retain:
+                operands = ()
+            self._collect(use, grad.reshape(shape), given)
+
+        return deliver
 
     def remember(self, rows: Tensor, lookup: Lookup) -> Tensor:
         """Note that ``rows``, the same for every sample, were looked up in a parameter."""
@@ -152,7 +193,8 @@ class Capture(KeepActivations):
             with self:
                 return _opened(func)(*args, **kwargs)
         result = func(*args, **kwargs)
-        self._record(func, args, kwargs, result)
+        if self.uses:  # with no leaves to watch, nobody asks where the samples are
+            self._record(func, args, kwargs, result)
         return result
 
     def _record(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:

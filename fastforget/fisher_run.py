@@ -25,8 +25,8 @@ __all__ = ["Run", "undisturbed"]
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
-    """Return a tensor that autograd may save; those made under inference mode are copied."""
-    return tensor.clone() if tensor.is_inference() else tensor
+    """Return a tensor without a gradient that autograd may save; those made under inference mode are copied."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _row_major(inputs: Inputs) -> Inputs:
@@ -103,6 +103,7 @@ class Run:
             losses = self._losses(outputs, targets, samples)
             total = total + (losses.detach() if share is None else losses.detach() * share)
             self._weights = self._weigh(share)
+            capture.retain = left > 0
             if not disorder and losses.requires_grad:
                 backward = self._add_alone if alone else self._add_fused
                 backward(losses, self._weights, list(self._leaves), retain_graph=left > 0)
@@ -153,7 +154,7 @@ class Run:
 
     def _forward(self, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
         """Run the model with ``leaves`` and its other parameters detached, on copies of its buffers."""
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        buffers = {name: buffer.detach().clone() for name, buffer in self._model.named_buffers()}
         values = {**self._others, **leaves, **buffers}
         return forward(lambda *a, **k: functional_call(self._model, values, a, k), inputs)
 

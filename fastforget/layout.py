@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,7 @@ from torch import Tensor
 __all__ = ["Layout", "Unknown", "follow", "is_known", "samples_first", "tensors_in"]
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Samples lie along ``dim``: entry i of that dimension belongs to sample ``i // inner % N``."""
 
     dim: int

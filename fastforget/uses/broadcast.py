@@ -13,7 +13,6 @@ from fastforget.layout import Layout, samples_first
 from fastforget.uses.use import (
     Sums,
     add_shift,
-    detached,
     make_use,
     sum_dtype,
 )
@@ -82,7 +81,7 @@ def _mul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) -> 
         add_shift(_per_sample(product, layout, shape, capture.samples), weights, sums)
 
     use = make_use(capture, parameter, accumulate, x)
-    return capture.tap(func(*(detached(capture, t) for t in (input, other))), layout, [use])
+    return capture.tap(func(*(capture.detached(t) for t in (input, other))), layout, [use])
 
 
 def _expand(capture: Capture, func: Any, input: Any, *sizes: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,6 @@ from fastforget.uses.use import (
     Use,
     add_shift,
     alike,
-    detached,
     fixed,
     make_use,
     plain_samples,
@@ -102,7 +101,7 @@ def _convolution(
         padding = (0,) * dims
     settings = {"stride": stride, "padding": _tuple(padding, dims), "dilation": dilation, "groups": groups}
     uses = _convolution_uses(capture, input, layout, weight, bias, settings, transposed=False)
-    output = func(input, detached(capture, weight), detached(capture, bias), **settings)
+    output = func(input, capture.detached(weight), capture.detached(bias), **settings)
     return capture.tap(output, layout, uses)
 
 
@@ -126,7 +125,7 @@ def _transposed_convolution(
     spatial = {"stride": stride, "padding": padding, "dilation": dilation}
     settings |= {key: _tuple(value, dims) for key, value in spatial.items()}
     uses = _convolution_uses(capture, input, layout, weight, bias, settings, transposed=True)
-    output = func(input, detached(capture, weight), detached(capture, bias), output_padding=output_padding, **settings)
+    output = func(input, capture.detached(weight), capture.detached(bias), output_padding=output_padding, **settings)
     return capture.tap(output, layout, uses)
 
 

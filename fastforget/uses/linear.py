@@ -16,7 +16,6 @@ from fastforget.uses.use import (
     Use,
     add_shift,
     alike,
-    detached,
     fixed,
     make_use,
     rows_of,
@@ -75,7 +74,7 @@ def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = No
     if not fixed(capture, weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     uses = _linear_uses(capture, weight, bias, input, layout, swapped=False)
-    output = func(input, detached(capture, weight), detached(capture, bias))
+    output = func(input, capture.detached(weight), capture.detached(bias))
     return capture.tap(output, layout, uses, fresh=True)
 
 
@@ -96,7 +95,7 @@ def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kw
     if bias.shape != weight.shape[1:]:
         return NotImplemented
     uses = _linear_uses(capture, weight, bias, input, layout, swapped=True)
-    return capture.tap(func(detached(capture, bias), input, detached(capture, weight)), layout, uses)
+    return capture.tap(func(capture.detached(bias), input, capture.detached(weight)), layout, uses)
 
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {

@@ -15,7 +15,6 @@ from fastforget.uses.use import (
     Use,
     add_shift,
     alike,
-    detached,
     fixed,
     make_use,
     plain_samples,
@@ -101,7 +100,7 @@ def _trailing_norm(
     layout, trailing = capture.layout(input), len(shape)
     if layout is None or layout.dim >= input.dim() - trailing or not fixed(capture, *affine):
         return NotImplemented
-    parts = [detached(capture, t) for t in affine]
+    parts = [capture.detached(t) for t in affine]
     computed: tuple[Tensor, ...] = ()
     if centred and not torch.is_autocast_enabled(input.device.type):
         # What F.layer_norm calls, which also hands out the statistics it found.
@@ -142,7 +141,7 @@ def _channel_norm(
         return t.reshape(capture.samples, layout.inner, t.shape[1], -1)
 
     uses = _norm_uses(capture, input, *affine, arrange, statistics)
-    return capture.tap(compute(*(detached(capture, t) for t in affine)), layout, uses)
+    return capture.tap(compute(*(capture.detached(t) for t in affine)), layout, uses)
 
 
 def _batch_norm(

@@ -22,7 +22,6 @@ __all__ = [
     "Use",
     "add_shift",
     "alike",
-    "detached",
     "fixed",
     "make_use",
     "plain_samples",
@@ -61,7 +60,7 @@ class Use:
     Attributes:
         name: The parameter.
         view: Size, stride and offset of the part that is used, or None for all of it.
-        operands: Activations the kernel needs; autograd holds them between forward and backward.
+        operands: Activations the kernel needs, held between forward and backward.
         partner: A use of another parameter that sees the same gradient, such as the shift of a norm beside its scale.
         accumulate_both: ``accumulate_both(grad, operands, weights, sums, partner's sums)`` does both in one pass, if
             there is such a pass and neither parameter has another use.
@@ -109,12 +108,7 @@ def make_use(capture: Capture, parameter: Any, accumulate: Accumulate, *operands
     view = None
     if parameter is not leaf:
         view = (tuple(parameter.shape), parameter.stride(), parameter.storage_offset() - leaf.storage_offset())
-    return Use(name, view, accumulate, tuple(operand.detach() for operand in operands))
-
-
-def detached(capture: Capture, value: Any) -> Any:
-    """Return a parameter without its gradient, anything else as it is."""
-    return value.detach() if capture.parameter(value) else value
+    return Use(name, view, accumulate, operands)
 
 
 def rows_of(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
