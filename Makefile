@@ -80,6 +80,10 @@ format-check: $(STAMP)
 peers: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r benchmarks/requirements-peers.txt
 
+# glibc gives freed memory back and takes it again page by page, at moments that depend on which candidate ran before;
+# here it keeps what it has, as the allocators of servers do.
+bench: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+bench: export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 # In the environment, where no quotes of the arguments can end it.
 bench: export BENCH_COMMAND = make bench$(if $(PYTEST_ARGS), PYTEST_ARGS="$(PYTEST_ARGS)")
 # Times everything and keeps the results, for example: make bench NAME=fisher PYTEST_ARGS="-k fisher --rounds 31"

@@ -18,7 +18,7 @@ LIBRARIES = ("numpy", "backpack-for-pytorch", "nngeometry", "opacus", "asdfghjkl
 
 
 def facts() -> dict[str, Any]:
-    """Return processor, SIMD level, versions and OpenMP's settings."""
+    """Return processor, SIMD level, versions, and the settings of OpenMP and of the allocator."""
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),
@@ -31,6 +31,7 @@ def facts() -> dict[str, Any]:
         "libraries": {name: version for name in LIBRARIES if (version := installed(name))},
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "unset"),
+        "malloc": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")},
     }
 
 
