@@ -11,7 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fastforget import code_files, noise
+from fastforget import noise
+from fastforget.files import code_file
 from fastforget.replacement import replace_by_codes
 from fastforget.structure import Inputs, layout, leaves, rebuild, transform
 
@@ -151,7 +152,7 @@ class MnemonicCodes:
             ValueError: If the file is truncated, foreign, of a newer version or not valid codes.
         """
         try:
-            return cls(*code_files.read(path))
+            return cls(*code_file.read(path))
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{path}` does not hold usable codes: {error}") from error
 
@@ -161,7 +162,7 @@ class MnemonicCodes:
         Args:
             path: The file; overwritten if it exists.
         """
-        code_files.write(path, self.stacked, self.distribution, self.seed)
+        code_file.write(path, self.stacked, self.distribution, self.seed)
 
     def __len__(self) -> int:
         """The number of classes, C."""

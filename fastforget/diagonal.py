@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fastforget import fisher_files
+from fastforget.files import fisher_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -199,7 +199,7 @@ class FisherDiagonal(dict[str, Tensor]):
         facts = ("reduction", "samples", "model", "fallback")
         description = {key: getattr(self, key) for key in facts}
         description |= {"weight": self.weight.tolist(), "definition": dict(vars(self.definition))}
-        fisher_files.write(path, description, {"fisher": self, "gradient": self.gradient or {}}, self.losses)
+        fisher_file.write(path, description, {"fisher": self, "gradient": self.gradient or {}}, self.losses)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> FisherDiagonal:
@@ -216,7 +216,7 @@ class FisherDiagonal(dict[str, Tensor]):
             ValueError: The file is truncated, changed, foreign or of a newer version.
         """
         try:
-            facts, groups, losses = fisher_files.read(path)
+            facts, groups, losses = fisher_file.read(path)
         except ValueError as error:
             raise ValueError(f"`{path}` is not a usable Fisher diagonal: {error}") from error
         facts["weight"] = torch.tensor(facts["weight"], dtype=torch.float64)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from fastforget.batch import Inputs, check_finite
 from fastforget.batch import batch_size as count_samples
+from fastforget.capture import sum_dtype
 from fastforget.diagonal import Definition, FisherDiagonal
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher_run import Run, undisturbed
 from fastforget.labels import Labels, Loss
 from fastforget.losses import cross_entropy, describe
 from fastforget.model import eager, watched_parameters
-from fastforget.uses import sum_dtype
 
 __all__ = ["FisherDiagonal", "Loss", "cross_entropy", "fisher_diagonal"]
 

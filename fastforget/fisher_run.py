@@ -14,12 +14,9 @@ from torch.utils import _pytree as pytree
 
 from fastforget import ops
 from fastforget.batch import Inputs, forward, split_samples, tensors_of
-from fastforget.capture import Capture
-from fastforget.checkpoints import KeepActivations, keep_activations
+from fastforget.capture import Capture, KeepActivations, Layout, Sums, Unknown, Use, keep_activations, sum_dtype
 from fastforget.diagonal import FisherDiagonal
 from fastforget.labels import Labels, Loss, Pass
-from fastforget.layout import Layout, Unknown
-from fastforget.uses import Sums, Use, sum_dtype
 
 __all__ = ["Run", "undisturbed"]
 

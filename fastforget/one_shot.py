@@ -12,19 +12,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastforget import code_batch, kept_fisher, rules
 from fastforget.batch import Inputs, batch_size, check_finite
-from fastforget.code_batch import CodeBatch
 from fastforget.codes import MnemonicCodes
 from fastforget.diagonal import FisherDiagonal
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher import fisher_diagonal
+from fastforget.forgetting import code_batch, kept_fisher, rules
+from fastforget.forgetting.code_batch import CodeBatch
+from fastforget.forgetting.rules import Step
+from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import ScaledCrossEntropy, log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
-from fastforget.rules import Step
-from fastforget.sensitivity import Sensitivity
 
 __all__ = ["one_shot"]
 
@@ -55,8 +55,8 @@ def one_shot(
     One forward and backward over all codes gives the diagonal Fisher of the forgotten classes, f_CF, and of the
     remaining ones, f_CR. ``rule="natural"`` (default, ours) takes one natural-gradient step up the forgotten codes'
     loss on the share ``rho`` of parameters with the largest f_CF / f_CR; its length comes from forward passes of
-    the codes, see `fastforget.rules.natural`. ``rule="paper"`` moves every parameter by its ratio, see
-    `fastforget.rules.paper`. Both are deterministic and use no data but the codes.
+    the codes, see `fastforget.forgetting.rules.natural`. ``rule="paper"`` moves every parameter by its ratio, see
+    `fastforget.forgetting.rules.paper`. Both are deterministic and use no data but the codes.
 
     Source: Yamashita, Yamada, Shibata, "One-shot machine unlearning with mnemonic code", ACML 2024; the natural
     rule deviates in direction, mask and step.

@@ -1,4 +1,4 @@
-"""The operators of ``torch.ops.fastforget``: what they compute, on which shapes, and their fake kernels.
+"""The operators of ``torch.ops.fastforget``: what they compute, and on which shapes.
 
 Shape alphabet: N samples, G groups of per-sample weights, T positions (time or space), O / I features
 out / in, P parameters, L tensors of a list, K tasks. Operators check shapes and types in C++ and raise
@@ -15,11 +15,12 @@ float64 for float64 inputs, contiguous, and either may be None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from fastforget import fakes
 
 try:
     from fastforget import _C
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 _ops = torch.ops.fastforget
+fakes.register()
 
 
 def simd_level() -> str:
@@ -305,58 +307,3 @@ def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
 def _check_not_empty(name: str, tensors: Sequence[Tensor]) -> None:
     if not tensors:  # without a tensor the dispatcher cannot even find the operator that would say so
         raise ValueError(f"`{name}` must not be empty")
-
-
-def _fake_in_place(*_args: object) -> None:
-    return None
-
-
-def _fake_select(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    words = sum((score.numel() + 63) // 64 for score in scores)
-    return scores[0].new_empty((words,), dtype=torch.int64), scores[0].new_empty(())
-
-
-def _fake_select_mask(mask: Tensor, like: list[Tensor]) -> list[Tensor]:
-    return [mask.new_empty(tensor.shape, dtype=torch.bool) for tensor in like]
-
-
-def _fake_select_indices(mask: Tensor, like: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    narrow = all(tensor.numel() < 2**31 for tensor in like)
-    return mask.new_empty((k,), dtype=torch.int32 if narrow else torch.int64), mask.new_empty((len(like),))
-
-
-def _fake_perturb(parameters: list[Tensor], directions: list[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
-    return parameters[0].new_empty((k,))
-
-
-def _fake_project_gram(grads: list[Tensor], tasks: int, per_tensor: bool) -> Tensor:
-    scopes = len(grads) // tasks if per_tensor else 1
-    return grads[0].new_empty((scopes, tasks, tasks), dtype=torch.float64)
-
-
-def _fake_project_weights(gram: Tensor, order: Tensor) -> Tensor:
-    return gram.new_empty(gram.shape[:2])
-
-
-def _fake_fingerprint(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].new_empty((len(tensors), 2), dtype=torch.int64)
-
-
-_FAKES: dict[str, Callable[..., Any]] = {
-    "fisher_linear": _fake_in_place,
-    "fisher_convolution": _fake_in_place,
-    "fisher_affine": _fake_in_place,
-    "fisher_embedding": _fake_in_place,
-    "select": _fake_select,
-    "select_mask": _fake_select_mask,
-    "select_indices": _fake_select_indices,
-    "perturb": _fake_perturb,
-    "perturb_undo": _fake_in_place,
-    "perturb_write": _fake_in_place,
-    "project_gram": _fake_project_gram,
-    "project_weights": _fake_project_weights,
-    "project_combine": _fake_in_place,
-    "fingerprint": _fake_fingerprint,
-}
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"fastforget::{_name}", _fake)

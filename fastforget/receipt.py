@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastforget import ops, receipt_files
+from fastforget import ops
+from fastforget.files import receipt_file
 from fastforget.fingerprint import fingerprint
 from fastforget.model import eager
 
@@ -143,7 +144,7 @@ class Receipt:
         Args:
             path: The file; overwritten if it exists.
         """
-        receipt_files.write(path, self.describe(), {name: _parts(edit) for name, edit in self.edits.items()})
+        receipt_file.write(path, self.describe(), {name: _parts(edit) for name, edit in self.edits.items()})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Receipt:
@@ -160,7 +161,7 @@ class Receipt:
             ValueError: The file is truncated, changed, foreign or of a newer version.
         """
         try:
-            description, parts = receipt_files.read(path)
+            description, parts = receipt_file.read(path)
             shapes = description.pop("shapes")
             edits = {
                 name: Edit(tuple(shapes[name]), found.get("indices"), found.get("old"), found["new"])

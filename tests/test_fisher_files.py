@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from test_diagonal import GROUPS, assert_same, assert_total, part, parts, snapshot
 from torch import Tensor, nn
 
-from fastforget import FisherDiagonal, checked_files, fisher_diagonal
+from fastforget import FisherDiagonal, fisher_diagonal
 from fastforget.diagonal import FisherDiagonal as Diagonal
+from fastforget.files import checked
 
 KINDS: dict[str, Callable[[], Diagonal]] = {
     "given": lambda: part("mlp", slice(0, 5)),
@@ -80,7 +81,7 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         where.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(checked_files, "save_file", full)
+    monkeypatch.setattr(checked, "save_file", full)
     with pytest.raises(OSError, match="no space left"):
         part("mlp", slice(0, 2)).save(path)
     assert path.read_bytes() == before
@@ -160,7 +161,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], An
     description = json.loads(header["fisher"])
     change(description, tensors)
     header["fisher"] = json.dumps({key: value for key, value in description.items() if value is not None})
-    header["sha256"] = checked_files.checksum(header["fisher"], tensors)
+    header["sha256"] = checked.checksum(header["fisher"], tensors)
     save_file(tensors, path, metadata=header)
 
 

@@ -18,7 +18,8 @@ from known_codes import assert_holds, contents, convnet, knowing, mlp, refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fastforget import Receipt, checked_files, fingerprint, one_shot
+from fastforget import Receipt, fingerprint, one_shot
+from fastforget.files import checked
 from fastforget.receipt import Edit, write
 
 RULES = ["natural", "paper"]
@@ -329,7 +330,7 @@ def rewrite(path: Path, change: Callable[[dict[str, str], dict[str, Tensor]], An
     header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
     change(header, tensors)
     if header.get("sha256") != "kept":
-        header["sha256"] = checked_files.checksum(header["receipt"] or "", tensors)
+        header["sha256"] = checked.checksum(header["receipt"] or "", tensors)
     save_file(tensors, path, metadata={key: value for key, value in header.items() if value is not None})
 
 

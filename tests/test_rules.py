@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from known_codes import knowing
 from torch import Tensor, nn
 
-from fastforget import ForgettingError, fisher_diagonal, rules
-from fastforget.code_batch import CodeBatch
+from fastforget import ForgettingError, fisher_diagonal
 from fastforget.fisher import FisherDiagonal
+from fastforget.forgetting import rules
+from fastforget.forgetting.code_batch import CodeBatch
+from fastforget.forgetting.sensitivity import Sensitivity
+from fastforget.forgetting.staging import Stage
 from fastforget.losses import ScaledCrossEntropy, log_odds
-from fastforget.sensitivity import Sensitivity
-from fastforget.staging import Stage
 
 ZERO = torch.tensor([0])
 

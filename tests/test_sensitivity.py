@@ -9,7 +9,7 @@ from cases import randn
 from torch import Tensor
 
 from fastforget.diagonal import FisherDiagonal
-from fastforget.sensitivity import Sensitivity
+from fastforget.forgetting.sensitivity import Sensitivity
 
 SHAPES = {"weight": (1_000, 700), "bias": (3,), "none": (0,)}
 PLACES = [torch.tensor([0, 5, 699_999]), torch.tensor([2]), torch.tensor([], dtype=torch.int64)]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fastforget import ops
 from fastforget.batch import forward, logits_of
+from fastforget.forgetting.staging import DenseStage, SparseStage, Stage, run
 from fastforget.receipt import write
-from fastforget.staging import DenseStage, SparseStage, Stage, run
 
 
 def staged(model: nn.Module, kind: type[Stage]) -> Stage:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.layout import Layout
-from fastforget.uses.use import (
+from fastforget.capture.layout import Layout
+from fastforget.capture.uses.use import (
     Sums,
     Use,
     add_shift,
@@ -22,7 +22,7 @@ from fastforget.uses.use import (
 )
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 
 def _tuple(value: Any, dims: int) -> tuple[int, ...]:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastforget.batch import logits_of
-from fastforget.code_batch import SHAPE_ERRORS, CodeBatch, batch, check_outputs, examine, fitting_logits
 from fastforget.codes import MnemonicCodes
 from fastforget.diagonal import Definition, FisherDiagonal
 from fastforget.fisher import fisher_diagonal
+from fastforget.forgetting.code_batch import SHAPE_ERRORS, CodeBatch, batch, check_outputs, examine, fitting_logits
+from fastforget.forgetting.sensitivity import TINY, Sensitivity
 from fastforget.losses import ScaledCrossEntropy
-from fastforget.sensitivity import TINY, Sensitivity
 
 __all__ = ["check", "check_model", "recall", "sensitivity"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastforget import ops
-from fastforget.code_batch import CodeBatch, doubt
 from fastforget.errors import ForgettingError
+from fastforget.forgetting.code_batch import CodeBatch, doubt
+from fastforget.forgetting.sensitivity import Sensitivity
+from fastforget.forgetting.staging import DenseStage, SparseStage, Stage
 from fastforget.losses import log_odds
 from fastforget.selection import count
-from fastforget.sensitivity import Sensitivity
-from fastforget.staging import DenseStage, SparseStage, Stage
 
 __all__ = ["Step", "natural", "paper"]
 

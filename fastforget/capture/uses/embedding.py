@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.uses.use import Lookup, Sums, make_use, rows_of
+from fastforget.capture.uses.use import Lookup, Sums, make_use, rows_of
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 
 def _embedding(

@@ -1,7 +1,7 @@
 """Which function uses which parameter, during one forward and backward.
 
 `Capture` is a torch function mode. While it is active it follows the samples through every function call
-(see `fastforget.layout`) and, where a parameter is used in a way it knows, computes with the detached
+(see `fastforget.capture.following`) and, where a parameter is used in a way it knows, computes with the detached
 parameter and taps the result: the gradient that arrives there in backward is handed to the fused kernels.
 Autograd thus only runs the chain of input gradients; the weight-gradient work is replaced by the Fisher
 kernels.
@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastforget.checkpoints import KeepActivations
-from fastforget.layout import Call, Layout, State, Unknown, follow, is_known, tensors_in
-from fastforget.tensor_map import TensorMap
-from fastforget.uses import RECOGNISERS, Lookup, Use
+from fastforget.capture.checkpoints import KeepActivations
+from fastforget.capture.following import follow, is_known, keeps_shape_and_place
+from fastforget.capture.layout import Call, Layout, State, Unknown, tensors_in
+from fastforget.capture.tensor_map import TensorMap
+from fastforget.capture.uses import RECOGNISERS, Lookup, Use
 
 __all__ = ["Capture"]
 
@@ -198,6 +199,10 @@ class Capture(KeepActivations):
         return result
 
     def _record(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if not kwargs and args and keeps_shape_and_place(func, args, result):
+            if id(result) not in self._names:
+                self._states[result] = self.state(args[0])
+            return
         if getattr(func, "__name__", "") == "__setitem__":
             result = args[0]
         outputs = result if isinstance(result, (tuple, list)) else (result,)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 
 def _dropout(

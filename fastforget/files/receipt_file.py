@@ -1,4 +1,4 @@
-"""The file format of receipts, see `fastforget.checked_files`.
+"""The file format of receipts, see `fastforget.files.checked`.
 
 The description is that of `Receipt.describe`. Tensors: "<parameter>/indices", "<parameter>/old", "<parameter>/new".
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastforget import checked_files
-from fastforget.checked_files import check_fields, is_count, is_number, is_text, list_of, object_of
+from fastforget.files import checked
+from fastforget.files.checked import check_fields, is_count, is_number, is_text, list_of, object_of
 
 __all__ = ["read", "write"]
 
@@ -29,7 +29,7 @@ def write(path: str | PathLike[str], description: dict[str, Any], edits: Mapping
         edits: Tensors by part, by parameter.
     """
     tensors = {f"{name}/{part}": tensor for name, parts in edits.items() for part, tensor in parts.items()}
-    checked_files.write(path, "receipt", VERSION, description, tensors)
+    checked.write(path, "receipt", VERSION, description, tensors)
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -44,7 +44,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
     Raises:
         ValueError: The file is truncated, changed, foreign or of a newer version.
     """
-    description, tensors = checked_files.read(path, "receipt", VERSION)
+    description, tensors = checked.read(path, "receipt", VERSION)
     edits: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.rpartition("/")
@@ -60,7 +60,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
     return description, edits
 
 
-_FIELDS: checked_files.Fields = {
+_FIELDS: checked.Fields = {
     "after": ("a text", is_text),
     "alpha": ("a number", is_number),
     "before": ("a text", is_text),

@@ -1,4 +1,4 @@
-"""The file format of Fisher diagonals, see `fastforget.checked_files`.
+"""The file format of Fisher diagonals, see `fastforget.files.checked`.
 
 The description holds the attributes of `FisherDiagonal` that are no tensors, and the parameters' names in order.
 Tensors: "fisher/<parameter>", "gradient/<parameter>" if there is one, and "losses".
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastforget import checked_files
-from fastforget.checked_files import check_fields, is_count, is_number, is_text, object_of
+from fastforget.files import checked
+from fastforget.files.checked import check_fields, is_count, is_number, is_text, object_of
 
 __all__ = ["read", "write"]
 
@@ -36,7 +36,7 @@ def write(
     """
     tensors = {f"{group}/{name}": tensor for group, found in groups.items() for name, tensor in found.items()}
     description = {**description, "names": list(groups["fisher"])}
-    checked_files.write(path, "fisher", VERSION, description, {**tensors, "losses": losses})
+    checked.write(path, "fisher", VERSION, description, {**tensors, "losses": losses})
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]], Tensor]:
@@ -51,7 +51,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
     Raises:
         ValueError: The file is truncated, changed, foreign or of a newer version.
     """
-    description, tensors = checked_files.read(path, "fisher", VERSION)
+    description, tensors = checked.read(path, "fisher", VERSION)
     check_fields("fisher", description, _FIELDS)
     check_fields("definition", description["definition"], _DEFINITION)
     names, losses = description.pop("names"), tensors.pop("losses", None)
@@ -90,7 +90,7 @@ def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(map(is_text, value)) and len(set(value)) == len(value) > 0
 
 
-_FIELDS: checked_files.Fields = {
+_FIELDS: checked.Fields = {
     "definition": ("an object", object_of(lambda _: True)),
     "fallback": ("an object of reasons", object_of(is_text)),
     "model": ("a text", is_text),
@@ -99,7 +99,7 @@ _FIELDS: checked_files.Fields = {
     "samples": ("a count", is_count),
     "weight": ("a weight, or a list of them", _is_weight),
 }
-_DEFINITION: checked_files.Fields = {
+_DEFINITION: checked.Fields = {
     "labels": ("a text", is_text),
     "loss": ("a text", is_text),
     "scale": ("a number", is_number),

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.layout import Layout, samples_first
+from fastforget.capture.layout import Layout, samples_first
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 __all__ = [
     "Lookup",

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.uses.use import (
+from fastforget.capture.uses.use import (
     Sums,
     Use,
     add_shift,
@@ -23,7 +23,7 @@ from fastforget.uses.use import (
 )
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 
 def _norm_uses(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastforget.uses import broadcast, convolution, embedding, linear, norms, randomness
-from fastforget.uses.use import Lookup, Sums, Use, sum_dtype
+from fastforget.capture.uses import broadcast, convolution, embedding, linear, norms, randomness
+from fastforget.capture.uses.use import Lookup, Sums, Use, sum_dtype
 
 __all__ = ["RECOGNISERS", "Lookup", "Sums", "Use", "sum_dtype"]
 

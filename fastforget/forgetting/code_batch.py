@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from fastforget.batch import Inputs, logits_of, tensors_of
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
+from fastforget.forgetting.staging import run
 from fastforget.losses import log_odds
-from fastforget.staging import run
 
 __all__ = ["SHAPE_ERRORS", "CodeBatch", "batch", "check_outputs", "doubt", "examine", "fitting_logits", "prepare"]
 

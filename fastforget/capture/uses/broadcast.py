@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.layout import Layout, samples_first
-from fastforget.uses.use import (
+from fastforget.capture.layout import Layout, samples_first
+from fastforget.capture.uses.use import (
     Sums,
     add_shift,
     make_use,
@@ -18,7 +18,7 @@ from fastforget.uses.use import (
 )
 
 if TYPE_CHECKING:
-    from fastforget.capture import Capture
+    from fastforget.capture.mode import Capture
 
 
 def _per_sample(tensor: Tensor, layout: Layout, shape: Sequence[int], samples: int) -> Tensor:
