@@ -74,6 +74,9 @@ class Run:
         self._model, self._inputs, self._targets, self._loss, self._labels = model, inputs, targets, loss, labels
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
+        # Every name of a parameter with the first: then nobody needs to look for ties at each forward.
+        first = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
         self.fisher: dict[str, Tensor] = {}
         self.gradient: dict[str, Tensor] | None = {} if with_gradient else None
         self.losses = torch.empty(0)
@@ -149,19 +152,22 @@ class Run:
         """The weights [G, N] of a pass."""
         return self.weights if share is None else (self.weights * share).to(self.weights.dtype)
 
-    def _forward(self, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
-        """Run the model with ``leaves`` and its other parameters detached, on copies of its buffers."""
-        buffers = {name: buffer.detach().clone() for name, buffer in self._model.named_buffers()}
-        values = {**self._others, **leaves, **buffers}
-        return forward(lambda *a, **k: functional_call(self._model, values, a, k), inputs)
+    def _forward(self, mode: KeepActivations, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
+        """Run the model under a mode with ``leaves`` and its other parameters detached, on copies of its buffers."""
+        given = {**self._others, **leaves}
+        values = {name: given[first] for name, first in self._names.items()}
+        buffers = dict(self._model.named_buffers(remove_duplicate=False))
+        copies = {id(buffer): buffer.detach().clone() for buffer in buffers.values()}
+        values.update((name, copies[id(buffer)]) for name, buffer in buffers.items())
+        with keep_activations(mode):
+            return forward(lambda *a, **k: functional_call(self._model, values, a, k, tie_weights=False), inputs)
 
     def _watched_forward(self, capture: Capture, inputs: Inputs) -> Any:
         """Run the model under a capture, and refuse a random one."""
         for tensor in tensors_of(inputs):
             capture.track(tensor, Layout(0))
         random = torch.get_rng_state()
-        with keep_activations(capture):
-            outputs = self._forward(inputs, self._leaves)
+        outputs = self._forward(capture, inputs, self._leaves)
         if not torch.equal(random, torch.get_rng_state()):
             raise ValueError(
                 "the model must not draw random numbers (active dropout, for instance): the Fisher of a random network "
@@ -264,8 +270,7 @@ class Run:
         leaves = {n: leaf if n in self.fallback else leaf.detach() for n, leaf in self._leaves.items()}
         targets, weights = zip(*((t, self._weigh(share)) for t, share in self._passes), strict=True)
         for n, (inputs, rows) in enumerate(split_samples(self._inputs, targets, self.weights.shape[1])):
-            with keep_activations(KeepActivations()):
-                outputs = self._forward(_row_major(inputs), leaves)
+            outputs = self._forward(KeepActivations(), _row_major(inputs), leaves)
             for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
                 losses = self._losses(outputs, row, 1)
                 self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)

@@ -457,6 +457,7 @@ FOREIGN: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "requires_grad_": lambda p, x: F.linear(x.detach().requires_grad_(), p.w, p.b),
     "requires_grad set": own_leaf,
     "made with one": lambda p, x: F.linear(x + torch.ones(5, dtype=x.dtype, requires_grad=True), p.w, p.b),
+    "buffer": lambda p, x: F.linear(x * p.scale, p.w, p.b),
 }
 # The same from outside, which might be anything.
 UNSEEN: dict[str, Callable[[Any, Tensor], Tensor]] = {
@@ -465,7 +466,6 @@ UNSEEN: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "factor beside a use": lambda p, x: F.linear(x, p.w) + F.linear(x * SCALE, p.w, p.b),
     "in place": lambda p, x: F.linear(x.clone().add_(SCALE), p.w, p.b),
     "matrix": lambda p, x: F.linear(F.linear(x, SCALE.to(x.dtype).expand(5, 5)), p.w, p.b),
-    "buffer": lambda p, x: F.linear(x * p.scale, p.w, p.b),
 }
 
 
