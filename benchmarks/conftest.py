@@ -22,6 +22,7 @@ With ``--benchmark-disable`` everything runs once and nothing is timed; ``smoke`
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -52,6 +53,16 @@ def pytest_configure() -> None:
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["fastforget"] = machine_facts()
+
+
+def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
+    """Say whether the sources are those of the commit; what earlier runs recorded does not change them."""
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results"]
+    try:
+        changed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return
+    commit_info["dirty"] = bool(changed.strip())
 
 
 @pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
