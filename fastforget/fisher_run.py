@@ -93,7 +93,7 @@ class Run:
         alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
         capture = Capture({} if alone else self._leaves, samples, self._collect)
         self._uses = capture.uses
-        outputs = self._watched_forward(capture, _row_major(self._inputs) if alone else self._inputs)
+        outputs = self._watched_forward(capture, self._inputs)
         self._passes = self._labels.passes(self._loss, outputs, self._targets)
         disorder = None if alone else _disorder(capture, outputs)
         if disorder:
@@ -103,10 +103,10 @@ class Run:
             losses = self._losses(outputs, targets, samples)
             total = total + (losses.detach() if share is None else losses.detach() * share)
             self._weights = self._weigh(share)
-            capture.retain = left > 0
             if not disorder and losses.requires_grad:
                 backward = self._add_alone if alone else self._add_fused
-                backward(losses, self._weights, list(self._leaves), retain_graph=left > 0)
+                with capture.listening(retain=left > 0):
+                    backward(losses, self._weights, list(self._leaves), retain_graph=left > 0)
         self.losses = total
         if self.fallback:
             self._sample_by_sample()
@@ -164,6 +164,8 @@ class Run:
 
     def _watched_forward(self, capture: Capture, inputs: Inputs) -> Any:
         """Run the model under a capture, and refuse a random one."""
+        if capture.samples == 1:
+            inputs = _row_major(inputs)
         for tensor in tensors_of(inputs):
             capture.track(tensor, Layout(0))
         random = torch.get_rng_state()
@@ -198,11 +200,14 @@ class Run:
         """Backward of one sample, or of what counts as one, of weights [G, 1]."""
         leaves = [self._leaves[name] for name in names]
         grads = torch.autograd.grad(losses.sum(), leaves, allow_unused=True, retain_graph=retain_graph)
-        foreign = [*self._leaves.values(), *self._others.values(), *tensors_of((self._inputs, self._targets))]
-        shared = Counter(_memory(tensor) for tensor in (*foreign, *grads) if tensor is not None)
+        shared = Counter[int]()
+        own = self.gradient is not None and not retain_graph and self.gradient.keys().isdisjoint(names)
+        if own:  # the first sample's gradients may become the result
+            others = [*self._leaves.values(), *self._others.values(), *tensors_of((self._inputs, self._targets))]
+            shared.update(_memory(tensor) for tensor in (*others, *grads) if tensor is not None)
         for name, grad in zip(names, grads, strict=True):
             if grad is not None:
-                self._add_sample(name, weights, grad, own=not retain_graph and shared[_memory(grad)] == 1)
+                self._add_sample(name, weights, grad, own=own and shared[_memory(grad)] == 1)
 
     def _collect(self, use: Use, grad: Tensor, operands: tuple[Tensor, ...]) -> None:
         """Receive, during backward, the gradient that arrives at one use of a parameter, and of its partner."""
@@ -224,6 +229,7 @@ class Run:
         found = [self._sum(sums, use.name, empty=empty) for sums in every]
         return Sums(found[0], found[1] if len(found) > 1 else None, empty)
 
+    @torch.no_grad()
     def _sum_repeated_uses(self) -> None:
         """Parameters used more than once: one sample's gradient at a time, summed over the uses."""
         for name, uses in self._waiting.items():

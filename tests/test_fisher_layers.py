@@ -112,6 +112,15 @@ def test_channels_last_group_norm(samples: int) -> None:
         assert_close(value, expected[name])
 
 
+def test_channels_last_group_norm_in_batches_of_one() -> None:
+    model, x = prepared(lambda: nn.GroupNorm(2, 6)), randn(N, 6, 4, 5, seed=1)
+    expected = fisher_diagonal(model, x, TARGETS, loss=square_error)
+    last = x.to(memory_format=torch.channels_last)
+    found = fisher_diagonal(model, last, TARGETS, loss=square_error, square="batch", batch_size=1)
+    for name, value in found.items():
+        assert_close(value, expected[name])
+
+
 @pytest.mark.parametrize("name", ["linear", "linear on tokens", "conv2d", "layer norm", "batch norm 2d"])
 def test_one_sample(name: str) -> None:
     build, shape = LAYERS[name]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from asserts import assert_close, assert_fisher, prepared
+from cases import randn
 from models import LABELS, MODELS, Bert, TransformerClassifier, TwoInputs, loss, mlp
 from torch import Tensor, nn
 
@@ -53,6 +55,41 @@ def test_tied_weights_are_one_parameter() -> None:
     found = fisher_diagonal(prepared(build), inputs, LABELS, loss=loss)
     assert "words.weight" in found
     assert "decoder.weight" not in found
+
+
+def test_results_are_not_on_a_graph() -> None:
+    build, inputs = MODELS["bert"]
+    found = fisher_diagonal(prepared(build), inputs, LABELS, loss=loss, with_gradient=True)
+    assert found.gradient is not None
+    assert not any(value.requires_grad for value in (*found.values(), *found.gradient.values(), found.losses))
+
+
+@pytest.mark.parametrize("where", ["model", "loss"])
+def test_a_backward_of_the_model_or_the_loss_itself(where: str) -> None:
+    """Gradients that they take for their own purposes are not those of the losses."""
+
+    class Logging(nn.Sequential):
+        def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+            hidden = self[0](x)
+            outputs = self[2](self[1](hidden))
+            if where == "model":
+                torch.autograd.grad(outputs.sum(), hidden, retain_graph=True)
+            return hidden, outputs
+
+    def logging_loss(outputs: Any, targets: Tensor) -> Tensor:
+        if where == "loss" and outputs[0].requires_grad:
+            torch.autograd.grad(outputs[1].sum(), outputs[0], retain_graph=True)
+        return F.cross_entropy(outputs[1], targets, reduction="none")
+
+    def built(container: type[nn.Sequential]) -> nn.Module:
+        return prepared(lambda: container(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4)))
+
+    x = randn(len(LABELS), 5, seed=1)
+    found = fisher_diagonal(built(Logging), x, LABELS, loss=logging_loss)
+    expected = fisher_diagonal(built(nn.Sequential), x, LABELS)
+    assert not found.fallback
+    for name, value in expected.items():
+        assert_close(found[name], value)
 
 
 def test_hugging_face_style_outputs() -> None:

@@ -72,6 +72,17 @@ def test_the_kept_sum_is_not_changed() -> None:
         assert_same_bits(kept[name], value)
 
 
+def test_a_kept_sum_of_any_strides() -> None:
+    kept, few = positive(1), diagonal(positive(1), N, gradient=positive(2))
+    kept["weight"] = kept["weight"].t().contiguous().t()
+    found = Sensitivity.of_difference(diagonal(kept, ALL, gradient=None), few, 1e-16)
+    again = Sensitivity.of_difference(
+        diagonal(positive(1), ALL, gradient=None), diagonal(positive(1), N, gradient=None), 1e-16
+    )
+    for ratio, expected in zip(found.ratios(), again.ratios(), strict=True):
+        assert_same_bits(ratio, expected)
+
+
 def test_a_difference_is_not_negative() -> None:
     """The kept sum is smaller than what it must hold, by rounding or more."""
     kept = diagonal({"w": torch.tensor([1.0, 0.0])}, ALL, gradient=None)

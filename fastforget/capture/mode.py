@@ -14,7 +14,8 @@ silently skipped.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -54,13 +55,13 @@ class Capture(KeepActivations):
 
     Attributes:
         uses: How many uses of each parameter were recognised.
-        retain: Another backward will follow, which needs the operands of the uses again.
     """
 
     def __init__(self, leaves: dict[str, Tensor], samples: int, collect: Callable[..., None]) -> None:
         """Watch ``leaves`` (parameters by name); ``collect(use, grad, operands)`` is called in backward."""
         super().__init__()
-        self.uses, self.retain = dict.fromkeys(leaves, 0), False
+        self.uses = dict.fromkeys(leaves, 0)
+        self._listening = self._retain = False
         self._leaves = leaves
         self._names = {id(leaf): name for name, leaf in leaves.items()}
         self._detached = {id(leaf): leaf.detach() for leaf in leaves.values()}
@@ -70,6 +71,19 @@ class Capture(KeepActivations):
         self._lookups = TensorMap[Lookup]()
         # Whether a tensor was met that requires a gradient for another reason than one of the leaves.
         self._foreign = False
+
+    @contextmanager
+    def listening(self, *, retain: bool) -> Iterator[None]:
+        """Let the uses hand over their gradients: not those of a backward that the model or the loss runs itself.
+
+        Args:
+            retain: Another backward will follow, which needs the operands of the uses again.
+        """
+        self._listening, self._retain = True, retain
+        try:
+            yield
+        finally:
+            self._listening = False
 
     def track(self, tensor: Tensor, layout: Layout) -> None:
         """Declare where the samples are in an input of the model."""
@@ -154,14 +168,14 @@ class Capture(KeepActivations):
 
         def deliver(grad: Tensor | None) -> None:
             nonlocal operands
-            if grad is None:
+            if grad is None or not self._listening:
                 return
             if versions != [operand._version for operand in operands]:  # noqa: SLF001
                 raise RuntimeError(
                     f"an operand of `{use.name}` has been modified by an inplace operation before its use in backward"
                 )
             given = operands
-            if not self.retain:
+            if not self._retain:
                 operands = ()
             self._collect(use, grad.reshape(shape), given)
 

@@ -71,7 +71,7 @@ class Sensitivity:
         """Return f_CF / f_CR of every parameter, finite; once, since they take the place of f_CF."""
         total, (everything, few) = 0.0, self.counts
         for name, value in self.forget.items():
-            kept = [] if self.kept is None else [self.kept[name]]
+            kept = [] if self.kept is None else [self.kept[name].contiguous()]
             sums = []
             for forget, remain, *of_all in _pieces(value, self.remain[name], *kept):
                 if of_all:
