@@ -1,18 +1,31 @@
-"""Builds `fastforget._C`: one library on PyTorch's stable ABI, so that it serves later PyTorch releases too.
+"""Builds the compiled operators on PyTorch's stable ABI, so that one build serves later PyTorch releases too.
 
-With FASTFORGET_SANITIZE=1 it checks addresses and undefined behaviour while it runs, and aborts at the first fault; see
-`make asan`.
+``fastforget._C`` holds the schemas and the CPU kernels, ``fastforget._C_cuda`` those for CUDA devices. What decides:
+
+FASTFORGET_CUDA: 1 builds ``_C_cuda``, also on a machine without a GPU and with a CPU-only PyTorch; 0 does not; by default
+    it is built where nvcc is found and PyTorch was built for CUDA.
+FASTFORGET_CUDA_ARCHS: compute capabilities, by default "80 90"; the last one comes as PTX too, for newer devices.
+FASTFORGET_SANITIZE=1: addresses and undefined behaviour are checked at run time, see `make asan`.
+FASTFORGET_EMULATION=1: ``_C`` runs the CUDA kernels, on the host, see `make emulation`.
 """
 
 import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pybind11
+import torch
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent
 TORCH_ABI = "2.10"  # oldest stable ABI with parallel_for; TORCH_TARGET_VERSION is its 0x0MMmm... form
+CUDA_KERNELS, CUDA_BINDINGS = "csrc/kernels/cuda", "csrc/bindings/cuda"
+EMULATION = os.environ.get("FASTFORGET_EMULATION") == "1"
+WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=."]
 
 OPTIMISE, SANITIZE = ["-O3", "-g0"], []
 if os.environ.get("FASTFORGET_SANITIZE") == "1":
@@ -20,30 +33,114 @@ if os.environ.get("FASTFORGET_SANITIZE") == "1":
     OPTIMISE = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", "-D_GLIBCXX_ASSERTIONS"]
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
-sources = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.cpp"))
-headers = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.h"))
 
-setup(
-    ext_modules=[
-        CppExtension(
+def files(folder: str, *endings: str) -> list[str]:
+    """Files below a folder, relative to here."""
+    found = (path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.suffix in endings)
+    return sorted(found)
+
+
+def nvcc() -> Path | None:
+    """The CUDA compiler: of CUDA_HOME, on the path, or from the packages that `make cuda` installs beside Python."""
+    home, site = os.environ.get("CUDA_HOME"), Path(torch.__file__).parents[1]
+    places = [Path(home) / "bin" / "nvcc"] if home else [Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")]
+    places += sorted(site.glob("nvidia/cu*/bin/nvcc"))
+    return next((place.resolve() for place in places if place.exists()), None)
+
+
+def wants_cuda() -> bool:
+    """Whether to build the kernels for CUDA devices; never whether there is one."""
+    wanted = os.environ.get("FASTFORGET_CUDA", "auto")
+    if wanted == "1" and nvcc() is None:
+        raise RuntimeError("FASTFORGET_CUDA=1 needs nvcc: set CUDA_HOME, or put it on the path")
+    return wanted == "1" or (wanted == "auto" and nvcc() is not None and torch.version.cuda is not None)
+
+
+def architectures() -> list[str]:
+    """The options of nvcc that name what to compile for."""
+    named = os.environ.get("FASTFORGET_CUDA_ARCHS", "80 90").split()
+    options = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in named]
+    return [*options, f"-gencode=arch=compute_{named[-1]},code=compute_{named[-1]}"]
+
+
+def compile_kernels(folder: Path) -> list[str]:
+    """Compile csrc/kernels/cuda/*.cu, which include nothing of PyTorch, and check what ptxas says of each kernel."""
+    compiler, jobs = nvcc(), int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = [ROOT / name for name in files("csrc/kernels", ".h", ".cuh")]
+
+    def compiled(source: str) -> str:
+        made, report = folder / f"{Path(source).stem}.o", folder / f"{Path(source).stem}.ptxas"
+        newest = max(path.stat().st_mtime for path in [ROOT / source, ROOT / "setup.py", *headers])
+        if not (made.exists() and report.exists() and made.stat().st_mtime > newest):
+            options = ["-std=c++17", "-O3", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--extended-lambda"]
+            command = [str(compiler), *options, *architectures(), "-c", str(ROOT / source), "-o", str(made)]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+            if done.returncode:
+                raise RuntimeError(f"nvcc failed on {source}:\n{done.stderr}")
+            report.write_text(done.stderr)
+        spills = [int(number) for number in re.findall(r"(\d+) bytes spill", report.read_text())]
+        if any(spills):
+            raise RuntimeError(f"kernels of {source} spill registers, see {report}")
+        return str(made)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(compiled, files(CUDA_KERNELS, ".cu")))
+
+
+class Build(BuildExtension):
+    """Compiles the kernels for CUDA devices first; the extension then links them."""
+
+    def build_extension(self, extension: CppExtension) -> None:
+        """Build one extension."""
+        if extension.name == "fastforget._C_cuda":
+            extension.extra_objects = compile_kernels(ROOT / self.build_temp / "cuda")
+        super().build_extension(extension)
+
+
+def library(name: str, sources: list[str], **more: list[object]) -> CppExtension:
+    """An extension module of PyTorch's stable ABI."""
+    macros = [
+        ("TORCH_TARGET_VERSION", "0x020a000000000000"),
+        ("FASTFORGET_TORCH_ABI", f'"{TORCH_ABI}"'),
+        *more.pop("define_macros", []),
+    ]
+    return CppExtension(
+        name,
+        sources,
+        depends=files("csrc", ".h", ".cuh", ".cu"),
+        include_dirs=[pybind11.get_include(), *more.pop("include_dirs", [])],
+        define_macros=macros,
+        extra_compile_args=[*OPTIMISE, *SANITIZE, "-std=c++20", *WARNINGS],
+        extra_link_args=[*SANITIZE, *more.pop("extra_link_args", [])],
+        **more,
+    )
+
+
+host = [name for name in files("csrc", ".cpp") if not name.startswith(CUDA_BINDINGS)]
+if EMULATION:
+    shared = ["csrc/bindings/library.cpp", "csrc/bindings/module.cpp"]
+    extensions = [
+        library(
             "fastforget._C",
-            sources,
-            depends=headers,
-            include_dirs=[pybind11.get_include()],
-            define_macros=[
-                ("TORCH_TARGET_VERSION", "0x020a000000000000"),
-                ("FASTFORGET_TORCH_ABI", f'"{TORCH_ABI}"'),
-            ],
-            extra_compile_args=[
-                *OPTIMISE,
-                *SANITIZE,
-                "-std=c++20",
-                "-Wall",
-                "-fvisibility=hidden",
-                f"-ffile-prefix-map={ROOT}=.",
-            ],
-            extra_link_args=SANITIZE,
+            [*shared, *files("csrc/kernels/cpu", ".cpp"), *files("tests/emulation", ".cpp"), *files(CUDA_BINDINGS, ".cpp")],
+            define_macros=[("FASTFORGET_EMULATION", "1")],
+            include_dirs=[str(ROOT / "tests/emulation")],
         )
-    ],
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
-)
+    ]
+else:
+    extensions = [library("fastforget._C", host)]
+if wants_cuda() and not EMULATION:
+    home = nvcc().parents[1]
+    extensions.append(
+        library(
+            "fastforget._C_cuda",
+            files(CUDA_BINDINGS, ".cpp"),
+            define_macros=[("USE_CUDA", "1")],
+            include_dirs=[str(home / "include")],
+            # The static runtime: which shared one PyTorch brings depends on its build, the driver is the same.
+            extra_link_args=[f"-L{home / 'lib64'}", f"-L{home / 'lib'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
+        )
+    )
+
+setup(ext_modules=extensions, cmdclass={"build_ext": Build.with_options(use_ninja=True)})

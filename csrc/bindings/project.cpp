@@ -4,7 +4,8 @@
 #include <algorithm>
 
 #include "../kernels/cpu/dispatch.h"
-#include "check.h"
+#include "../kernels/weights_from_gram.h"
+#include "project_check.h"
 
 namespace fastforget {
 namespace {
@@ -20,20 +21,9 @@ struct GradList {
   static constexpr int64_t kChunk = 1 << 14;
 
   GradList(const Tensors& grads, int64_t tasks) : K(tasks) {
-    STD_TORCH_CHECK(!grads.empty(), "`grads` must not be empty");
-    const int64_t count = static_cast<int64_t>(grads.size());
-    STD_TORCH_CHECK(K >= 1 && count % K == 0,
-                    "`grads` must have the same number of tensors for each of ", K, " tasks, got ",
-                    count);
-    L = count / K;
-    for (int64_t l = 0; l < L; ++l) {
-      const Tensor& like = grads[size_t(l)];
-      dtype_of(like, "grads");
-      for (int64_t k = 0; k < K; ++k) {
-        check_like(grads[size_t(k * L + l)], "grads", like);
-        pointers.push_back(grads[size_t(k * L + l)].const_data_ptr());
-      }
-    }
+    L = check_tasks(grads, K);
+    for (int64_t l = 0; l < L; ++l)
+      for (int64_t k = 0; k < K; ++k) pointers.push_back(grads[size_t(k * L + l)].const_data_ptr());
     for (int64_t l = 0; l < L; ++l) {
       const Tensor& like = grads[size_t(l)];
       const DType dtype = dtype_of(like, "grads");
@@ -43,15 +33,6 @@ struct GradList {
         tensors.push_back(l);
       }
     }
-  }
-
-  static void check_like(const Tensor& t, const char* name, const Tensor& like) {
-    check_type(t, name, like.scalar_type());
-    check_contiguous(t, name);
-    const auto sizes = t.sizes(), wanted = like.sizes();
-    STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), wanted.begin(), wanted.end()), "`", name,
-                    "` must have the shapes of the first task's, got ", shape_text(t), " and ",
-                    shape_text(like));
   }
 
   int64_t K, L;
@@ -82,15 +63,8 @@ Tensor project_gram(const Tensors& grads, int64_t tasks, bool per_tensor) {
 }
 
 Tensor project_weights(const Tensor& gram, const Tensor& order) {
-  check_dim(gram, "gram", 3);
-  check_type(gram, "gram", ScalarType::Double);
-  check_contiguous(gram, "gram");
+  check_weights(gram, order);
   const int64_t S = gram.size(0), K = gram.size(1);
-  check_size(gram, "gram", 2, K);
-  check_dim(order, "order", 2);
-  check_type(order, "order", ScalarType::Long);
-  check_contiguous(order, "order");
-  check_size(order, "order", 0, K);
   const double* matrices = static_cast<const double*>(gram.const_data_ptr());
   const int64_t* steps = static_cast<const int64_t*>(order.const_data_ptr());
   for (int64_t i = 0; i < order.numel(); ++i)
@@ -99,56 +73,16 @@ Tensor project_weights(const Tensor& gram, const Tensor& order) {
   double* weights = static_cast<double*>(result.mutable_data_ptr());
   std::vector<double> current(static_cast<size_t>(K));
   for (int64_t s = 0; s < S; ++s)
-    project_weights_cpu(matrices + s * K * K, steps, K, order.size(1), current.data(),
-                        weights + s * K);
+    weights_from_gram(matrices + s * K * K, steps, K, order.size(1), current.data(),
+                      weights + s * K);
   return result;
 }
 
-struct Bytes {
-  explicit Bytes(const Tensor& t)
-      : begin(static_cast<const char*>(t.const_data_ptr())),
-        end(begin + t.numel() * t.element_size()) {}
-  bool overlaps(const Bytes& other) const { return begin < other.end && other.begin < end; }
-  bool operator<(const Bytes& other) const { return begin < other.begin; }
-  const char *begin, *end;
-};
-
-// A tensor of `out` may be a gradient of the same place in the list, for an element is read before
-// it is written, but nothing else of the call.
-void check_overlap(const Tensors& grads, const Tensors& out) {
-  std::vector<Bytes> written;
-  for (const Tensor& t : out)
-    if (t.numel() > 0) written.emplace_back(t);
-  std::sort(written.begin(), written.end());
-  for (size_t l = 1; l < written.size(); ++l)
-    STD_TORCH_CHECK(!written[l].overlaps(written[l - 1]),
-                    "`out` must hold tensors with memory of their own, got two that share some");
-  for (size_t i = 0; i < grads.size(); ++i) {
-    const Bytes read(grads[i]), own(out[i % out.size()]);
-    if (read.begin == read.end || read.begin == own.begin) continue;
-    const auto next = std::lower_bound(written.begin(), written.end(), read);
-    const bool clear = (next == written.end() || !next->overlaps(read)) &&
-                       (next == written.begin() || !std::prev(next)->overlaps(read));
-    STD_TORCH_CHECK(clear,
-                    "`out` must share memory only with gradients of the same place, got one "
-                    "that overlaps tensor ",
-                    i % out.size(), " of task ", i / out.size());
-  }
-}
-
 void project_combine(const Tensors& grads, const Tensor& weights, const Tensors& out) {
-  check_dim(weights, "weights", 2);
-  check_type(weights, "weights", ScalarType::Double);
-  check_contiguous(weights, "weights");
+  check_combine(grads, weights, out);
+  const int64_t S = weights.size(0);
   const GradList list(grads, weights.size(1));
-  const int64_t K = list.K, S = weights.size(0);
-  STD_TORCH_CHECK(S == 1 || S == list.L, "`weights` must have size 1 or ", list.L,
-                  " in dimension 0, got shape ", shape_text(weights));
-  STD_TORCH_CHECK(static_cast<int64_t>(out.size()) == list.L,
-                  "`out` must have one tensor per tensor of a task, got ", out.size(), " and ",
-                  list.L);
-  for (size_t l = 0; l < out.size(); ++l) GradList::check_like(out[l], "out", grads[l]);
-  check_overlap(grads, out);
+  const int64_t K = list.K;
   std::vector<void*> to;
   for (const Tensor& t : out) to.push_back(t.mutable_data_ptr());
   const double* rows = static_cast<const double*>(weights.const_data_ptr());

@@ -2,7 +2,7 @@
 //
 // Every projected gradient is a linear combination of the originals, so two passes are enough: one
 // for the Gram matrix of the K tasks' gradients, one for the combination. Between them stands a
-// recursion on K x K numbers.
+// recursion on K x K numbers, see weights_from_gram.h.
 //
 // Shape alphabet: K tasks, L tensors per task, S scopes (1, or L where each tensor is projected on
 // its own), M steps at most per task.
@@ -28,11 +28,5 @@ struct ProjectKernels {
   // start of its tensor and may be one of the gradients.
   void (*combine)(const GradChunk&, int64_t K, const double* weights, void* out);
 };
-
-// One scope's weights [K] from its Gram matrix [K, K]. Row i of order [K, M] names the tasks off
-// which gradient i is projected, one after the other; a negative number names none. `current` is
-// scratch [K].
-void project_weights_cpu(const double* gram, const int64_t* order, int64_t K, int64_t M,
-                         double* current, double* weights);
 
 }  // namespace fastforget

@@ -1,0 +1,78 @@
+// project_gram, project_weights and project_combine on CUDA devices.
+#include "../../kernels/cuda/project.h"
+
+#include "../project_check.h"
+#include "context.h"
+
+namespace fastforget {
+namespace {
+
+using cuda::Context, cuda::GradTensors;
+
+// The gradients of K tasks with respect to the same L tensors, tensor by tensor.
+struct GradList {
+  GradList(const Tensors& grads, int64_t tasks) : K(tasks), L(check_tasks(grads, tasks)) {
+    for (int64_t l = 0; l < L; ++l) {
+      dtypes.push_back(dtype_of(grads[size_t(l)], "grads"));
+      sizes.push_back(grads[size_t(l)].numel());
+      for (int64_t k = 0; k < K; ++k) pointers.push_back(grads[size_t(k * L + l)].const_data_ptr());
+    }
+  }
+
+  GradTensors tensors() const { return {K, L, dtypes.data(), sizes.data(), pointers.data()}; }
+
+  int64_t K, L;
+  std::vector<DType> dtypes;
+  std::vector<int64_t> sizes;
+  std::vector<const void*> pointers;
+};
+
+Tensor project_gram(const Tensors& grads, int64_t tasks, bool per_tensor) {
+  const GradList list(grads, tasks);
+  const Context context(grads[0]);
+  context.check(grads, "grads");
+  Tensor gram = torch::stable::new_empty(
+      grads[0], std::vector<int64_t>{per_tensor ? list.L : 1, list.K, list.K}, ScalarType::Double);
+  Tensor scratch = Context::scratch(gram, cuda::project_gram_bytes(list.tensors()));
+  Context::run(cuda::project_gram(list.tensors(), per_tensor,
+                                  static_cast<double*>(gram.mutable_data_ptr()),
+                                  scratch.mutable_data_ptr(), context.stream()));
+  return gram;
+}
+
+Tensor project_weights(const Tensor& gram, const Tensor& order) {
+  check_weights(gram, order);
+  const Context context(gram);
+  context.check(order, "order");
+  const int64_t S = gram.size(0), K = gram.size(1);
+  Tensor weights = torch::stable::new_empty(gram, std::vector<int64_t>{S, K});
+  Tensor current = torch::stable::new_empty(gram, std::vector<int64_t>{S, K});
+  Context::run(
+      cuda::project_weights(static_cast<const double*>(gram.const_data_ptr()),
+                            static_cast<const int64_t*>(order.const_data_ptr()), S, K,
+                            order.size(1), static_cast<double*>(current.mutable_data_ptr()),
+                            static_cast<double*>(weights.mutable_data_ptr()), context.stream()));
+  return weights;
+}
+
+void project_combine(const Tensors& grads, const Tensor& weights, const Tensors& out) {
+  check_combine(grads, weights, out);
+  const Context context(weights);
+  context.check(grads, "grads");
+  context.check(out, "out");
+  const GradList list(grads, weights.size(1));
+  std::vector<void*> to;
+  for (const Tensor& t : out) to.push_back(t.mutable_data_ptr());
+  Context::run(cuda::project_combine(list.tensors(), weights.size(0),
+                                     static_cast<const double*>(weights.const_data_ptr()),
+                                     to.data(), context.stream()));
+}
+
+}  // namespace
+}  // namespace fastforget
+
+FASTFORGET_REGISTER(FASTFORGET_DEVICE, m) {
+  m.impl("project_gram", TORCH_BOX(&fastforget::project_gram));
+  m.impl("project_weights", TORCH_BOX(&fastforget::project_weights));
+  m.impl("project_combine", TORCH_BOX(&fastforget::project_combine));
+}

@@ -1,0 +1,2 @@
+// Every CUDA kernel, as C++; see cuda_runtime.h.
+#include "../../csrc/kernels/cuda/project.cu"
