@@ -48,6 +48,13 @@ def nvcc() -> Path | None:
     return next((place.resolve() for place in places if place.exists()), None)
 
 
+def toolkit_options() -> tuple[list[str], list[str]]:
+    """Where nvcc itself looks for headers and libraries; it may be a link or a script far from them."""
+    said = subprocess.run([str(nvcc()), "--dryrun", "x.cu"], check=False, capture_output=True, text=True)  # noqa: S603
+    top = Path(re.search(r"^#\$ TOP=(.*)$", said.stderr, re.MULTILINE)[1].strip())
+    return [str(top / "include")], [f"-L{folder}" for folder in (top / "lib64", top / "lib") if folder.is_dir()]
+
+
 def wants_cuda() -> bool:
     """Whether to build the kernels for CUDA devices; never whether there is one."""
     wanted = os.environ.get("FASTFORGET_CUDA", "auto")
@@ -131,15 +138,15 @@ if EMULATION:
 else:
     extensions = [library("fastforget._C", host)]
 if wants_cuda() and not EMULATION:
-    home = nvcc().parents[1]
+    includes, libraries = toolkit_options()
     extensions.append(
         library(
             "fastforget._C_cuda",
             files(CUDA_BINDINGS, ".cpp"),
             define_macros=[("USE_CUDA", "1")],
-            include_dirs=[str(home / "include")],
+            include_dirs=includes,
             # The static runtime: which shared one PyTorch brings depends on its build, the driver is the same.
-            extra_link_args=[f"-L{home / 'lib64'}", f"-L{home / 'lib'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
+            extra_link_args=[*libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
         )
     )
 
