@@ -5,12 +5,13 @@
 STABLE_TORCH_LIBRARY(fastforget, m) {
   m.def(
       "fisher_linear(Tensor grad, Tensor input, Tensor weights, Tensor(a!)? fisher, Tensor(b!)? "
-      "gradient, Tensor(c!)? bias_fisher, Tensor(d!)? bias_gradient, bool overwrite) -> ()");
+      "gradient, Tensor(c!)? bias_fisher, Tensor(d!)? bias_gradient, bool overwrite, "
+      "bool tf32=False) -> ()");
   m.def(
       "fisher_convolution(Tensor grad, Tensor input, Tensor weights, int[] stride, int[] padding, "
       "int[] dilation, "
       "int groups, Tensor(a!)? fisher, Tensor(b!)? gradient, Tensor(c!)? bias_fisher, "
-      "Tensor(d!)? bias_gradient, bool overwrite) -> ()");
+      "Tensor(d!)? bias_gradient, bool overwrite, bool tf32=False) -> ()");
   m.def(
       "fisher_affine(Tensor grad, Tensor? input, Tensor? mean, Tensor? rstd, Tensor weights, "
       "Tensor(a!)? scale_fisher, Tensor(b!)? scale_gradient, Tensor(c!)? shift_fisher, "

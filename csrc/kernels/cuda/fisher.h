@@ -1,0 +1,43 @@
+// Diagonal Fisher kernels on CUDA devices; see ../fisher.h for what is computed.
+//
+// All samples are gone through on the device, those without a weight are skipped there: the lists
+// of samples in the arguments are not read. Sums over samples are taken in an order that only the
+// shapes and the number of multiprocessors decide.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../fisher.h"
+
+namespace fastforget::cuda {
+
+// A weight: `groups` convolution groups, one after the other in the results; N is the batch.
+struct MatmulWork {
+  MatmulFisher fisher;
+  int64_t groups;
+  bool tf32;                // float32 inputs may be rounded to tf32 before they are multiplied
+  int64_t multiprocessors;  // of the device
+};
+
+int64_t fisher_matmul_bytes(const MatmulWork&);  // of scratch memory
+cudaError_t fisher_matmul(const MatmulWork&, void* scratch, cudaStream_t);
+
+// Few rows per convolution group, as in a depthwise convolution.
+int64_t fisher_direct_bytes(const MatmulWork&);
+cudaError_t fisher_direct(const MatmulWork&, void* scratch, cudaStream_t);
+
+struct AffineWork {
+  AffineFisher fisher;
+  int64_t multiprocessors;
+};
+
+int64_t fisher_affine_bytes(const AffineWork&);
+cudaError_t fisher_affine(const AffineWork&, void* scratch, cudaStream_t);
+
+// `padding` is a token that has no gradient, or negative; `order` and `count` are not read. Tokens
+// outside [0, V) are skipped.
+cudaError_t fisher_embedding(const EmbeddingFisher&, int64_t padding, cudaStream_t);
+
+}  // namespace fastforget::cuda

@@ -1,0 +1,192 @@
+// How blocks of threads bring tiles of a matrix operand into shared memory: R features by K
+// positions of one sample, from a strided matrix or from the patches of a convolution.
+#pragma once
+
+#include "../fisher.h"
+#include "element.cuh"
+#include "ptx.cuh"
+
+namespace fastforget::cuda {
+
+// A column of the implicit im2col matrix: a channel and a tap.
+struct Column {
+  int offset;     // elements from the position's input to the column's
+  short d, h, w;  // from the position's coordinates
+  short real;     // 0: beyond the last column
+  int target;     // its place in a row of the result
+};
+
+// Features by positions of every sample. Exactly one of the two ways of access is used.
+struct Operand {
+  const void* data;
+  int64_t features, positions;
+  int64_t sample_stride, position_stride, feature_stride, group_stride;
+  // Consecutive features, not positions, are neighbours in memory, and in shared memory.
+  bool features_fast;
+  int vector_bytes;  // 16, 8 or 4 where neighbours can be copied together, else 0
+  bool patches;
+  Patches shape;
+};
+
+// The place of a column of features [first, ...) of an operand that has patches.
+__device__ __forceinline__ Column column_of(const Operand& x, int64_t feature) {
+  const Patches& p = x.shape;
+  const int taps = int(p.kernel[0] * p.kernel[1] * p.kernel[2]);
+  if (feature >= x.features) return {0, 0, 0, 0, 0, 0};
+  // Neighbours in memory shall be neighbours in the tile: taps of one channel, or channels.
+  const int channel = int(x.features_fast ? feature % p.channels : feature / taps);
+  const int tap = int(x.features_fast ? feature / p.channels : feature % taps);
+  const int w = int(tap % p.kernel[2] * p.dilation[2] - p.padding[2]);
+  const int h = int(tap / p.kernel[2] % p.kernel[1] * p.dilation[1] - p.padding[1]);
+  const int d = int(tap / (p.kernel[2] * p.kernel[1]) * p.dilation[0] - p.padding[0]);
+  const int64_t offset =
+      channel * p.in_stride[0] + d * p.in_stride[1] + h * p.in_stride[2] + w * p.in_stride[3];
+  return {int(offset), short(d), short(h), short(w), 1, channel * taps + tap};
+}
+
+// Where a position of a convolution's output begins to read its input.
+struct Position {
+  int offset, d, h, w;
+};
+
+__device__ __forceinline__ Position position_of(const Patches& p, int64_t position) {
+  const unsigned at = unsigned(position), width = unsigned(p.out[2]), height = unsigned(p.out[1]);
+  const unsigned row = at / width, plane = row / height;
+  const int d = int(plane * p.stride[0]), h = int((row - plane * height) * p.stride[1]),
+            w = int((at - row * width) * p.stride[2]);
+  return {int(d * p.in_stride[1] + h * p.in_stride[2] + w * p.in_stride[3]), d, h, w};
+}
+
+__device__ __forceinline__ bool inside(const Patches& p, const Position& at, const Column& column) {
+  return column.real && unsigned(at.d + column.d) < unsigned(p.size[0]) &&
+         unsigned(at.h + column.h) < unsigned(p.size[1]) &&
+         unsigned(at.w + column.w) < unsigned(p.size[2]);
+}
+
+// Which elements of a tile [kFeatures, kPositions] a thread brings: lanes lie along what is fast in
+// memory. Calls f(j, feature, position) for its j-th, with constant j once unrolled.
+template <int kFeatures, int kPositions, int kThreads, class F>
+__device__ __forceinline__ void own_elements(bool features_fast, const F& f) {
+  static_assert(kFeatures % 32 == 0 && kPositions % (kThreads / 32) == 0);
+  constexpr int kWarps = kThreads / 32, kCount = kFeatures * kPositions / kThreads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) {
+    if (features_fast)
+      f(j, lane + 32 * (j % (kFeatures / 32)), warp + kWarps * (j / (kFeatures / 32)));
+    else
+      f(j, int(threadIdx.x) / kPositions + kThreads / kPositions * j,
+        int(threadIdx.x) % kPositions);
+  }
+}
+
+// One sample's tile of features [first, first + kFeatures) and positions [k, k + kPositions), read
+// element by element into registers; zeros beyond the ends.
+template <class E, int kFeatures, int kPositions, int kThreads>
+struct Elements {
+  static constexpr int kCount = kFeatures * kPositions / kThreads;
+  E values[kCount];
+
+  __device__ __forceinline__ void load(const Operand& x, const E* sample, const Column* columns,
+                                       int64_t first, int64_t k) {
+    if (x.patches) {
+      int64_t known = -1;
+      Position at{};
+      own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
+        // The same for many of a thread's elements.
+        if (k + t != known) at = position_of(x.shape, known = k + t);
+        const Column column = columns[f];
+        values[j] = E{};
+        if (k + t < x.positions && inside(x.shape, at, column))
+          values[j] = sample[at.offset + column.offset];
+      });
+      return;
+    }
+    own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
+      values[j] = E{};
+      if (first + f < x.features && k + t < x.positions)
+        values[j] = sample[(first + f) * x.feature_stride + (k + t) * x.position_stride];
+    });
+  }
+};
+
+// A tile of elements in shared memory, as they are neighbours in memory: [positions][features] or
+// [features][positions], each row with a gap against bank conflicts.
+// kCopied: never through registers.
+template <class E, int kFeatures, int kPositions, int kThreads, bool kCopied>
+struct Tile {
+  static constexpr int kGap = 16 / int(sizeof(E)), kWide = kFeatures + (sizeof(E) == 4 ? 8 : kGap),
+                       kLong = kPositions + kGap;
+  static constexpr int kSize =
+      kWide * kPositions > kLong* kFeatures ? kWide * kPositions : kLong * kFeatures;
+  using Staged = Elements<E, kFeatures, kPositions, kThreads>;
+
+  // Starts to bring a tile; what cannot be copied on its own waits in registers for `finish`.
+  static __device__ __forceinline__ void begin(E* tile, Staged& staged, const Operand& x,
+                                               const E* sample, const Column* columns,
+                                               int64_t first, int64_t k) {
+    switch (x.vector_bytes) {
+      case 16:
+        return copy<16>(tile, x, sample, first, k);
+      case 8:
+        return copy<8>(tile, x, sample, first, k);
+      case 4:
+        return copy<4>(tile, x, sample, first, k);
+      default:
+        if constexpr (!kCopied) staged.load(x, sample, columns, first, k);
+    }
+  }
+
+  static __device__ __forceinline__ void finish(E* tile, const Staged& staged, const Operand& x) {
+    if (kCopied || x.vector_bytes) return;
+    own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
+      tile[x.features_fast ? t * kWide + f : f * kLong + t] = staged.values[j];
+    });
+  }
+
+  // What a warp's matrix product wants of 16 features from `feature` on: registers of the A
+  // operand; 0 and 2 are those of the B operand for the first eight features, 1 and 3 for the last.
+  static __device__ __forceinline__ void fragment(unsigned (&out)[4], const E* tile,
+                                                  bool features_fast, int feature, int k) {
+    const int lane = threadIdx.x % 32;
+    if constexpr (sizeof(E) == 2) {
+      const int f = feature + lane / 8 % 2 * 8, t = k + lane / 16 * 8, r = lane % 8;
+      if (features_fast)
+        load_matrices_transposed(out, tile + (t + r) * kWide + f);
+      else
+        load_matrices(out, tile + (f + r) * kLong + t);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int f = feature + lane / 4 + i % 2 * 8, t = k + lane % 4 + i / 2 * 4;
+        out[i] = to_tf32(features_fast ? tile[t * kWide + f] : tile[f * kLong + t]);
+      }
+    }
+  }
+
+ private:
+  template <int kBytes>
+  static __device__ __forceinline__ void copy(E* tile, const Operand& x, const E* sample,
+                                              int64_t first, int64_t k) {
+    constexpr int kTogether = kBytes / int(sizeof(E));
+    constexpr int kCopies = kFeatures * kPositions / kTogether / kThreads;
+    if constexpr (kCopies > 0) {
+      const int fast = (x.features_fast ? kFeatures : kPositions) / kTogether;
+#pragma unroll
+      for (int c = 0; c < kCopies; ++c) {
+        const int index = int(threadIdx.x) + c * kThreads;
+        const int near = index % fast * kTogether, far = index / fast;
+        const int f = x.features_fast ? near : far, t = x.features_fast ? far : near;
+        const int64_t left = x.features_fast ? x.features - first - f : x.positions - k - t;
+        const bool none = left <= 0 || first + f >= x.features || k + t >= x.positions;
+        const int count = none ? 0 : int(left < kTogether ? left : kTogether);
+        const E* from =
+            none ? sample : sample + (first + f) * x.feature_stride + (k + t) * x.position_stride;
+        copy_async<kBytes>(tile + (x.features_fast ? t * kWide + f : f * kLong + t), from,
+                           count * int(sizeof(E)));
+      }
+    }
+  }
+};
+
+}  // namespace fastforget::cuda

@@ -1,0 +1,67 @@
+// Sums over samples that several blocks share: each writes its own, which are added in order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "element.cuh"
+#include "ptx.cuh"
+
+namespace fastforget::cuda {
+
+// Adds to a result, or writes it where it holds nothing yet; null: not wanted.
+template <class S>
+__device__ __forceinline__ void store(void* results, int64_t at, S value, bool overwrite) {
+  if (results == nullptr) return;
+  S* const to = static_cast<S*>(results) + at;
+  *to = overwrite ? value : *to + value;
+}
+
+template <class S>
+__global__ void sum_splits(const S* partial, int64_t splits, int64_t size, S* result,
+                           bool overwrite) {
+  const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) {
+    S sum = 0;
+    for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + i];
+    result[i] = overwrite ? sum : result[i] + sum;
+  }
+}
+
+// Among how many blocks to share the samples, where `blocks` are there without and `wanted` keep
+// the device busy; scratch memory stays within bounds.
+inline int64_t splits_for(int64_t blocks, int64_t wanted, int64_t samples, int64_t bytes) {
+  constexpr int64_t kScratch = 64 << 20, kGrid = 65535;
+  if (blocks <= 0 || bytes <= 0) return 1;
+  const int64_t most = std::min({samples, kScratch / bytes, kGrid});
+  return std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, std::max<int64_t>(most, 1));
+}
+
+// [results][splits][size] in scratch memory.
+struct Partials {
+  Partials(void* scratch, int64_t splits, int64_t size, int64_t element_size)
+      : scratch(static_cast<char*>(scratch)), splits(splits), size(size), bytes(element_size) {}
+
+  // Where the parts of result `index` go, if it is wanted.
+  void* place(int64_t index, const void* result) const {
+    return result ? scratch + index * splits * size * bytes : nullptr;
+  }
+
+  cudaError_t sum(const void* partial, void* result, bool overwrite, DType dtype,
+                  cudaStream_t stream) const {
+    if (result == nullptr) return cudaSuccess;
+    constexpr int kThreads = 256;
+    const dim3 grid(unsigned(std::min<int64_t>((size + kThreads - 1) / kThreads, 4096)));
+    if (dtype == DType::f64)
+      return launch(sum_splits<double>, grid, kThreads, 0, stream,
+                    static_cast<const double*>(partial), splits, size, static_cast<double*>(result),
+                    overwrite);
+    return launch(sum_splits<float>, grid, kThreads, 0, stream, static_cast<const float*>(partial),
+                  splits, size, static_cast<float*>(result), overwrite);
+  }
+
+  char* scratch;
+  int64_t splits, size, bytes;
+};
+
+}  // namespace fastforget::cuda

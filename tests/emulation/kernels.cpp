@@ -1,2 +1,0 @@
-// Every CUDA kernel, as C++; see cuda_runtime.h.
-#include "../../csrc/kernels/cuda/project.cu"
