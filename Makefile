@@ -6,6 +6,8 @@
 #   make test PYTHON=python3.12               another interpreter (3.11 or newer for the pinned versions)
 #   make test TORCH=torch==2.11.0 VENV=.venv-2.11   another PyTorch, in an environment of its own
 #   make fuzz CASES=20000 SEED=7              fuzz tests with other cases than those of every run; SEED repeats them
+#   make cuda                                 compiles the kernels for CUDA devices, without a GPU
+#   make emulation                            runs them on the host, against the operator tests
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
 PYTHON ?= python3
@@ -26,11 +28,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(VENV)/constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
-CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz asan lint types format format-check peers bench bench-check bench-history bench-smoke coverage \
+.PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history bench-smoke coverage \
   wheel clean
 .DELETE_ON_ERROR:
 
@@ -60,6 +62,23 @@ asan: $(STAMP)
 	  $(ASAN_RUN) FASTFORGET_SIMD=$$level FASTFORGET_FUZZ_CASES=400 \
 	    $(BIN)/pytest --capture=sys tests/fuzz --hypothesis-seed=0 $(PYTEST_ARGS) || exit 1; \
 	done
+
+# The kernels for CUDA devices, compiled and linked; no GPU is needed. NVIDIA's packages bring nvcc where there is none.
+CUDA := build/cuda
+cuda: $(STAMP)
+	command -v nvcc >/dev/null || test -x "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || \
+	  $(PIP_INSTALL) nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl
+	FASTFORGET_CUDA=1 $(BIN)/python setup.py --quiet build --build-base $(CUDA) --build-lib $(CUDA)/lib
+	FASTFORGET_CUDA_BUILD=$(CUDA) $(BIN)/pytest tests/test_cuda_build.py
+
+# The same kernels on the host, a thread after another: the operator tests without a GPU. ORDER is that of the threads,
+# forward, backward or the seed of a random one.
+EMULATION := build/emulation
+ORDER ?= 7
+emulation: $(STAMP)
+	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATION)/lib FASTFORGET_EMULATION_ORDER=$(ORDER) \
+	  $(BIN)/pytest tests/ops $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

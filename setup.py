@@ -2,7 +2,7 @@
 
 ``fastforget._C`` holds the schemas and the CPU kernels, ``fastforget._C_cuda`` those for CUDA devices. What decides:
 
-FASTFORGET_CUDA: 1 builds ``_C_cuda``, also on a machine without a GPU and with a CPU-only PyTorch; 0 does not; by default
+FASTFORGET_CUDA: 1 builds ``_C_cuda``, without a GPU and with a CPU-only PyTorch too; 0 does not; by default
     it is built where nvcc is found and PyTorch was built for CUDA.
 FASTFORGET_CUDA_ARCHS: compute capabilities, by default "80 90"; the last one comes as PTX too, for newer devices.
 FASTFORGET_SANITIZE=1: addresses and undefined behaviour are checked at run time, see `make asan`.
@@ -80,7 +80,15 @@ def compile_kernels(folder: Path) -> list[str]:
         made, report = folder / f"{Path(source).stem}.o", folder / f"{Path(source).stem}.ptxas"
         newest = max(path.stat().st_mtime for path in [ROOT / source, ROOT / "setup.py", *headers])
         if not (made.exists() and report.exists() and made.stat().st_mtime > newest):
-            options = ["-std=c++17", "-O3", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--extended-lambda"]
+            options = [
+                "-std=c++17",
+                "-O3",
+                "-Xptxas",
+                "-v",
+                "-Xcompiler",
+                "-fPIC,-fvisibility=hidden",
+                "--extended-lambda",
+            ]
             command = [str(compiler), *options, *architectures(), "-c", str(ROOT / source), "-o", str(made)]
             done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
             if done.returncode:
@@ -130,7 +138,12 @@ if EMULATION:
     extensions = [
         library(
             "fastforget._C",
-            [*shared, *files("csrc/kernels/cpu", ".cpp"), *files("tests/emulation", ".cpp"), *files(CUDA_BINDINGS, ".cpp")],
+            [
+                *shared,
+                *files("csrc/kernels/cpu", ".cpp"),
+                *files("tests/emulation", ".cpp"),
+                *files(CUDA_BINDINGS, ".cpp"),
+            ],
             define_macros=[("FASTFORGET_EMULATION", "1")],
             include_dirs=[str(ROOT / "tests/emulation")],
         )

@@ -71,6 +71,7 @@ def fisher_linear(
     bias_fisher: Tensor | None = None,
     bias_gradient: Tensor | None = None,
     overwrite: bool = False,
+    tf32: bool | None = None,
 ) -> None:
     """Add the diagonal Fisher of a linear weight: ``c_n = grad[n].T @ input[n]``.
 
@@ -84,8 +85,12 @@ def fisher_linear(
             ``fisher``, and for I > 0.
         bias_gradient: [G, O], likewise beside ``gradient``.
         overwrite: ``fisher`` and ``gradient`` hold nothing yet and are written, not read.
+        tf32: On CUDA, float32 operands may be rounded to tf32, ten bits of fraction, before they are multiplied; by
+            default as PyTorch's own setting says, ``torch.backends.cuda.matmul.fp32_precision``.
     """
-    _ops.fisher_linear(grad, input, weights, fisher, gradient, bias_fisher, bias_gradient, overwrite)
+    if tf32 is None:
+        tf32 = grad.is_cuda and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    _ops.fisher_linear(grad, input, weights, fisher, gradient, bias_fisher, bias_gradient, overwrite, tf32)
 
 
 def fisher_convolution(
@@ -102,6 +107,7 @@ def fisher_convolution(
     bias_fisher: Tensor | None = None,
     bias_gradient: Tensor | None = None,
     overwrite: bool = False,
+    tf32: bool | None = None,
 ) -> None:
     """Add the diagonal Fisher of a 1-D, 2-D or 3-D convolution's weight.
 
@@ -120,10 +126,13 @@ def fisher_convolution(
         bias_fisher: [G, O], and the two after it: as for `fisher_linear`.
         bias_gradient: [G, O].
         overwrite: Write the results of the weight.
+        tf32: As for `fisher_linear`; the default is ``torch.backends.cudnn.conv.fp32_precision``.
     """
+    if tf32 is None:
+        tf32 = grad.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     spatial = (list(stride), list(padding), list(dilation))
     biases = (bias_fisher, bias_gradient)
-    _ops.fisher_convolution(grad, input, weights, *spatial, groups, fisher, gradient, *biases, overwrite)
+    _ops.fisher_convolution(grad, input, weights, *spatial, groups, fisher, gradient, *biases, overwrite, tf32)
 
 
 def fisher_affine(

@@ -16,7 +16,7 @@ namespace fastforget {
 // which gradient i is projected, one after the other; a negative number names none. `current` is
 // scratch [K].
 FF_HOST_DEVICE inline void weights_from_gram(const double* gram, const int64_t* order, int64_t K,
-                                           int64_t M, double* current, double* weights) {
+                                             int64_t M, double* current, double* weights) {
   for (int64_t k = 0; k < K; ++k) weights[k] = 0;
   for (int64_t i = 0; i < K; ++i) {
     for (int64_t k = 0; k < K; ++k) current[k] = k == i;

@@ -39,6 +39,22 @@ def test_equals_reference(size: tuple[int, ...], dtype: torch.dtype) -> None:
     assert_accumulates("fisher_linear", operands(*size, dtype, groups=2), results((2, *size[2:]), dtype))
 
 
+@pytest.mark.parametrize("size", [(5, 20, 7, 9), (3, 33, 130, 140), (4, 8, 200, 65)])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_tf32_of_operands_that_it_holds(size: tuple[int, ...], gradient: bool) -> None:
+    """Eight significant bits survive the rounding, so that nothing is lost where a device has tensor cores."""
+    case = operands(*size)
+    case |= {name: case[name].bfloat16().float() for name in ("grad", "input")}
+    case["tf32"] = True
+    found = results((1, *size[2:]), torch.float32, gradient=gradient)
+    expected = {name: value if value is None else value.double() for name, value in found.items()}
+    reference.fisher_linear(**{k: v.double() for k, v in case.items() if k != "tf32"}, **expected)
+    ops.fisher_linear(**case, **found)
+    for name, value in expected.items():
+        if value is not None:
+            assert_close(found[name], value)
+
+
 @pytest.mark.parametrize("positions", [1, 6, 2000])
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) direct_kernel(const __grid_constant_
   for (int64_t i = 0; i < p.I; i += kColumns) {
     Column columns[kColumns];
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) columns[j] = column_of(p.input, i + j);
+    for (int j = 0; j < kColumns; ++j) columns[j] = column_of(p.input, int(i) + j);
     S fisher = 0, gradient = 0;
     for (int64_t n = first; n < last; ++n) {
       const S weight = weights[n];
@@ -102,7 +102,7 @@ cudaError_t fisher_direct(const MatmulWork& w, void* scratch, cudaStream_t strea
   const MatmulFisher& f = w.fisher;
   if (f.G * f.group_stride == 0) return cudaSuccess;
   Problem p{};
-  p.input.data = f.input, p.input.features = f.I, p.input.shape = *f.patches;
+  p.input.data = f.input, p.input.features = int(f.I), p.input.shape = *f.patches;
   p.input.sample_stride = f.input_stride[0], p.input.group_stride = f.conv_input_stride;
   p.grad = f.grad, p.weights = f.weights, p.grad_group_stride = f.conv_grad_stride;
   std::copy_n(f.grad_stride, 3, p.grad_stride);

@@ -36,14 +36,15 @@ struct Problem {
 
 // The tile of the weight and the share of the samples of a block.
 struct Share {
-  int64_t o, i, group, g, split, first, last;
+  int o, i;
+  int64_t group, g, split, first, last;
 };
 
 template <int kRows, int kColumns>
 __device__ __forceinline__ Share share_of(const Problem& p) {
-  const int64_t tiles = (p.I + kColumns - 1) / kColumns;
+  const int tiles = int((p.I + kColumns - 1) / kColumns);
   Share s;
-  s.i = int64_t(blockIdx.x) % tiles * kColumns, s.o = int64_t(blockIdx.x) / tiles * kRows;
+  s.i = int(blockIdx.x) % tiles * kColumns, s.o = int(blockIdx.x) / tiles * kRows;
   s.split = blockIdx.y;
   s.group = int64_t(blockIdx.z) % p.groups, s.g = int64_t(blockIdx.z) / p.groups;
   s.first = p.batch * s.split / p.splits, s.last = p.batch * (s.split + 1) / p.splits;
@@ -74,11 +75,10 @@ struct Cursor {
   }
 };
 
-__device__ __forceinline__ void columns_of(const Problem& p, int64_t i, Column* columns,
-                                           int count) {
+__device__ __forceinline__ void columns_of(const Problem& p, int i, Column* columns, int count) {
   for (int c = threadIdx.x; c < count; c += kThreads)
     columns[c] =
-        p.input.patches ? column_of(p.input, i + c) : Column{0, 0, 0, 0, i + c < p.I, int(i + c)};
+        p.input.patches ? column_of(p.input, i + c) : Column{0, 0, 0, 0, short(i + c < p.I), i + c};
 }
 
 // Tensor cores: warps in a grid, each with kM x kN products of 16 x 8.
@@ -87,7 +87,6 @@ template <class E_, int kRows_, int kColumns_, int kWarpRows_, bool kGradient_, 
 struct Config {
   using E = E_;
   static constexpr int kRows = kRows_, kColumns = kColumns_, kWarpRows = kWarpRows_;
-  static constexpr int kBlocks = kRows * kColumns > 64 * 64 ? 1 : 2;  // to a multiprocessor
   static constexpr bool kGradient = kGradient_, kCopied = kCopied_;
   static constexpr int kStep = sizeof(E) == 2 ? 16 : 8, kPositions = 2 * kStep, kStages = 3;
   static constexpr int kWarpColumns = kWarps / kWarpRows;
@@ -111,8 +110,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4],
 }
 
 template <class C>
-__global__ void __launch_bounds__(kThreads, C::kBlocks)
-    tensor_kernel(const __grid_constant__ Problem p) {
+__global__ void __launch_bounds__(kThreads) tensor_kernel(const __grid_constant__ Problem p) {
   using E = typename C::E;
   E* const tiles = static_cast<E*>(dynamic_shared());
   Column* const columns = reinterpret_cast<Column*>(tiles + C::kStages * C::kTiles);
@@ -362,9 +360,9 @@ bool pointwise(const Patches& p) {
 Operand grad_of(const MatmulWork& w) {
   const MatmulFisher& f = w.fisher;
   Operand x{};
-  x.data = f.grad, x.features = f.O, x.positions = f.T;
+  x.data = f.grad, x.features = int(f.O), x.positions = f.T;
   x.sample_stride = f.grad_stride[0], x.position_stride = f.grad_stride[1];
-  x.feature_stride = f.grad_stride[2], x.group_stride = f.conv_grad_stride;
+  x.feature_stride = int(f.grad_stride[2]), x.group_stride = f.conv_grad_stride;
   x.features_fast = f.O > 1 && (f.T == 1 || x.feature_stride < x.position_stride);
   return x;
 }
@@ -372,11 +370,11 @@ Operand grad_of(const MatmulWork& w) {
 Operand input_of(const MatmulWork& w) {
   const MatmulFisher& f = w.fisher;
   Operand x{};
-  x.data = f.input, x.features = f.I, x.positions = f.T;
+  x.data = f.input, x.features = int(f.I), x.positions = f.T;
   x.sample_stride = f.input_stride[0], x.group_stride = f.conv_input_stride;
-  x.position_stride = f.input_stride[1], x.feature_stride = f.input_stride[2];
+  x.position_stride = f.input_stride[1], x.feature_stride = int(f.input_stride[2]);
   if (f.patches) {
-    x.position_stride = f.patches->in_stride[3], x.feature_stride = f.patches->in_stride[0];
+    x.position_stride = f.patches->in_stride[3], x.feature_stride = int(f.patches->in_stride[0]);
     x.patches = !pointwise(*f.patches), x.shape = *f.patches;
   }
   x.features_fast = x.patches ? x.shape.channels > 1 && x.feature_stride < x.position_stride

@@ -19,8 +19,8 @@ struct Column {
 // Features by positions of every sample. Exactly one of the two ways of access is used.
 struct Operand {
   const void* data;
-  int64_t features, positions;
-  int64_t sample_stride, position_stride, feature_stride, group_stride;
+  int features, feature_stride;
+  int64_t positions, position_stride, sample_stride, group_stride;
   // Consecutive features, not positions, are neighbours in memory, and in shared memory.
   bool features_fast;
   int vector_bytes;  // 16, 8 or 4 where neighbours can be copied together, else 0
@@ -29,7 +29,7 @@ struct Operand {
 };
 
 // The place of a column of features [first, ...) of an operand that has patches.
-__device__ __forceinline__ Column column_of(const Operand& x, int64_t feature) {
+__device__ __forceinline__ Column column_of(const Operand& x, int feature) {
   const Patches& p = x.shape;
   const int taps = int(p.kernel[0] * p.kernel[1] * p.kernel[2]);
   if (feature >= x.features) return {0, 0, 0, 0, 0, 0};
@@ -69,14 +69,15 @@ template <int kFeatures, int kPositions, int kThreads, class F>
 __device__ __forceinline__ void own_elements(bool features_fast, const F& f) {
   static_assert(kFeatures % 32 == 0 && kPositions % (kThreads / 32) == 0);
   constexpr int kWarps = kThreads / 32, kCount = kFeatures * kPositions / kThreads;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (features_fast) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-  for (int j = 0; j < kCount; ++j) {
-    if (features_fast)
+    for (int j = 0; j < kCount; ++j)
       f(j, lane + 32 * (j % (kFeatures / 32)), warp + kWarps * (j / (kFeatures / 32)));
-    else
-      f(j, int(threadIdx.x) / kPositions + kThreads / kPositions * j,
-        int(threadIdx.x) % kPositions);
+  } else {
+    const int feature = int(threadIdx.x) / kPositions, position = int(threadIdx.x) % kPositions;
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) f(j, feature + kThreads / kPositions * j, position);
   }
 }
 
@@ -88,13 +89,13 @@ struct Elements {
   E values[kCount];
 
   __device__ __forceinline__ void load(const Operand& x, const E* sample, const Column* columns,
-                                       int64_t first, int64_t k) {
+                                       int first, int64_t k) {
     if (x.patches) {
-      int64_t known = -1;
+      int known = -1;
       Position at{};
       own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
         // The same for many of a thread's elements.
-        if (k + t != known) at = position_of(x.shape, known = k + t);
+        if (t != known) at = position_of(x.shape, k + (known = t));
         const Column column = columns[f];
         values[j] = E{};
         if (k + t < x.positions && inside(x.shape, at, column))
@@ -102,10 +103,13 @@ struct Elements {
       });
       return;
     }
+    int known = -1;
+    const E* at = sample;
     own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
+      if (t != known) at = sample + (k + (known = t)) * x.position_stride;
       values[j] = E{};
       if (first + f < x.features && k + t < x.positions)
-        values[j] = sample[(first + f) * x.feature_stride + (k + t) * x.position_stride];
+        values[j] = at[(first + f) * x.feature_stride];
     });
   }
 };
@@ -123,8 +127,8 @@ struct Tile {
 
   // Starts to bring a tile; what cannot be copied on its own waits in registers for `finish`.
   static __device__ __forceinline__ void begin(E* tile, Staged& staged, const Operand& x,
-                                               const E* sample, const Column* columns,
-                                               int64_t first, int64_t k) {
+                                               const E* sample, const Column* columns, int first,
+                                               int64_t k) {
     switch (x.vector_bytes) {
       case 16:
         return copy<16>(tile, x, sample, first, k);
@@ -166,8 +170,8 @@ struct Tile {
 
  private:
   template <int kBytes>
-  static __device__ __forceinline__ void copy(E* tile, const Operand& x, const E* sample,
-                                              int64_t first, int64_t k) {
+  static __device__ __forceinline__ void copy(E* tile, const Operand& x, const E* sample, int first,
+                                              int64_t k) {
     constexpr int kTogether = kBytes / int(sizeof(E));
     constexpr int kCopies = kFeatures * kPositions / kTogether / kThreads;
     if constexpr (kCopies > 0) {
