@@ -1,0 +1,72 @@
+"""A Markdown table of what each CUDA kernel takes, from the reports of ptxas that `make cuda` leaves.
+
+python benchmarks/cuda_resources.py            # of build/cuda
+python benchmarks/cuda_resources.py FOLDER
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ENTRY = re.compile(
+    r"Compiling entry function '(?P<name>\S+)' for 'sm_(?P<architecture>\d+)'.*?"
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers"
+    r"(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def demangled(names: list[str]) -> dict[str, str]:
+    """The names of kernels, with their template arguments, without what they are called with."""
+    found = subprocess.run(["c++filt", *names], check=True, capture_output=True, text=True)  # noqa: S603, S607
+    short = [
+        re.sub(r"fastforget::cuda::|\(anonymous namespace\)::|^void ", "", line) for line in found.stdout.split("\n")
+    ]
+    return {name: line.split("(")[0].replace("> >", ">>") for name, line in zip(names, short, strict=False)}
+
+
+def resources(folder: Path) -> Iterator[tuple[str, str, str, int, int, int]]:
+    """File, kernel, architecture, registers, bytes of static shared memory and of spills."""
+    for report in sorted(folder.rglob("*.ptxas")):
+        entries = list(ENTRY.finditer(report.read_text()))
+        names = demangled([entry["name"] for entry in entries])
+        for entry in entries:
+            shared = re.search(r"(\d+) bytes smem", entry["rest"])
+            spills = int(entry["stores"]) + int(entry["loads"])
+            yield (
+                report.stem,
+                names[entry["name"]],
+                entry["architecture"],
+                int(entry["registers"]),
+                int(shared[1]) if shared else 0,
+                spills,
+            )
+
+
+def main() -> None:
+    """Print the table: a row per kernel, the architectures side by side."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "build" / "cuda"
+    rows: dict[tuple[str, str], dict[str, tuple[int, int, int]]] = {}
+    for file, kernel, architecture, registers, shared, spills in resources(folder):
+        rows.setdefault((file, kernel), {})[architecture] = (registers, shared, spills)
+    if not rows:
+        raise SystemExit(f"no reports of ptxas in {folder}: run `make cuda` first")
+    architectures = sorted({name for row in rows.values() for name in row})
+    print(
+        "| file | kernel | registers "
+        + ", ".join(f"sm_{a}" for a in architectures)
+        + " | static shared bytes | spills |"
+    )
+    print("|---|---|---|---|---|")
+    for (file, kernel), row in rows.items():
+        registers = ", ".join(str(row[a][0]) if a in row else "-" for a in architectures)
+        shared, spills = (max(values[i] for values in row.values()) for i in (1, 2))
+        print(f"| {file} | `{kernel}` | {registers} | {shared} | {spills} |")
+
+
+if __name__ == "__main__":
+    main()
