@@ -84,6 +84,23 @@ def test_mostly_zeros(k: int) -> None:
     assert_selects(scores, k)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_tensors_at_odd_addresses(dtype: torch.dtype) -> None:
+    """More than fit into one launch on a device, and few of them aligned."""
+    sizes = [1 + i * 37 % 301 for i in range(150)]
+    scores = list((randn(sum(sizes)) * 9).round().to(dtype).split(sizes))
+    for k in counts(sum(sizes)):
+        assert_selects(scores, k)
+
+
+@pytest.mark.parametrize("k", [1000, 4_000_000])
+def test_so_many_that_a_device_takes_longer_chunks(k: int) -> None:
+    scores = [(randn(size) * 1e4).round() for size in (70_001, (1 << 23) + 5)]
+    found, expected = ops.select(scores, k), reference.select(scores, k)
+    for a, b in zip(found, expected, strict=True):
+        assert_same_bits(a, b)
+
+
 def test_negative_zero_equals_zero() -> None:
     scores = [torch.tensor([0.0, -0.0, -1.0, 0.0]), torch.tensor([-0.0, 1.0])]
     for k in range(1, 7):

@@ -28,16 +28,25 @@ __device__ T block_scan(T value, T& total) {
   return before + upto - value;
 }
 
-// values[i] becomes the sum of those before it, values[count] that of all: one block.
+// values[i] becomes the sum of those before it, values[count] that of all: one block, which waits
+// for memory once for every eight values a thread.
 template <int kThreads>
 __device__ void scan_in_place(int64_t* values, int64_t count) {
+  constexpr int kMine = 8;
   int64_t before = 0;
-  for (int64_t first = 0; first < count; first += kThreads) {
-    const int64_t i = first + threadIdx.x;
-    const int64_t value = i < count ? values[i] : 0;
-    int64_t total;
-    const int64_t rank = before + block_scan<kThreads>(value, total);
-    if (i < count) values[i] = rank;
+  for (int64_t first = 0; first < count; first += kMine * kThreads) {
+    const int64_t at = first + kMine * int64_t(threadIdx.x);
+    int64_t mine[kMine], sum = 0, total;
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) mine[i] = at + i < count ? values[at + i] : 0;
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) sum += mine[i];
+    int64_t rank = before + block_scan<kThreads>(sum, total);
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) {
+      if (at + i < count) values[at + i] = rank;
+      rank += mine[i];
+    }
     before += total;
   }
   if (threadIdx.x == 0) values[count] = before;

@@ -1,12 +1,13 @@
 // Exact top-k by counting: of the k-th largest key, eleven bits a pass, the highest first.
 //
-// A block reads 32K scores, eight a thread and 16 bytes at a time where they are aligned, and
+// A block reads up to 32K scores, eight a thread and 16 bytes at a time where they are aligned, and
 // counts the next digit of those that begin like the k-th largest in shared memory; what it counted
 // is added to global counters, and one block finds the digit. Once few enough scores are left to
 // fit into a buffer, the pass that counts them keeps them there, and the next ones read only that.
 // A last reading writes the mask, a byte a thread, and counts ties; only chunks with ties that are
-// selected are read again. Bound by memory: two reads of all scores (16-bit ones always, others
-// when the buffer holds), or three, and the one for the mask.
+// selected are read again. Bound by memory: three reads of all scores, unless the buffer is too
+// small for those that begin like the threshold. Then it is one more for float32, and up to seven
+// in all for float64.
 //
 // A value that repeats, such as exact zeros, must not make threads wait for one counter: every
 // thread keeps the count of its own most frequent digit in a register.
@@ -21,7 +22,7 @@ namespace {
 
 constexpr int kSelectThreads = 256;
 constexpr int kRow = 8 * kSelectThreads;   // elements that a block reads at once
-constexpr int64_t kSelectChunk = 1 << 15;  // elements of a block
+constexpr int64_t kSelectChunk = 1 << 15;  // elements of a block, where there are many
 constexpr int kDigit = 11, kDigits = 1 << kDigit;
 constexpr int kStaged = 2 * kRow;
 constexpr int64_t kFewKept = 1 << 16;
@@ -338,10 +339,10 @@ __global__ void __launch_bounds__(kSelectThreads)
 // Where the parts of the scratch memory begin.
 struct Parts {
   explicit Parts(const ScoreTensors& s) {
-    for (int64_t l = 0; l < s.L; ++l) {
-      elements += s.sizes[l];
-      chunks += (s.sizes[l] + kSelectChunk - 1) / kSelectChunk;
-    }
+    for (int64_t l = 0; l < s.L; ++l) elements += s.sizes[l];
+    // Of little there is a shorter chunk for every multiprocessor.
+    chunk = elements < (1 << 23) ? kSelectChunk / 4 : kSelectChunk;
+    for (int64_t l = 0; l < s.L; ++l) chunks += (s.sizes[l] + chunk - 1) / chunk;
     const int key_bytes = s.dtype == DType::f64 ? 8 : s.dtype == DType::f32 ? 4 : 2;
     passes = (8 * key_bytes + kDigit - 1) / kDigit;
     // Two passes are enough for 16 bits, none of which another follows.
@@ -352,7 +353,7 @@ struct Parts {
     bytes = kept + room * key_bytes;
   }
   int passes;
-  int64_t elements = 0, chunks = 0, room;
+  int64_t elements = 0, chunk, chunks = 0, room;
   int64_t counts, ties, kept, bytes;
 };
 
@@ -369,7 +370,7 @@ cudaError_t select_typed(const ScoreTensors& s, int64_t k, uint64_t* mask, void*
   const auto over = [&](const auto& launch) {
     int64_t word = 0;
     return in_batches(
-        s.L, 1, kSelectChunk, [&](int64_t l) { return s.sizes[l]; },
+        s.L, 1, parts.chunk, [&](int64_t l) { return s.sizes[l]; },
         [&](int64_t) { return s.dtype; },
         [&](int64_t l, const void** pointers, int64_t& tag) {
           pointers[0] = s.scores[l];
