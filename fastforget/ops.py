@@ -196,7 +196,8 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``mask``, int64 [W]: 64 elements a word, the first in bit 0, and every tensor beginning a word; and the
-        k-th largest score, 0-d, dtype of the scores.
+        k-th largest score, 0-d, dtype of the scores. Where a score is NaN, on a CUDA device, this threshold is NaN,
+        and the mask holds any k elements.
     """
     _check_not_empty("scores", scores)
     mask, threshold = _ops.select(list(scores), k)
@@ -204,7 +205,10 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
 
 
 def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return a mask from `select` as bool tensors of the shapes of L others."""
+    """Return a mask from `select` as bool tensors of the shapes of L others.
+
+    On a CUDA device bits beyond the end of a tensor are ignored, here and by the operators below.
+    """
     return list(_ops.select_mask(mask, list(like)))
 
 
@@ -214,7 +218,8 @@ def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor
     Args:
         mask: From `select`.
         like: L tensors of the shapes of the scores.
-        k: As given to `select`.
+        k: As given to `select`. On a CUDA device nobody counts: where the mask holds more elements, the first k are
+            meant, and where it holds fewer, the last indices are undefined and not counted.
 
     Returns:
         ``indices`` [k] within each tensor, in (tensor, element) order, int32 unless a tensor has 2**31 elements or
@@ -231,7 +236,8 @@ def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Te
         parameters: L contiguous tensors of one dtype and the shapes of the scores, changed in place.
         directions: L contiguous float32 or float64 tensors of these shapes.
         mask: From `select`.
-        k: As given to `select`.
+        k: As given to `select`. On a CUDA device nobody counts: where the mask holds more elements, the first k
+            change, and where it holds fewer, the end of the result is undefined.
         alpha: The step.
 
     Returns:
@@ -243,12 +249,15 @@ def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Te
 
 
 def perturb_undo(parameters: Sequence[Tensor], mask: Tensor, old: Tensor) -> None:
-    """Put back what `perturb` returned for this mask."""
+    """Put back what `perturb` returned for this mask; on a CUDA device no more elements than ``old`` has."""
     _ops.perturb_undo(list(parameters), mask, old)
 
 
 def perturb_write(parameters: Sequence[Tensor], indices: Tensor, counts: Tensor, values: Tensor) -> None:
     """Write values at indices within each of L contiguous parameters.
+
+    On a CUDA device indices out of range and values beyond the counts are ignored, as are counts below zero and
+    beyond the end of the values, and of an index that comes twice any one value stays.
 
     Args:
         parameters: L contiguous tensors of one dtype, changed in place.

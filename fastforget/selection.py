@@ -107,10 +107,18 @@ def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
 
 def _selected(scores: Sequence[Tensor], k: int) -> Tensor:
     try:
-        return ops.select(scores, k)[0]
-    except RuntimeError as error:  # it counts NaN in its one pass; another one only to say where
-        for tensor in scores:
-            if bool(tensor.isnan().any()):
-                text = f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}"
-                raise ValueError(text) from error
+        mask, threshold = ops.select(scores, k)
+    except RuntimeError as error:
+        _check_nan(scores, error)
         raise
+    if math.isnan(threshold.item()):  # a device does not raise; this is the one time that it is waited for
+        _check_nan(scores, None)
+    return mask
+
+
+def _check_nan(scores: Sequence[Tensor], error: RuntimeError | None) -> None:
+    """Raise if scores are NaN: `ops.select` finds that in its own passes, this one only says where."""
+    for tensor in scores:
+        if bool(tensor.isnan().any()):
+            text = f"`scores` must not be NaN, got NaN in a tensor of shape {tuple(tensor.shape)}"
+            raise ValueError(text) from error

@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastforget import ops, reference
+from fastforget import _C, ops, reference
 from fastforget.batch import forward, split_samples
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
+
+# Of tests that expect an error for what tensors hold.
+reads_data = pytest.mark.skipif(_C.emulation, reason="a device's data is not read by the host")
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5, name: str = "result") -> None:
@@ -36,6 +40,11 @@ def bits(tensor: Tensor) -> Tensor:
         .view(-1)
         .view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
     )
+
+
+def by_fault(faults: Mapping[str, Any], *data: str) -> list[Any]:
+    """The names of faults as parameters of a test; those in ``data`` are faults of what tensors hold."""
+    return [pytest.param(fault, marks=reads_data if fault in data else ()) for fault in faults]
 
 
 @contextmanager

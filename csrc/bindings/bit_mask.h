@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "../kernels/cpu/dispatch.h"
-#include "check.h"
+#include "mask_check.h"
 
 namespace fastforget {
 
@@ -59,10 +59,7 @@ void for_chunks(size_t count, const Visit& visit) {
 struct BitMask {
   BitMask(const Tensor& mask, const Tensors& tensors)
       : chunks(chunks_of(tensors)), ranks(chunks.size() + 1) {
-    check_dim(mask, "mask", 1);
-    check_type(mask, "mask", ScalarType::Long);
-    check_contiguous(mask, "mask");
-    check_size(mask, "mask", 0, chunks.empty() ? 0 : chunks.back().word + chunks.back().words());
+    check_mask(mask, tensors);
     words = static_cast<const uint64_t*>(mask.const_data_ptr());
     for (const Chunk& chunk : chunks) {
       const int64_t left = chunk.size % SelectKernels::kWord;

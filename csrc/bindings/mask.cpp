@@ -7,13 +7,6 @@
 namespace fastforget {
 namespace {
 
-// int32 holds the index of an element of any tensor but the very largest.
-ScalarType index_type(const Tensors& tensors) {
-  constexpr int64_t limit = int64_t(1) << 31;
-  const auto large = [](const Tensor& t) { return t.numel() >= limit; };
-  return std::any_of(tensors.begin(), tensors.end(), large) ? ScalarType::Long : ScalarType::Int;
-}
-
 Tensors select_mask(const Tensor& mask, const Tensors& like) {
   const BitMask bits(mask, like);
   Tensors masks;

@@ -9,5 +9,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("simd_level", &fastforget::cpu::simd_level,
         "Instruction set in use: 'avx512', 'avx2' or 'generic'.");
   m.attr("compiler") = __VERSION__;
+#if defined(FASTFORGET_EMULATION)
+  m.attr("emulation") = true;
+#else
+  m.attr("emulation") = false;
+#endif
   m.attr("torch_abi") = FASTFORGET_TORCH_ABI;
 }

@@ -7,31 +7,12 @@
 #include "bit_mask.h"
 #include "check.h"
 #include "large_pages.h"
+#include "perturb_check.h"
 
 namespace fastforget {
 namespace {
 
 using torch::stable::parallel_for;
-
-void check_alike(const Tensors& tensors, const char* name, const Tensors& parameters,
-                 ScalarType type) {
-  STD_TORCH_CHECK(tensors.size() == parameters.size(), "`", name,
-                  "` must have one tensor per tensor of `parameters`, got ", tensors.size(),
-                  " and ", parameters.size());
-  for (size_t l = 0; l < tensors.size(); ++l) {
-    check_type(tensors[l], name, type);
-    check_contiguous(tensors[l], name);
-    STD_TORCH_CHECK(tensors[l].numel() == parameters[l].numel(), "`", name,
-                    "` must have the shapes of `parameters`, got ", shape_text(tensors[l]), " and ",
-                    shape_text(parameters[l]));
-  }
-}
-
-void check_parameters(const Tensors& parameters) {
-  STD_TORCH_CHECK(!parameters.empty(), "`parameters` must not be empty");
-  dtype_of(parameters[0], "parameters");
-  check_alike(parameters, "parameters", parameters, parameters[0].scalar_type());
-}
 
 std::vector<char*> data_of(const Tensors& tensors) {
   std::vector<char*> data;
@@ -41,14 +22,7 @@ std::vector<char*> data_of(const Tensors& tensors) {
 
 Tensor perturb(const Tensors& parameters, const Tensors& directions, const Tensor& mask, int64_t k,
                double alpha) {
-  check_parameters(parameters);
-  STD_TORCH_CHECK(!directions.empty(), "`directions` must not be empty");
-  const DType dtype = dtype_of(parameters[0], "parameters"),
-              step = dtype_of(directions[0], "directions");
-  STD_TORCH_CHECK(step == DType::f32 || step == DType::f64,
-                  "`directions` must be float32 or float64, got ",
-                  torch::headeronly::toString(directions[0].scalar_type()));
-  check_alike(directions, "directions", parameters, directions[0].scalar_type());
+  const DType dtype = check_parameters(parameters), step = check_directions(directions, parameters);
   const BitMask bits(mask, parameters);
   check_ones(bits, k);
   Tensor old = torch::stable::new_empty(parameters[0], std::vector<int64_t>{k});
@@ -69,9 +43,7 @@ Tensor perturb(const Tensors& parameters, const Tensors& directions, const Tenso
 
 void perturb_undo(const Tensors& parameters, const Tensor& mask, const Tensor& old) {
   check_parameters(parameters);
-  check_dim(old, "old", 1);
-  check_type(old, "old", parameters[0].scalar_type());
-  check_contiguous(old, "old");
+  check_old(old, parameters);
   const BitMask bits(mask, parameters);
   check_size(old, "old", 0, bits.ones());
   const int64_t bytes = old.element_size();
@@ -84,15 +56,12 @@ void perturb_undo(const Tensors& parameters, const Tensor& mask, const Tensor& o
   });
 }
 
-// Everything that could be wrong with a write, before anything is written.
+// What indices and counts hold, before anything is written.
 template <class Index>
-void check_write(const Tensors& parameters, const Tensor& indices, const int64_t* counts,
-                 ScalarType type) {
+void check_places(const Tensors& parameters, const Tensor& indices, const int64_t* counts) {
   const Index* at = static_cast<const Index*>(indices.const_data_ptr());
   int64_t left = indices.size(0);
   for (size_t l = 0; l < parameters.size(); ++l) {
-    check_type(parameters[l], "parameters", type);
-    check_contiguous(parameters[l], "parameters");
     STD_TORCH_CHECK(counts[l] >= 0 && counts[l] <= left, "`counts` must add up to ",
                     indices.size(0));
     const int64_t size = parameters[l].numel();
@@ -106,23 +75,10 @@ void check_write(const Tensors& parameters, const Tensor& indices, const int64_t
 
 void perturb_write(const Tensors& parameters, const Tensor& indices, const Tensor& counts,
                    const Tensor& values) {
-  check_dim(indices, "indices", 1);
-  const bool wide = indices.scalar_type() == ScalarType::Long;
-  STD_TORCH_CHECK(wide || indices.scalar_type() == ScalarType::Int,
-                  "`indices` must be Int or Long, got ",
-                  torch::headeronly::toString(indices.scalar_type()));
-  check_contiguous(indices, "indices");
-  check_dim(counts, "counts", 1);
-  check_type(counts, "counts", ScalarType::Long);
-  check_contiguous(counts, "counts");
-  check_size(counts, "counts", 0, static_cast<int64_t>(parameters.size()));
-  check_dim(values, "values", 1);
-  check_contiguous(values, "values");
-  check_size(values, "values", 0, indices.size(0));
-  dtype_of(values, "values");
+  check_write(parameters, indices, counts, values);
   const int64_t* count = static_cast<const int64_t*>(counts.const_data_ptr());
-  wide ? check_write<int64_t>(parameters, indices, count, values.scalar_type())
-       : check_write<int32_t>(parameters, indices, count, values.scalar_type());
+  indices.scalar_type() == ScalarType::Long ? check_places<int64_t>(parameters, indices, count)
+                                            : check_places<int32_t>(parameters, indices, count);
   const int64_t bytes = values.element_size(), index_bytes = indices.element_size();
   const char* at = static_cast<const char*>(indices.const_data_ptr());
   const char* from = static_cast<const char*>(values.const_data_ptr());

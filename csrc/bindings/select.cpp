@@ -20,13 +20,8 @@ namespace fastforget {
 namespace {
 
 struct ScoreList {
-  explicit ScoreList(const Tensors& tensors) : places(chunks_of(tensors)) {
-    STD_TORCH_CHECK(!tensors.empty(), "`scores` must not be empty");
-    dtype = dtype_of(tensors[0], "scores");
-    for (const Tensor& t : tensors) {
-      check_type(t, "scores", tensors[0].scalar_type());
-      check_contiguous(t, "scores");
-    }
+  explicit ScoreList(const Tensors& tensors)
+      : dtype(check_scores(tensors)), places(chunks_of(tensors)) {
     chunks.reserve(places.size());
     for (const Chunk& place : places) {
       const Tensor& t = tensors[size_t(place.tensor)];
@@ -35,8 +30,6 @@ struct ScoreList {
       total += place.size;
     }
   }
-
-  int64_t words() const { return places.empty() ? 0 : places.back().word + places.back().words(); }
 
   DType dtype;
   int64_t total = 0;
@@ -266,9 +259,9 @@ int64_t find_cut(const ScoreList& scores, const Scan& scan, uint64_t key, int64_
 
 std::tuple<Tensor, Tensor> select(const Tensors& tensors, int64_t k) {
   const ScoreList scores(tensors);
-  STD_TORCH_CHECK(k >= 1 && k <= scores.total, "`k` must lie in [1, ", scores.total, "], got ", k);
-  Tensor mask =
-      torch::stable::new_empty(tensors[0], std::vector<int64_t>{scores.words()}, ScalarType::Long);
+  check_k(k, scores.total);
+  Tensor mask = torch::stable::new_empty(tensors[0], std::vector<int64_t>{words_of(tensors)},
+                                         ScalarType::Long);
   use_large_pages(mask);
   uint64_t* words = static_cast<uint64_t*>(mask.mutable_data_ptr());
   const std::unique_ptr<Scan> scan = search(scores, k, words);

@@ -12,6 +12,10 @@
 
 namespace fastforget {
 
+// a, b of the first sum, then of the second; likewise c, d.
+constexpr uint32_t kFingerprintFactors[4] = {0x9e3779b1u, 0x85ebca77u, 0xc2b2ae3du, 0x27d4eb2fu};
+constexpr uint32_t kFingerprintTerms[4] = {0x7f4a7c15u, 0xf39cc060u, 0x5ced93a1u, 0x165667b1u};
+
 struct Fingerprint {
   uint64_t first = 0, second = 0;
 };

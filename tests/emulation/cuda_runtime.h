@@ -380,6 +380,10 @@ inline double __longlong_as_double(long long bits) {
   std::memcpy(&v, &bits, 8);
   return v;
 }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 template <class T, class V>
 T atomicAdd(T* to, V value) {
   const T before = *to;

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from asserts import assert_same_bits, assert_traceable, threads
+from asserts import assert_same_bits, assert_traceable, by_fault, reads_data, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import _C, ops, reference
 
 SIZES = ((7, 9), (0,), (300,), (70_001,), (1,))
 
@@ -49,6 +49,33 @@ def test_equals_reference_and_comes_back(dtype: torch.dtype, step_dtype: torch.d
             assert_same_bits(a, b)
     for a, b in zip([*given["directions"], given["mask"]], others, strict=True):
         assert_same_bits(a, b)
+
+
+def test_many_tensors_at_odd_addresses() -> None:
+    """More than fit into one launch on a device, and few of them aligned."""
+    sizes = [1 + i * 37 % 301 for i in range(150)]
+    flat, steps = randn(sum(sizes), seed=1), randn(sum(sizes), seed=2)
+    scores, directions = list(randn(sum(sizes)).split(sizes)), list(steps.split(sizes))
+    for k in (1, 2000, sum(sizes)):
+        mask, _ = ops.select(scores, k)
+        assert_same_bits(mask, reference.select(scores, k)[0])
+        changed, expected = flat.clone(), flat.clone()
+        given, wanted = list(changed.split(sizes)), list(expected.split(sizes))
+        old = ops.perturb(given, directions, mask, k, 0.3)
+        assert_same_bits(old, reference.perturb(wanted, directions, mask, k, 0.3))
+        assert_same_bits(changed, expected)
+        assert_same_bits(ops.fingerprint(given), reference.fingerprint(given))
+        indices, counts = ops.select_indices(mask, given, k)
+        for a, b in zip((indices, counts), reference.select_indices(mask, given, k), strict=True):
+            assert_same_bits(a, b)
+        marked = torch.cat(ops.select_mask(mask, given))
+        assert_same_bits(flat[marked], old)
+        ops.perturb_write(given, indices, counts, old)
+        assert_same_bits(changed, flat)
+        ops.perturb_write(given, indices, counts, expected[marked])
+        assert_same_bits(changed, expected)
+        ops.perturb_undo(given, mask, old)
+        assert_same_bits(changed, flat)
 
 
 def test_nothing_selected() -> None:
@@ -148,7 +175,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("fault", BAD)
+@pytest.mark.parametrize("fault", by_fault(BAD, "mask end"))
 def test_bad_arguments_change_nothing(fault: str) -> None:
     change, text = BAD[fault]
     given = case(50)
@@ -160,6 +187,7 @@ def test_bad_arguments_change_nothing(fault: str) -> None:
         assert_same_bits(a, b)
 
 
+@reads_data
 @pytest.mark.parametrize("k", [49, 51, 0])
 def test_wrong_k_changes_nothing(k: int) -> None:
     given = case(50)
@@ -183,7 +211,7 @@ UNDO_BAD = {
 }
 
 
-@pytest.mark.parametrize("fault", UNDO_BAD)
+@pytest.mark.parametrize("fault", by_fault(UNDO_BAD, "size"))
 def test_bad_undo_changes_nothing(fault: str) -> None:
     old, text = UNDO_BAD[fault]
     parameter = torch.ones(4)
@@ -208,7 +236,10 @@ WRITE_BAD = {
 }
 
 
-@pytest.mark.parametrize("fault", WRITE_BAD)
+IN_DATA = ("index too large", "negative index", "too many", "too few", "negative count")
+
+
+@pytest.mark.parametrize("fault", by_fault(WRITE_BAD, *IN_DATA))
 def test_bad_write_changes_nothing(fault: str) -> None:
     change, text = WRITE_BAD[fault]
     given = {
@@ -222,3 +253,64 @@ def test_bad_write_changes_nothing(fault: str) -> None:
         ops.perturb_write(**{**given, **change})
     for a, b in zip((given | change)["parameters"], before, strict=True):
         assert_same_bits(a, b)
+
+
+on_device = pytest.mark.skipif(not _C.emulation, reason="on the CPU these are errors")
+
+
+@on_device
+@pytest.mark.parametrize("k", [0, 49, 51])
+def test_a_device_ignores_what_does_not_fit_k(k: int) -> None:
+    """The first of too many change, and no more than there are."""
+    given, right = case(50), case(50)
+    original, few = cloned(given["parameters"]), min(k, 50)
+    found, expected = ops.perturb(**{**given, "k": k}), ops.perturb(**right)
+    assert_same_bits(found[:few], expected[:few])
+    indices, counts = ops.select_indices(given["mask"], original, k)
+    all_indices, all_counts = ops.select_indices(given["mask"], original, 50)
+    assert_same_bits(indices[:few], all_indices[:few])
+    assert int(counts.sum()) == few
+    assert bool((counts <= all_counts).all())
+    changed = cloned(original)
+    new = torch.cat(
+        [
+            p.flatten()[i.long()]
+            for p, i in zip(right["parameters"], all_indices.split(all_counts.tolist()), strict=True)
+        ]
+    )
+    ops.perturb_write(changed, indices[:few].clone(), counts, new[:few].clone())
+    for a, b in zip(given["parameters"], changed, strict=True):
+        assert_same_bits(a, b)
+    ops.perturb_undo(given["parameters"], given["mask"], expected[:few].clone())
+    for a, b in zip(given["parameters"], original, strict=True):
+        assert_same_bits(a, b)
+
+
+@on_device
+def test_a_device_ignores_bits_beyond_the_end() -> None:
+    buffer = torch.arange(12.0)
+    parameter = buffer[:3]
+    mask = torch.tensor([-1])
+    assert ops.select_mask(mask, [parameter])[0].tolist() == [True] * 3
+    indices, counts = ops.select_indices(mask, [parameter], 3)
+    assert (indices.tolist(), counts.tolist()) == ([0, 1, 2], [3])
+    assert ops.perturb([parameter], [torch.ones(3)], mask, 3, 1.0).tolist() == [0, 1, 2]
+    assert buffer.tolist() == [1, 2, 3, *range(3, 12)]
+
+
+@on_device
+@pytest.mark.parametrize(
+    ("indices", "counts", "expected"),
+    [
+        ([1, 3, -1, 0], [2, 2], [1, 9, 1, 9, 1, 1]),  # an index too large, and a negative one
+        ([0, 1, 2, 0], [9, 1], [9, 9, 9, 1, 1, 1]),  # counts beyond the end
+        ([0, 1, 2, 0], [1, 1], [9, 1, 1, 1, 9, 1]),  # fewer than there are
+        ([0, 1, 2, 0], [-5, 2], [1, 1, 1, 9, 9, 1]),
+        ([0, 1, 2, 0], [2**63 - 1, 2**63 - 1], [9, 9, 9, 1, 1, 1]),
+    ],
+)
+def test_a_device_ignores_places_out_of_range(indices: list[int], counts: list[int], expected: list[float]) -> None:
+    buffer = torch.ones(6)
+    parameters = [buffer[:3], buffer[3:]]
+    ops.perturb_write(parameters, torch.tensor(indices), torch.tensor(counts), torch.full((4,), 9.0))
+    assert buffer.tolist() == expected

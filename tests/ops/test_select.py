@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from asserts import assert_same_bits, assert_traceable, threads
+from asserts import assert_same_bits, assert_traceable, by_fault, reads_data, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import _C, ops, reference
 
 
 def mixed(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -82,6 +82,23 @@ def test_mostly_zeros(k: int) -> None:
         score.abs_().add_(1e-3)
         score[torch.rand(score.shape, generator=torch.Generator().manual_seed(3)) < 0.6] = 0
     assert_selects(scores, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_tensors_at_odd_addresses(dtype: torch.dtype) -> None:
+    """More than fit into one launch on a device, and few of them aligned."""
+    sizes = [1 + i * 37 % 301 for i in range(150)]
+    scores = list((randn(sum(sizes)) * 9).round().to(dtype).split(sizes))
+    for k in counts(sum(sizes)):
+        assert_selects(scores, k)
+
+
+@pytest.mark.parametrize("k", [1000, 4_000_000])
+def test_so_many_that_a_device_takes_longer_chunks(k: int) -> None:
+    scores = [(randn(size) * 1e4).round() for size in (70_001, (1 << 23) + 5)]
+    found, expected = ops.select(scores, k), reference.select(scores, k)
+    for a, b in zip(found, expected, strict=True):
+        assert_same_bits(a, b)
 
 
 def test_negative_zero_equals_zero() -> None:
@@ -229,7 +246,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("fault", BAD)
+@pytest.mark.parametrize("fault", by_fault(BAD, "nan"))
 def test_bad_arguments(fault: str) -> None:
     scores, k, text = BAD[fault]
     with pytest.raises(RuntimeError, match=text):
@@ -247,8 +264,13 @@ def test_one_nan_anywhere_is_found(at: int, dtype: torch.dtype) -> None:
     (scores,) = mixed((700_000,), dtype=dtype)
     for value in (math.nan, -math.nan):
         scores[at] = value
-        with pytest.raises(RuntimeError, match="`scores` must not be NaN, got 1 NaN elements"):
-            ops.select([scores], 1000)
+        if not _C.emulation:
+            with pytest.raises(RuntimeError, match="`scores` must not be NaN, got 1 NaN elements"):
+                ops.select([scores], 1000)
+        else:
+            mask, threshold = ops.select([scores], 1000)
+            assert bool(threshold.isnan())
+            assert int(ops.select_mask(mask, [scores])[0].sum()) == 1000
 
 
 MASK_BAD = {
@@ -259,13 +281,14 @@ MASK_BAD = {
 }
 
 
-@pytest.mark.parametrize("fault", MASK_BAD)
+@pytest.mark.parametrize("fault", by_fault(MASK_BAD, "end"))
 def test_bad_masks(fault: str) -> None:
     mask, text = MASK_BAD[fault]
     with pytest.raises(RuntimeError, match=text):
         ops.select_mask(mask, [torch.zeros(3)])
 
 
+@reads_data
 def test_indices_of_a_wrong_count() -> None:
     with pytest.raises(RuntimeError, match="`k` must be the number of selected elements, 2, got 3"):
         ops.select_indices(torch.tensor([0b101]), [torch.zeros(3)], 3)

@@ -8,9 +8,6 @@
 namespace fastforget {
 namespace {
 
-constexpr uint32_t kFactors[4] = {0x9e3779b1u, 0x85ebca77u, 0xc2b2ae3du, 0x27d4eb2fu};
-constexpr uint32_t kTerms[4] = {0x7f4a7c15u, 0xf39cc060u, 0x5ced93a1u, 0x165667b1u};
-
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FF_CLONES __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
 #else
@@ -23,13 +20,14 @@ inline __attribute__((always_inline)) Fingerprint sum_words(const void* data, in
   const Word* words = static_cast<const Word*>(data);
   // i * factor + term for the four factors, from index to index by an addition: half the work.
   uint32_t at[4];
-  for (int j = 0; j < 4; ++j) at[j] = static_cast<uint32_t>(begin) * kFactors[j] + kTerms[j];
+  for (int j = 0; j < 4; ++j)
+    at[j] = static_cast<uint32_t>(begin) * kFingerprintFactors[j] + kFingerprintTerms[j];
   Fingerprint sum;
   for (int64_t i = begin; i < end; ++i) {
     const uint32_t word = words[i];
     sum.first += uint64_t(word + at[0]) * uint64_t(word ^ at[1]);
     sum.second += uint64_t(word + at[2]) * uint64_t(word ^ at[3]);
-    for (int j = 0; j < 4; ++j) at[j] += kFactors[j];
+    for (int j = 0; j < 4; ++j) at[j] += kFingerprintFactors[j];
   }
   return sum;
 }
