@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kThreads)
     gram_kernel(const __grid_constant__ TensorBatch batch, int K, int first_i, int first_j,
                 double* partial) {
   constexpr int kPairs = kTasks * kTasks;
+  constexpr int kTogether = kPack<E, (kSame ? kTasks : 2 * kTasks)>;
   __shared__ double sums[kWarps][kPairs];
   const Piece piece = piece_of(batch, blockIdx.x);
   const E* grads[2 * kTasks];
@@ -71,18 +72,15 @@ __global__ void __launch_bounds__(kThreads)
   };
   int64_t done = 0;
   if (vectors) {
-    using Vector = Pack<E, kPack<E, kSame ? kTasks : 2 * kTasks>>;
-    done = piece.size / kPack < E, kSame ? kTasks : 2 * kTasks > *kPack < E,
-    kSame ? kTasks : 2 * kTasks >
-        ;
-    for (int64_t at = threadIdx.x * kPack < E, kSame ? kTasks : 2 * kTasks > ; at < done;
-         at += kThreads * kPack < E, kSame ? kTasks : 2 * kTasks >) {
+    using Vector = Pack<E, kTogether>;
+    done = piece.size / kTogether * kTogether;
+    for (int64_t at = threadIdx.x * kTogether; at < done; at += kThreads * kTogether) {
       Vector loaded[kSame ? kTasks : 2 * kTasks];
 #pragma unroll
       for (int i = 0; i < (kSame ? kTasks : 2 * kTasks); ++i)
         loaded[i] = *reinterpret_cast<const Vector*>(grads[i] + at);
 #pragma unroll
-      for (int v = 0; v < kPack < E, kSame ? kTasks : 2 * kTasks > ; ++v) {
+      for (int v = 0; v < kTogether; ++v) {
         double left[kTasks], right[kTasks];
 #pragma unroll
         for (int i = 0; i < kTasks; ++i) {
