@@ -94,7 +94,7 @@ class Run:
         """One forward, and a backward per pass; then, sample by sample, what the kernels could not serve."""
         samples = self.weights.shape[1]
         # What autograd gives for a single sample is that sample's gradient, unless it rounds it to a narrow type.
-        alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
+        alone = samples == 1 and not any(map(_narrow, self._leaves.values()))
         capture = Capture({} if alone else self._leaves, samples, self._collect)
         self._uses = capture.uses
         outputs = self._watched_forward(capture, self._inputs)
@@ -295,6 +295,11 @@ class Run:
             for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
                 losses = self._losses(outputs, row, 1)
                 self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)
+
+
+def _narrow(leaf: Tensor) -> bool:
+    """Whether autograd may round its gradient to a narrower type than that of the sums."""
+    return leaf.dtype != sum_dtype(leaf.dtype) or torch.is_autocast_enabled(leaf.device.type)
 
 
 def _memory(tensor: Tensor) -> int:

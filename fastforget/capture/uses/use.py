@@ -23,6 +23,7 @@ __all__ = [
     "add_shift",
     "alike",
     "fixed",
+    "lowered",
     "make_use",
     "plain_samples",
     "rows_of",
@@ -120,11 +121,22 @@ def rows_of(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
 
 
 def alike(grad: Tensor, operand: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring two operands to one type; autocast leaves them different."""
+    """Bring two operands to one type; norms under autocast, and sums of both, leave them different."""
     if grad.dtype == operand.dtype:
         return grad, operand
     common = torch.promote_types(grad.dtype, operand.dtype)
     return grad.to(common), operand.to(common)
+
+
+def lowered(operand: Tensor) -> Tensor:
+    """Return an operand of a product or convolution as autocast multiplies it: the gradient of the weight is of that.
+
+    Autocast would do it itself, with a copy that only autograd knows of.
+    """
+    kind = operand.device.type
+    if not torch.is_autocast_enabled(kind) or not operand.is_floating_point() or operand.dtype == torch.float64:
+        return operand
+    return operand.to(torch.get_autocast_dtype(kind))
 
 
 def fixed(capture: Capture, *values: Any) -> bool:
