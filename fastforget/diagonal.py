@@ -233,7 +233,7 @@ class FisherDiagonal(dict[str, Tensor]):
             facts, groups, losses = fisher_file.read(path)
         except ValueError as error:
             raise ValueError(f"`{path}` is not a usable Fisher diagonal: {error}") from error
-        facts["weight"] = torch.tensor(facts["weight"], dtype=torch.float64)
+        facts["weight"] = torch.tensor(facts["weight"], dtype=torch.float64, device="cpu")
         facts["definition"] = Definition(**facts["definition"])
         return cls(groups["fisher"], gradient=groups["gradient"] or None, losses=losses, **facts)
 

@@ -15,7 +15,17 @@ from torch.utils import _pytree as pytree
 
 from fastforget import ops
 from fastforget.batch import Inputs, forward, split_samples, tensors_of
-from fastforget.capture import Capture, KeepActivations, Layout, Sums, Unknown, Use, keep_activations, sum_dtype
+from fastforget.capture import (
+    Capture,
+    KeepActivations,
+    Layout,
+    Sums,
+    Unknown,
+    Use,
+    autocasts,
+    keep_activations,
+    sum_dtype,
+)
 from fastforget.diagonal import FisherDiagonal
 from fastforget.labels import Labels, Loss, Pass
 from fastforget.waiting import Checks, random_devices
@@ -299,7 +309,7 @@ class Run:
 
 def _narrow(leaf: Tensor) -> bool:
     """Whether autograd may round its gradient to a narrower type than that of the sums."""
-    return leaf.dtype != sum_dtype(leaf.dtype) or torch.is_autocast_enabled(leaf.device.type)
+    return leaf.dtype != sum_dtype(leaf.dtype) or autocasts(leaf)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -1,7 +1,6 @@
 """fisher_diagonal under autocast: the gradients of what was computed, in the precision in which it was."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch

@@ -22,6 +22,7 @@ __all__ = [
     "Use",
     "add_shift",
     "alike",
+    "autocasts",
     "fixed",
     "lowered",
     "make_use",
@@ -133,10 +134,15 @@ def lowered(operand: Tensor) -> Tensor:
 
     Autocast would do it itself, with a copy that only autograd knows of.
     """
-    kind = operand.device.type
-    if not torch.is_autocast_enabled(kind) or not operand.is_floating_point() or operand.dtype == torch.float64:
+    if not autocasts(operand) or not operand.is_floating_point() or operand.dtype == torch.float64:
         return operand
-    return operand.to(torch.get_autocast_dtype(kind))
+    return operand.to(torch.get_autocast_dtype(operand.device.type))
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where a tensor is."""
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def fixed(capture: Capture, *values: Any) -> bool:
