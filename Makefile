@@ -31,7 +31,7 @@ CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan lint types format format-check peers bench bench-check bench-history bench-smoke coverage \
-  wheel clean
+  gpu-check wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -107,6 +107,11 @@ coverage: $(STAMP)
 # Every benchmark once, untimed: shows that they run and that their results are right.
 bench-smoke: $(STAMP)
 	$(BIN)/pytest benchmarks --benchmark-disable -m "not slow" $(PYTEST_ARGS)
+
+# On a machine with a CUDA GPU, nvcc and a PyTorch built for CUDA (PYTHON's own, nothing is installed): builds the kernels
+# in place, tests them and writes benchmarks/results/gpu-<device>.md, in nine minutes.
+gpu-check:
+	PYTHON="$(PYTHON)" benchmarks/gpu_check.sh
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
