@@ -26,7 +26,8 @@ class MadeOn(TorchFunctionMode):
         if func not in _device_constructors() or kwargs.get("device") is not None or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         generator = kwargs.get("generator")
-        if generator is not None and generator.device.type == "cpu":
+        drawn_near = generator is not None and generator.device.type == "cpu"
+        if drawn_near or (func is torch.tensor and not kwargs.get("requires_grad")):
             drawn: Tensor = func(*args, **{**kwargs, "device": "cpu"})
             return drawn.to(self.device)
         return func(*args, **{**kwargs, "device": self.device})
