@@ -88,6 +88,7 @@ class Run:
         self._checks = checks
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
+        self._devices = random_devices(*self._leaves.values(), *self._others.values())
         # Every name of a parameter with the first: then nobody needs to look for ties at each forward.
         first = {id(parameter): name for name, parameter in model.named_parameters()}
         self._names = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
@@ -193,8 +194,7 @@ class Run:
 
     def _random(self) -> list[Tensor]:
         """The states of the generators that the model may draw from; all of them are on the host."""
-        devices = random_devices(*self._leaves.values(), *self._others.values())
-        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._devices)]
 
     def _losses(self, outputs: Any, targets: Any, samples: int) -> Tensor:
         losses = self._loss(outputs, targets)

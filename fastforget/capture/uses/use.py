@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+# Where there are kernels and autocast; PyTorch refuses the question for some other devices.
+_AUTOCASTING = ("cpu", "cuda")
+
+
 @dataclass(eq=False)
 class Sums:
     """Where the results of one parameter are added up, each [G, *shape of the parameter or of the used part].
@@ -142,7 +146,7 @@ def lowered(operand: Tensor) -> Tensor:
 def autocasts(tensor: Tensor) -> bool:
     """Whether autocast is on where a tensor is."""
     kind = tensor.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return kind in _AUTOCASTING and torch.is_autocast_enabled(kind)
 
 
 def fixed(capture: Capture, *values: Any) -> bool:
