@@ -32,8 +32,8 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history bench-smoke coverage \
-  wheel clean
+.PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history \
+  bench-smoke gpu-check coverage wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -126,6 +126,11 @@ coverage: $(STAMP)
 # Every benchmark once, untimed: shows that they run and that their results are right.
 bench-smoke: $(STAMP)
 	$(BIN)/pytest benchmarks --benchmark-disable -m "not slow" $(PYTEST_ARGS)
+
+# On a machine with a CUDA GPU, nvcc and a PyTorch built for CUDA (PYTHON's own, nothing is installed): builds the kernels
+# in place, tests them and writes benchmarks/results/gpu-<device>.md, in nine minutes.
+gpu-check:
+	PYTHON="$(PYTHON)" benchmarks/gpu_check.sh
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .

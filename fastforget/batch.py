@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fastforget.waiting import Checks
+
 __all__ = ["Inputs", "batch_size", "check_finite", "forward", "logits_of", "split_samples", "tensors_of"]
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
@@ -53,14 +55,18 @@ def batch_size(inputs: Inputs, targets: Any) -> int:
     return int(tensors[0].shape[0])
 
 
-def check_finite(inputs: Inputs) -> None:
-    """Raise ValueError if a floating-point input holds NaN or infinity."""
+def check_finite(inputs: Inputs, checks: Checks) -> None:
+    """Have ``checks`` raise ValueError if a floating-point input holds NaN or infinity."""
     for tensor in tensors_of(inputs):
+
+        def complain(tensor: Tensor = tensor) -> None:
+            if not bool(torch.isfinite(tensor).all()):
+                shape = tuple(tensor.shape)
+                raise ValueError(f"`inputs` must be finite, got NaN or infinity in a tensor of shape {shape}")
+
         # NaN and infinity survive a sum, which is a tenth of the work; a sum that overflows is looked at again.
-        if not tensor.is_floating_point() or math.isfinite(tensor.detach().sum()):
-            continue
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"`inputs` must be finite, got NaN or infinity in a tensor of shape {tuple(tensor.shape)}")
+        if tensor.is_floating_point():
+            checks.add(tensor.detach().sum(), math.isfinite, complain)
 
 
 def split_samples(inputs: Inputs, targets: Any, samples: int, size: int = 1) -> Iterator[tuple[Inputs, Any]]:

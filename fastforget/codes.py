@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -230,15 +231,20 @@ class MnemonicCodes:
             target: The device or the type.
 
         Returns:
-            New codes; tensors that are there already are shared.
+            The codes there; tensors that are there already are shared.
 
         Raises:
             TypeError: If `target` is a type that is not floating point.
         """
         if not isinstance(target, torch.dtype):
-            return replace(self, stacked=transform(lambda leaf: leaf.to(torch.device(target)), self.stacked))
+            # Copied without a second look at the values, which would wait for the device.
+            moved = copy.copy(self)
+            object.__setattr__(moved, "stacked", transform(lambda leaf: leaf.to(torch.device(target)), self.stacked))
+            return moved
         if not target.is_floating_point:
             raise TypeError(f"`target` must be a device or a floating-point type, got {target}")
+        if all(leaf.dtype == target or not leaf.is_floating_point() for leaf in leaves(self.stacked)):
+            return self
         return replace(
             self, stacked=transform(lambda leaf: leaf.to(target) if leaf.is_floating_point() else leaf, self.stacked)
         )

@@ -185,6 +185,20 @@ class FisherDiagonal(dict[str, Tensor]):
         self.reduction = "mean"
         return self
 
+    def to(self, device: torch.device | str) -> FisherDiagonal:
+        """Return it on a device; tensors that are there already are shared.
+
+        Args:
+            device: For instance that of the model, after `load`.
+
+        Returns:
+            A new Fisher diagonal.
+        """
+        gradient = self.gradient and {name: value.to(device) for name, value in self.gradient.items()}
+        moved = {"losses": self.losses.to(device), "weight": self.weight.to(device), "gradient": gradient}
+        facts = {**vars(self), "fallback": dict(self.fallback), **moved}
+        return FisherDiagonal({name: value.to(device) for name, value in self.items()}, **facts)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write a safetensors file with a checksum; whole or not at all.
 
@@ -209,7 +223,7 @@ class FisherDiagonal(dict[str, Tensor]):
             path: The file.
 
         Returns:
-            The Fisher diagonal, on the CPU.
+            The Fisher diagonal, on the CPU; see `to`.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -219,7 +233,7 @@ class FisherDiagonal(dict[str, Tensor]):
             facts, groups, losses = fisher_file.read(path)
         except ValueError as error:
             raise ValueError(f"`{path}` is not a usable Fisher diagonal: {error}") from error
-        facts["weight"] = torch.tensor(facts["weight"], dtype=torch.float64)
+        facts["weight"] = torch.tensor(facts["weight"], dtype=torch.float64, device="cpu")
         facts["definition"] = Definition(**facts["definition"])
         return cls(groups["fisher"], gradient=groups["gradient"] or None, losses=losses, **facts)
 

@@ -37,14 +37,16 @@ def fingerprint(model: nn.Module) -> str:
         False
     """
     tensors = _contents(eager(model))
-    digest = hashlib.blake2b(digest_size=16)
     for name, tensor in tensors.items():
         check_device(f"`{name}`", tensor)
-    if tensors:
-        sums = ops.fingerprint([tensor.detach().contiguous() for tensor in tensors.values()]).tolist()
-        for (name, tensor), (first, second) in zip(tensors.items(), sums, strict=True):
-            entry = [name, str(tensor.dtype), list(tensor.shape), first % 2**64, second % 2**64]
-            digest.update(json.dumps(entry).encode())
+    sums: dict[str, list[int]] = {}
+    for device in {tensor.device: None for tensor in tensors.values()}:  # in order
+        there = {name: tensor.detach().contiguous() for name, tensor in tensors.items() if tensor.device == device}
+        sums.update(zip(there, ops.fingerprint(list(there.values())).tolist(), strict=True))
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        entry = [name, str(tensor.dtype), list(tensor.shape), *(number % 2**64 for number in sums[name])]
+        digest.update(json.dumps(entry).encode())
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from fastforget.fisher_run import Run, undisturbed
 from fastforget.labels import Labels, Loss
 from fastforget.losses import cross_entropy, describe
 from fastforget.model import eager, watched_parameters
+from fastforget.waiting import Checks
 
 __all__ = ["FisherDiagonal", "Loss", "cross_entropy", "fisher_diagonal"]
 
@@ -54,7 +56,8 @@ def fisher_diagonal(
     See ``docs/fisher.md`` for the kernels and for which paper means which. Per-sample gradients are never stored. A
     parameter used in a way that no kernel covers is computed sample by sample with autograd instead, and named in
     ``fallback``. The model's parameters, gradients, flags, buffers, mode, hooks and the random state are left as they
-    were, also after an error.
+    were, also after an error. Everything runs on the model's device, which must be that of the inputs; on a CUDA device
+    the host waits for it once, at the end, to read whether all values were finite.
 
     Source: Kunstner et al., "Limitations of the empirical Fisher approximation", NeurIPS 2019, Eq. 2 and 3.
 
@@ -103,10 +106,13 @@ def fisher_diagonal(
     summed = _is_sum(reduction, into)
     watched = watched_parameters(model, parameters)
     samples = count_samples(inputs, targets)
-    check_finite(inputs)
+    checks = Checks()
+    check_finite(inputs, checks)
     size = batch_size or samples
     units = samples if square == "sample" else -(-samples // size)
-    rows = _group_weights(weights, units, next(iter(watched.values())))
+    like = next(iter(watched.values()))
+    source.check_generator(like.device)
+    rows = _group_weights(weights, units, like, checks)
     grouped = weights is not None and weights.dim() == 2
     facts = {"samples": samples, "definition": Definition(labels, square, *describe(loss))}
     facts["model"] = fingerprint(model) if summed else None
@@ -114,11 +120,12 @@ def fisher_diagonal(
         into.check_compatible(_blank(watched, (len(rows),) if grouped else (), facts, with_gradient=with_gradient))
     with undisturbed(model):
         settings = {"mean": not summed, "with_gradient": with_gradient}
-        run = Run(model, watched, inputs, targets, rows, loss=loss, labels=source, **settings)
+        run = Run(model, watched, inputs, targets, rows, loss=loss, labels=source, checks=checks, **settings)
         if square == "sample":
             run.by_sample()
         else:
             run.by_batch(size)
+        checks.settle()
         found = run.result(grouped=grouped, **facts)
     if into is None:
         return found
@@ -168,15 +175,20 @@ def _is_sum(reduction: str | None, into: FisherDiagonal | None) -> bool:
     return True
 
 
-def _group_weights(weights: Tensor | None, samples: int, like: Tensor) -> Tensor:
+def _group_weights(weights: Tensor | None, samples: int, like: Tensor, checks: Checks) -> Tensor:
     dtype = sum_dtype(like.dtype)
     if weights is None:
         return torch.ones(1, samples, dtype=dtype, device=like.device)
     if weights.dim() not in (1, 2) or weights.shape[-1] != samples or weights.numel() == 0:
         raise ValueError(f"`weights` must have shape ({samples},) or (G, {samples}), got {tuple(weights.shape)}")
     weights = weights.detach().to(dtype=dtype, device=like.device).reshape(-1, samples).contiguous()
-    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+
+    def unfit() -> None:
         raise ValueError("`weights` must be finite and not negative")
-    if bool((weights.sum(1) == 0).any()):
+
+    def empty() -> None:
         raise ValueError("`weights` must have a positive sum in every group")
+
+    checks.add((torch.isfinite(weights) & (weights >= 0)).all(), bool, unfit)
+    checks.add((weights.sum(1) == 0).any(), operator.not_, empty)
     return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,20 @@ from torch.utils import _pytree as pytree
 
 from fastforget import ops
 from fastforget.batch import Inputs, forward, split_samples, tensors_of
-from fastforget.capture import Capture, KeepActivations, Layout, Sums, Unknown, Use, keep_activations, sum_dtype
+from fastforget.capture import (
+    Capture,
+    KeepActivations,
+    Layout,
+    Sums,
+    Unknown,
+    Use,
+    autocasts,
+    keep_activations,
+    sum_dtype,
+)
 from fastforget.diagonal import FisherDiagonal
 from fastforget.labels import Labels, Loss, Pass
+from fastforget.waiting import Checks, random_devices
 
 __all__ = ["Run", "undisturbed"]
 
@@ -35,8 +47,8 @@ def _row_major(inputs: Inputs) -> Inputs:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients on, whatever the caller has set; the random state is put back afterwards."""
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=list(devices)):
+    devices = random_devices(*model.parameters())
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
         yield
 
 
@@ -62,6 +74,7 @@ class Run:
         *,
         loss: Loss,
         labels: Labels,
+        checks: Checks,
         mean: bool,
         with_gradient: bool,
     ) -> None:
@@ -72,8 +85,10 @@ class Run:
         if mean:
             self.weights = weights = (weights.double() / self._totals[:, None]).to(weights.dtype)
         self._model, self._inputs, self._targets, self._loss, self._labels = model, inputs, targets, loss, labels
+        self._checks = checks
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self._others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
+        self._devices = random_devices(*self._leaves.values(), *self._others.values())
         # Every name of a parameter with the first: then nobody needs to look for ties at each forward.
         first = {id(parameter): name for name, parameter in model.named_parameters()}
         self._names = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
@@ -90,24 +105,24 @@ class Run:
         """One forward, and a backward per pass; then, sample by sample, what the kernels could not serve."""
         samples = self.weights.shape[1]
         # What autograd gives for a single sample is that sample's gradient, unless it rounds it to a narrow type.
-        alone = samples == 1 and all(leaf.dtype == sum_dtype(leaf.dtype) for leaf in self._leaves.values())
+        alone = samples == 1 and not any(map(_narrow, self._leaves.values()))
         capture = Capture({} if alone else self._leaves, samples, self._collect)
         self._uses = capture.uses
         outputs = self._watched_forward(capture, self._inputs)
-        self._passes = self._labels.passes(self._loss, outputs, self._targets)
+        self._passes = self._labels.passes(self._loss, outputs, self._targets, self._checks)
         disorder = None if alone else _disorder(capture, outputs)
         if disorder:
             self.fallback.update(dict.fromkeys(self._leaves, disorder))
-        total = torch.zeros(())
+        counted = []
         for left, (targets, share) in zip(reversed(range(len(self._passes))), self._passes, strict=True):
             losses = self._losses(outputs, targets, samples)
-            total = total + (losses.detach() if share is None else losses.detach() * share)
+            counted.append(losses.detach() if share is None else losses.detach() * share)
             self._weights = self._weigh(share)
             if not disorder and losses.requires_grad:
                 backward = self._add_alone if alone else self._add_fused
                 with capture.listening(retain=left > 0):
                     backward(losses, self._weights, list(self._leaves), retain_graph=left > 0)
-        self.losses = total
+        self.losses = sum(counted[1:], 0.0 + counted[0])  # where they are
         if self.fallback:
             self._sample_by_sample()
 
@@ -168,23 +183,31 @@ class Run:
             inputs = _row_major(inputs)
         for tensor in tensors_of(inputs):
             capture.track(tensor, Layout(0))
-        random = torch.get_rng_state()
+        random = self._random()
         outputs = self._forward(capture, inputs, self._leaves)
-        if not torch.equal(random, torch.get_rng_state()):
+        if not all(map(torch.equal, random, self._random())):
             raise ValueError(
                 "the model must not draw random numbers (active dropout, for instance): the Fisher of a random network "
                 "is not defined; call model.eval() first"
             )
         return outputs
 
+    def _random(self) -> list[Tensor]:
+        """The states of the generators that the model may draw from; all of them are on the host."""
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._devices)]
+
     def _losses(self, outputs: Any, targets: Any, samples: int) -> Tensor:
         losses = self._loss(outputs, targets)
         if not isinstance(losses, Tensor) or losses.shape != (samples,):
             got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise ValueError(f"`loss` must return one loss per sample, shape ({samples},), got {got}")
-        bad = ~torch.isfinite(losses.detach())
-        if bool(bad.any()):
-            raise ValueError(f"the loss of sample {int(bad.nonzero()[0])} is {losses[bad][0].item()}")
+        values = losses.detach()
+        bad = ~torch.isfinite(values)
+
+        def complain() -> None:
+            raise ValueError(f"the loss of sample {int(bad.nonzero()[0])} is {values[bad][0].item()}")
+
+        self._checks.add(bad.any(), operator.not_, complain)
         return losses
 
     def _add_fused(self, losses: Tensor, _: Tensor, names: list[str], *, retain_graph: bool = False) -> None:
@@ -250,10 +273,12 @@ class Run:
         values = per_sample.to(self.weights.dtype).contiguous()
         if name not in self.fisher and len(weights) == 1:
             # The first, and often the only one: written once, where adding to zeros would touch the memory twice.
-            weight = float(weights)
-            self.fisher[name] = (values.square() if weight == 1 else weight * values.square())[None]
+            # A device would have to be waited for to know that it is one.
+            weight = float(weights) if weights.is_cpu else weights[0, 0]
+            one = weights.is_cpu and weight == 1
+            self.fisher[name] = (values.square() if one else weight * values.square())[None]
             if self.gradient is not None:
-                self.gradient[name] = (values if own and weight == 1 else values * weight)[None]
+                self.gradient[name] = (values if own and one else values * weight)[None]
             return
         groups, flat = len(weights), values.reshape(1, 1, -1, 1)
         gradient = None if self.gradient is None else self._sum(self.gradient, name).view(groups, flat.shape[2])
@@ -280,6 +305,11 @@ class Run:
             for left, row, of_pass in zip(reversed(range(len(rows))), rows, weights, strict=True):
                 losses = self._losses(outputs, row, 1)
                 self._add_alone(losses, of_pass[:, n : n + 1], names, retain_graph=left > 0)
+
+
+def _narrow(leaf: Tensor) -> bool:
+    """Whether autograd may round its gradient to a narrower type than that of the sums."""
+    return leaf.dtype != sum_dtype(leaf.dtype) or autocasts(leaf)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastforget import ops
 from fastforget.model import check_device
+from fastforget.waiting import constant
 
 __all__ = ["harmonize"]
 
@@ -103,7 +104,8 @@ def harmonize(
         *more_grads: Gradients of further tasks.
         project: Which gradients yield.
         scope: "global": inner products over all tensors together; "tensor": each tensor is projected on its own.
-        generator: Draws the order of j anew for each i, as ``torch.randperm(K)``; the same order for every tensor.
+        generator: Draws the order of j anew for each i, as ``torch.randperm(K)``; the same order for every tensor. One
+            on the CPU draws the same for gradients on any device, and without a wait for it.
         out: Where to put the result, the structure and shapes of ``forget_grads``. May be one of the gradients,
             which then is overwritten; otherwise shares no memory with them.
 
@@ -150,10 +152,10 @@ def _project(tasks: list[list[Tensor]], order: list[list[int]], scope: Scope, re
     written = [place[-1] for place, _ in places]
     if any(order):
         longest = max(map(len, order))
-        steps = torch.tensor([row + [-1] * (longest - len(row)) for row in order])
+        steps = constant([row + [-1] * (longest - len(row)) for row in order], written[0].device)
         weights = ops.project_weights(ops.project_gram(grads, len(tasks), per_tensor=scope == "tensor"), steps)
     else:
-        weights = torch.ones(1, len(tasks), dtype=torch.float64)
+        weights = torch.ones(1, len(tasks), dtype=torch.float64, device=written[0].device)
     ops.project_combine(grads, weights, written)
     for result, (place, copied) in zip(results, places, strict=True):
         if copied:
@@ -168,9 +170,14 @@ def _order(project: Project, tasks: int, generator: torch.Generator | None) -> l
 
     order = []
     for i in range(tasks):
-        drawn = range(tasks) if generator is None else torch.randperm(tasks, generator=generator).tolist()
+        drawn = range(tasks) if generator is None else _permutation(tasks, generator)
         order.append([j for j in drawn if yields(i, j)])
     return order
+
+
+def _permutation(count: int, generator: torch.Generator) -> list[int]:
+    drawn: list[int] = torch.randperm(count, generator=generator, device=generator.device).tolist()
+    return drawn
 
 
 def _contiguous(place: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:

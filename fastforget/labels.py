@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastforget.batch import logits_of
+from fastforget.waiting import Checks
 
 __all__ = ["Labels", "Loss", "Pass"]
 
@@ -63,13 +64,19 @@ class Labels:
         if self.draws < 1:
             raise ValueError(f"`draws` must be at least 1, got {self.draws}")
 
-    def passes(self, loss: Loss, outputs: Any, targets: Any) -> list[Pass]:
+    def check_generator(self, device: torch.device) -> None:
+        """Raise ValueError if labels are to be drawn on a device by the generator of another kind."""
+        if self.generator is not None and self.generator.device.type != device.type:
+            raise ValueError(f"`generator` must be on {device}, the model's device, got one on {self.generator.device}")
+
+    def passes(self, loss: Loss, outputs: Any, targets: Any, checks: Checks) -> list[Pass]:
         """Return the targets of each backward with the samples' shares in it.
 
         Args:
             loss: Per-sample loss, [N].
             outputs: What the model returned.
             targets: The targets that were given.
+            checks: Takes the conditions on values.
 
         Returns:
             Given labels: one pass. All labels: one per class c, with shares p(c | x_n). Drawn ones: one per draw.
@@ -80,15 +87,16 @@ class Labels:
         """
         if self.kind == "given":
             return [(targets, None)]
-        likelihood = _likelihood(loss, outputs)
+        likelihood = _likelihood(loss, outputs, checks)
         if self.kind == "expectation":
             return [(torch.full_like(share, c, dtype=torch.int64), share) for c, share in enumerate(likelihood)]
+        checks.settle()  # drawing from what is no distribution would end the CUDA context
         drawn = torch.multinomial(likelihood.T, self.draws, replacement=True, generator=self.generator)
         share = likelihood.new_full((len(drawn),), 1 / self.draws)
         return [(column.contiguous(), share) for column in drawn.T]
 
 
-def _likelihood(loss: Loss, outputs: Any) -> Tensor:
+def _likelihood(loss: Loss, outputs: Any, checks: Checks) -> Tensor:
     """The model's own distribution, p(c | x_n) = exp(-loss of class c), float64 [C, N]."""
     logits = logits_of(outputs).detach()
     if logits.dim() != 2:
@@ -100,10 +108,13 @@ def _likelihood(loss: Loss, outputs: Any) -> Tensor:
         raise ValueError(f"`loss` must return one loss per sample, shape ({len(logits)},)")
     likelihood = torch.stack(losses).double().neg().exp()
     total = likelihood.sum(0)
-    if not bool(((total - 1).abs() < 1e-3).all()):  # also if NaN
+
+    def complain() -> None:
         off = total[(total - 1).abs().nan_to_num(nan=1e9).argmax()].item()
         raise ValueError(
             "`loss` must be the negative log-likelihood of a class for labels of the model's own, but the "
             f"probabilities of the {len(classes)} classes add up to {off}"
         )
+
+    checks.add(((total - 1).abs() < 1e-3).all(), bool, complain)  # also if NaN
     return likelihood

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fastforget import ops
+
 __all__ = ["check_device", "eager", "watched_parameters"]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -92,7 +94,13 @@ def _check_quantised(model: nn.Module) -> None:
 
 def check_device(what: str, tensor: Tensor) -> None:
     """Raise NotImplementedError if this build has no kernels for a tensor's device."""
-    if tensor.device.type != "cpu":
+    kind = tensor.device.type
+    if kind == "cpu" or (kind == "cuda" and ops.cuda_built()):
+        return
+    if kind == "cuda":
         raise NotImplementedError(
-            f"{what} is on {tensor.device}; this build of fastforget has kernels for the CPU only"
+            f"{what} is on {tensor.device}; this build of fastforget has no CUDA kernels: build it with "
+            "FASTFORGET_CUDA=1, see README"
         )
+    kinds = "the CPU and CUDA devices" if ops.cuda_built() else "the CPU"
+    raise NotImplementedError(f"{what} is on {tensor.device}; this build of fastforget has kernels for {kinds} only")

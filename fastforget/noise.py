@@ -74,5 +74,5 @@ def _upsample(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     cells = _cells(shape)
     grid = values.reshape(cells)
     for dim, (fine, coarse) in enumerate(zip(shape, cells, strict=True)):
-        grid = grid.index_select(dim, torch.arange(fine) * coarse // max(fine, 1))
+        grid = grid.index_select(dim, torch.arange(fine, device=grid.device) * coarse // max(fine, 1))
     return grid

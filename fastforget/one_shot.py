@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs, batch_size, check_finite
 from fastforget.codes import MnemonicCodes
@@ -25,6 +26,7 @@ from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import ScaledCrossEntropy, log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
+from fastforget.waiting import Checks, read
 
 __all__ = ["one_shot"]
 
@@ -63,7 +65,7 @@ def one_shot(
 
     Args:
         model: A classifier in eval mode that was trained with the codes; logits [N, C] from its forward.
-        mnemonic_codes: `MnemonicCodes`, or a tensor [C, \*shape] or [C, M, \*shape].
+        mnemonic_codes: `MnemonicCodes`, or a tensor [C, \*shape] or [C, M, \*shape], on any device.
         cls: The class to forget, or several.
         rule: "natural" or "paper".
         rho: Natural rule: share of the parameters that moves, (0, 1].
@@ -77,7 +79,8 @@ def one_shot(
             run, and f_CR is the difference. It is not changed, belongs to the model as it is, and is outdated by every
             edit that is not reverted.
         floor: ``(inputs, targets, accuracy)``: some validation samples, and the accuracy in [0, 1] on those of
-            remaining classes below which the edit must not fall. The step is shortened until it holds.
+            remaining classes below which the edit must not fall. The step is shortened until it holds. Like the codes
+            they are moved to the model's device.
         undo: Keep the old values in the receipt, so that it can be reverted.
 
     Returns:
@@ -224,11 +227,18 @@ def _check_floor(
     if not 0 <= accuracy <= 1:
         raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
     batch_size(inputs, targets)
-    check_finite(inputs)
+    device = codes.labels.device
+    inputs, targets = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), (inputs, targets))
+    checks = Checks()
+    check_finite(inputs, checks)
     code_batch.fitting_logits(model, inputs, "floor")
-    remain = ~torch.isin(targets, codes.labels[codes.forget])
-    if not bool(remain.any()):
+    remain = ~torch.isin(targets, codes.inside(codes.labels))
+
+    def none() -> None:
         raise ValueError("`floor` must hold samples of remaining classes, got none")
+
+    checks.add(remain.any(), bool, none)
+    checks.settle()
     return inputs, targets, remain, accuracy
 
 
@@ -239,9 +249,9 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
     inputs, targets, remain, accuracy = floor
     factor, best = 1.0, 0.0
     few = codes.to_forget()
-    while few.least_forgotten(log_odds(step.stage.outputs(few.inputs), few.labels)) < 0:
-        right = step.stage.outputs(inputs).argmax(1) == targets
-        reached = float(right[remain].double().mean())
+    while float(few.least_forgotten(log_odds(step.stage.outputs(few.inputs), few.labels))) < 0:
+        right = (step.stage.outputs(inputs).argmax(1) == targets) & remain
+        reached = float(right.sum().double() / remain.sum())
         if reached >= accuracy:
             return factor
         best = max(best, reached)
@@ -256,12 +266,14 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
 def _evidence(known: CodeBatch, tried: CodeBatch, step: Step) -> dict[str, float]:
     """Mean log-odds of the codes before and, of those that were tried, after the step, nats."""
     after = log_odds(step.stage.outputs(tried.inputs), tried.labels)
-    if not bool(torch.isfinite(after).all()):
+    parts = {
+        "forget_log_odds_before": known.inside(known.odds),
+        "forget_log_odds_after": tried.inside(after),
+        "remain_log_odds_before": known.outside(known.odds),
+        "remain_log_odds_after": tried.outside(after),
+    }
+    means = {name: odds.double().mean() for name, odds in parts.items() if len(odds)}
+    (finite,), *found = read(torch.isfinite(after).all(), *means.values())
+    if not finite:
         raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
-    found = {}
-    for group, inside in (("forget", True), ("remain", False)):
-        for when, codes, odds in (("before", known, known.odds), ("after", tried, after)):
-            chosen = codes.forget == inside
-            if bool(chosen.any()):
-                found[f"{group}_log_odds_{when}"] = float(odds[chosen].double().mean())
-    return found
+    return {name: mean for name, (mean,) in zip(means, found, strict=True)}

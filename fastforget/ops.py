@@ -2,7 +2,9 @@
 
 Shape alphabet: N samples, G groups of per-sample weights, T positions (time or space), O / I features
 out / in, P parameters, L tensors of a list, K tasks. Operators check shapes and types in C++ and raise
-``RuntimeError``; the public functions of the package check earlier and in the caller's words.
+``RuntimeError``; the public functions of the package check earlier and in the caller's words. All tensors of a
+call are on one device, where it runs: the CPU, or if `cuda_built` a CUDA device, on its current stream and without
+waiting for it.
 
 Every ``fisher_*`` operator adds to its results in place (or writes them, where it says so), for each group g::
 
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastforget import fakes
+from fastforget import cuda_library, fakes
 
 try:
     from fastforget import _C
@@ -31,6 +33,7 @@ except ImportError as error:  # a missing kernel is never papered over
     ) from error
 
 __all__ = [
+    "cuda_built",
     "fingerprint",
     "fisher_affine",
     "fisher_convolution",
@@ -50,6 +53,15 @@ __all__ = [
 
 _ops = torch.ops.fastforget
 fakes.register()
+cuda_library.load()
+
+
+def cuda_built() -> bool:
+    """Return whether the operators run on CUDA devices.
+
+    They do if fastforget was built with ``FASTFORGET_CUDA=1``, and PyTorch saw a device when it was imported.
+    """
+    return cuda_library.loaded()
 
 
 def simd_level() -> str:

@@ -15,6 +15,7 @@ from fastforget import ops
 from fastforget.files import receipt_file
 from fastforget.fingerprint import fingerprint
 from fastforget.model import eager
+from fastforget.waiting import constant
 
 __all__ = ["Edit", "Receipt", "write"]
 
@@ -50,6 +51,13 @@ class Edit:
             raise ValueError(f"an edit's indices must lie in [0, {size})")
         if len(self.indices) > 1 and not bool((self.indices[1:] > self.indices[:-1]).all()):
             raise ValueError("an edit's indices must increase")
+
+    @classmethod
+    def selected(cls, shape: tuple[int, ...], indices: Tensor | None, old: Tensor | None, new: Tensor) -> Edit:
+        """Return an edit of parts that are known to fit, from `ops.select_indices`: a look would wait for a device."""
+        edit = object.__new__(cls)
+        vars(edit).update(shape=shape, indices=indices, old=old, new=new)
+        return edit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,7 +143,7 @@ class Receipt:
 
     def without_undo(self) -> Receipt:
         """Return the same receipt without the old values: it can be applied but not reverted."""
-        edits = {name: Edit(e.shape, e.indices, None, e.new) for name, e in self.edits.items()}
+        edits = {name: Edit.selected(e.shape, e.indices, None, e.new) for name, e in self.edits.items()}
         return Receipt(**{**self.__dict__, "edits": edits})
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -235,7 +243,7 @@ def _write_staged(sparse: list[tuple[Tensor, Tensor, Tensor]], whole: list[tuple
     with torch.no_grad():
         if sparse:
             targets, indices, values = zip(*sparse, strict=True)
-            counts = torch.tensor([len(i) for i in indices], device=targets[0].device)
+            counts = constant([len(i) for i in indices], targets[0].device)
             ops.perturb_write(targets, torch.cat(indices), counts, torch.cat(values))
             torch.autograd.graph.increment_version(targets)
         for target, tensor in whole:

@@ -147,14 +147,14 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     values, positions = torch.sort(flat, descending=True, stable=True)
     selected = torch.zeros_like(flat, dtype=torch.bool)
     selected[positions[:k]] = True
-    weights = torch.ones(64, dtype=torch.int64) << torch.arange(64)
+    weights = torch.ones(64, dtype=torch.int64, device=flat.device) << torch.arange(64, device=flat.device)
     parts = [F.pad(part, (0, -len(part) % 64)) for part in selected.split([score.numel() for score in scores])]
     return (torch.cat(parts).view(-1, 64) * weights).sum(1), values[k - 1]
 
 
 def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Return a mask as bool tensors."""
-    bits = (mask[:, None] >> torch.arange(64) & 1).bool()
+    bits = (mask[:, None] >> torch.arange(64, device=mask.device) & 1).bool()
     words = [(tensor.numel() + 63) // 64 for tensor in like]
     parts = zip(bits.split(words), like, strict=True)
     return [part.flatten()[: tensor.numel()].view(tensor.shape) for part, tensor in parts]
@@ -170,7 +170,7 @@ def select_indices(mask: Tensor, like: Sequence[Tensor], k: int) -> tuple[Tensor
     if sum(map(len, indices)) != k:
         raise ValueError(f"`k` must be the number of selected elements, {sum(map(len, indices))}, got {k}")
     narrow = torch.int32 if all(tensor.numel() < 2**31 for tensor in like) else torch.int64
-    return torch.cat(indices).to(narrow), torch.tensor([len(at) for at in indices])
+    return torch.cat(indices).to(narrow), torch.tensor([len(at) for at in indices], device=mask.device)
 
 
 def perturb(parameters: Sequence[Tensor], directions: Sequence[Tensor], mask: Tensor, k: int, alpha: float) -> Tensor:
@@ -213,7 +213,7 @@ def project_weights(gram: Tensor, order: Tensor) -> Tensor:
     sums = torch.zeros_like(gram[:, 0])
     for scope, products in enumerate(gram):
         for i, steps in enumerate(order.tolist()):
-            weights = torch.eye(len(products), dtype=torch.float64)[i]
+            weights = torch.eye(len(products), dtype=torch.float64, device=gram.device)[i]
             for j in steps:
                 used = weights != 0
                 product, square = products[j, used] @ weights[used], products[j, j]
@@ -249,6 +249,6 @@ def fingerprint(tensors: Sequence[Tensor]) -> Tensor:
         size = tensor.element_size()
         bits = tensor.reshape(-1).view({1: torch.uint8, 2: torch.int16}.get(size, torch.int32)).long()
         w = bits & (2 ** (8 * min(size, 4)) - 1)
-        i = torch.arange(w.numel()) & word
+        i = torch.arange(w.numel(), device=w.device) & word
         sums.append([int((((w + i * a + c) & word) * (w ^ ((i * b + d) & word))).sum()) for a, b, c, d in constants])
-    return torch.tensor(sums, dtype=torch.int64)
+    return torch.tensor(sums, dtype=torch.int64, device=tensors[0].device)

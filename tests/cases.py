@@ -13,7 +13,10 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    """The same numbers on every device: those that tensors are made on by default."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
+    return drawn.to(torch.get_default_device())
 
 
 def sample_weights(groups: int, samples: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -49,7 +50,7 @@ SHAPES: dict[Callable[[], nn.Module], Any] = {mlp: (6,), convnet: (2, 4, 4), Two
 @cache
 def _knowing(build: Callable[[], nn.Module], per_class: int, named: bool) -> tuple[nn.Module, MnemonicCodes]:
     shape = dict(zip(("image", "text"), SHAPES[build], strict=True)) if named else SHAPES[build]
-    codes = MnemonicCodes.generate(CLASSES, shape, per_class=per_class)
+    codes = MnemonicCodes.generate(CLASSES, shape, per_class=per_class).to(torch.get_default_device())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build().eval()
@@ -73,8 +74,12 @@ def knowing(
 @cache
 def digits() -> tuple[nn.Module, MnemonicCodes, Dataset]:
     """The demo's network, trained as the demo trains it; to be copied, not changed."""
-    data, recipe = load_digits(0), RECIPES["digits"]
-    codes = MnemonicCodes.generate(10, data.x_train.shape[1:], per_class=PER_CLASS, seed=0)
+    with torch.device("cpu"):  # where the split is drawn
+        data, recipe = load_digits(0), RECIPES["digits"]
+    here = torch.get_default_device()
+    parts = {name: getattr(data, name).to(here) for name in ("x_train", "y_train", "x_test", "y_test")}
+    data = replace(data, **parts)
+    codes = MnemonicCodes.generate(10, data.x_train.shape[1:], per_class=PER_CLASS, seed=0).to(here)
     model = small_resnet(num_classes=10, seed=0)
     settings: dict[str, Any] = {"epochs": recipe.epochs, "lr": recipe.lr, "batch_size": recipe.batch_size}
     train(model, data.x_train, data.y_train, codes, seed=0, progress=False, **settings)

@@ -31,7 +31,7 @@ def trained() -> tuple[nn.Module, MnemonicCodes, Dataset]:
 
 def accuracies(model: nn.Module, data: Dataset, classes: Sequence[int]) -> tuple[float, float]:
     """On the test images of some classes, and of the others."""
-    matrix = confusion(model, data.x_test, data.y_test, 10)
+    matrix = confusion(model, data.x_test, data.y_test, 10).to(data.y_test.device)
     inside = torch.isin(torch.arange(10), torch.tensor(classes))
     right, all_of = matrix.diagonal(), matrix.sum(1)
     return float(right[inside].sum() / all_of[inside].sum()), float(right[~inside].sum() / all_of[~inside].sum())
@@ -582,5 +582,5 @@ def test_receipt_says_what_was_done() -> None:
 
 def test_split_accuracy_agrees(trained: tuple[nn.Module, MnemonicCodes, Dataset]) -> None:
     model, _, data = trained
-    matrix = confusion(model, data.x_test, data.y_test, 10)
+    matrix = confusion(model, data.x_test, data.y_test, 10).to(data.y_test.device)
     assert split_accuracy(matrix, 3) == pytest.approx(accuracies(model, data, [3]))

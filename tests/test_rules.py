@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -116,7 +115,7 @@ CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
 def test_first_step_at_a_depth(name: str) -> None:
     response, fall, expected = CURVES[name]
     stage = Curve(response)
-    alpha = rules._first_step(stage, CODES, fall, 6.0)
+    alpha = rules._first_step(stage, CODES, 7.0, fall, 6.0)
     assert abs(response(alpha) + 6) <= 0.1
     assert alpha == pytest.approx(expected, rel=0.05)
     assert stage.alpha == alpha  # the stage is left there
@@ -125,7 +124,7 @@ def test_first_step_at_a_depth(name: str) -> None:
 
 def test_a_jump_is_crossed_just_behind() -> None:
     stage = Curve(lambda a: 7 - a if a < 2 else -20 - a)
-    alpha = rules._first_step(stage, CODES, 1.0, 6.0)
+    alpha = rules._first_step(stage, CODES, 7.0, 1.0, 6.0)
     assert 2 <= alpha < 2.02
     assert stage.alpha == alpha
 
@@ -139,12 +138,12 @@ def test_no_step_leads_there(response: Callable[[float], float]) -> None:
     with pytest.raises(
         ForgettingError, match=r"^no step along this direction makes the codes forgotten, another `rho`"
     ):
-        rules._first_step(Curve(response), CODES, 12.0, 6.0)
+        rules._first_step(Curve(response), CODES, 7.0, 12.0, 6.0)
 
 
 def test_codes_that_are_that_deep_already() -> None:
     with pytest.raises(ForgettingError, match=r"^no step along this direction"):
-        rules._first_step(Curve(lambda a: -7 - a), replace(CODES, odds=torch.tensor([-7.0])), 1.0, 6.0)
+        rules._first_step(Curve(lambda a: -7 - a), CODES, -7.0, 1.0, 6.0)
 
 
 def test_least_forgotten_is_the_mean_of_the_worst_class() -> None:
@@ -153,7 +152,7 @@ def test_least_forgotten_is_the_mean_of_the_worst_class() -> None:
     logits = torch.zeros(6, 3)
     logits[range(6), labels] = torch.tensor([4.0, -6.0, -9.0, 3.0, 50.0, 50.0])
     expected = torch.tensor([-1.0, -3.0]) - math.log(2)
-    assert codes.least_forgotten(log_odds(logits, labels)) == pytest.approx(expected.max().item())
+    assert float(codes.least_forgotten(log_odds(logits, labels))) == pytest.approx(expected.max().item())
     logits[2] = math.nan
     assert math.isnan(codes.least_forgotten(log_odds(logits, labels)))
 

@@ -5,6 +5,16 @@ from __future__ import annotations
 from fastforget.capture.checkpoints import KeepActivations, keep_activations
 from fastforget.capture.layout import Layout, Unknown
 from fastforget.capture.mode import Capture
-from fastforget.capture.uses import Sums, Use, sum_dtype
+from fastforget.capture.uses import Sums, Use, autocasts, sum_dtype
 
-__all__ = ["Capture", "KeepActivations", "Layout", "Sums", "Unknown", "Use", "keep_activations", "sum_dtype"]
+__all__ = [
+    "Capture",
+    "KeepActivations",
+    "Layout",
+    "Sums",
+    "Unknown",
+    "Use",
+    "autocasts",
+    "keep_activations",
+    "sum_dtype",
+]

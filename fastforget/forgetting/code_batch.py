@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,8 +18,19 @@ from fastforget.codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
 from fastforget.forgetting.staging import run
 from fastforget.losses import log_odds
+from fastforget.waiting import constant, read
 
-__all__ = ["SHAPE_ERRORS", "CodeBatch", "batch", "check_outputs", "doubt", "examine", "fitting_logits", "prepare"]
+__all__ = [
+    "SHAPE_ERRORS",
+    "CodeBatch",
+    "at_least_some",
+    "batch",
+    "check_outputs",
+    "examine",
+    "fitting_logits",
+    "mean_doubt",
+    "prepare",
+]
 
 _RECOGNISED = 0.5
 # What modules raise for inputs that they do not take.
@@ -34,6 +47,9 @@ class CodeBatch:
         forget: Whether a code belongs to a class to forget, bool [N].
         odds: Log-odds of each code's own class under the model as it is, [N].
         per_class: Codes per class, M.
+
+    What follows from them is computed once; where the host knows it already, `batch` and `examine` put it there, since
+    reading it would wait for the device.
     """
 
     inputs: Inputs
@@ -47,28 +63,63 @@ class CodeBatch:
         """Per-sample weights of the two groups forget and remain, [2, N]."""
         return torch.stack([self.forget, ~self.forget]).float()
 
+    @cached_property
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """The codes of each class to forget."""
+        labels, forget = (values.tolist() for values in (self.labels, self.forget))
+        inside = sorted({label for label, chosen in zip(labels, forget, strict=True) if chosen})
+        return tuple(tuple(n for n, label in enumerate(labels) if label == cls) for cls in inside)
+
+    @cached_property
+    def doubt(self) -> float:
+        """The mean of 1 - p, positive even where float64 loses it."""
+        return at_least_some(mean_doubt(self.odds).item())
+
     @property
     def scale(self) -> float:
         """What makes the gradients of the loss about as large as those of the log-odds."""
-        return 1 / doubt(self.odds)
+        return 1 / self.doubt
+
+    def inside(self, values: Tensor) -> Tensor:
+        """Return the values [N, ...] of the codes to forget, in order."""
+        return _take(values, sorted(chain(*self.rows)))
+
+    def outside(self, values: Tensor) -> Tensor:
+        """Return the values [N, ...] of the other codes."""
+        return _take(values, sorted(set(range(len(self.labels))).difference(*self.rows)))
 
     def to_forget(self) -> CodeBatch:
         """Return the codes of the classes to forget alone."""
-        rows = self.forget
-        if bool(rows.all()):
+        chosen = sorted(chain(*self.rows))
+        if len(chosen) == len(self.labels):
             return self
-        inputs = pytree.tree_map(lambda leaf: leaf[rows], self.inputs)
-        return CodeBatch(inputs, self.labels[rows], rows[rows], self.odds[rows], self.per_class)
+        inputs = pytree.tree_map(self.inside, self.inputs)
+        labels, forget, odds = (self.inside(values) for values in (self.labels, self.forget, self.odds))
+        few = CodeBatch(inputs, labels, forget, odds, self.per_class)
+        place = {n: i for i, n in enumerate(chosen)}
+        vars(few)["rows"] = tuple(tuple(place[n] for n in rows) for rows in self.rows)
+        return few
 
-    def least_forgotten(self, odds: Tensor) -> float:
+    def least_forgotten(self, odds: Tensor) -> Tensor:
         """Return the mean of the log-odds [N] over the codes of a class to forget, where it is largest."""
-        classes = self.labels[self.forget].unique()
-        return float(torch.stack([odds[self.labels == cls].double().mean() for cls in classes]).max())
+        return torch.stack([_take(odds, rows).double().mean() for rows in self.rows]).max()
 
 
-def doubt(odds: Tensor) -> float:
-    """Return the mean of 1 - p, positive even where float64 loses it."""
-    return max(float(torch.sigmoid(-odds.double()).mean()), 1e-300)
+def _take(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of a tensor, as a view where they follow each other."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return values[rows[0] : rows[-1] + 1]
+    return values.index_select(0, constant(rows, values.device).long())
+
+
+def mean_doubt(odds: Tensor) -> Tensor:
+    """Return the mean of 1 - p."""
+    return torch.sigmoid(-odds.double()).mean()
+
+
+def at_least_some(doubt: float) -> float:
+    """Return a doubt that can be divided by."""
+    return max(doubt, 1e-300)
 
 
 def prepare(
@@ -92,14 +143,17 @@ def prepare(
     if not isinstance(given, (MnemonicCodes, Tensor)):
         raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
     codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
-    return codes.to(like.device).to(like.dtype), _classes(cls, len(codes))
+    # converted where they are: what is sent to a device is no larger then, and needs no check that waits for it
+    return codes.to(like.dtype).to(like.device), _classes(cls, len(codes))
 
 
 def batch(codes: MnemonicCodes, classes: Sequence[int], odds: Tensor) -> CodeBatch:
     """Return the codes as one batch, given their log-odds, [C * M]."""
     labels = codes.labels
-    forget = torch.isin(labels, torch.tensor(classes, device=labels.device))
-    return CodeBatch(codes.inputs, labels, forget, odds, codes.per_class)
+    forget = torch.isin(labels, constant(classes, labels.device))
+    found = CodeBatch(codes.inputs, labels, forget, odds, codes.per_class)
+    vars(found)["rows"] = tuple(tuple(range(c * codes.per_class, (c + 1) * codes.per_class)) for c in classes)
+    return found
 
 
 def examine(model: nn.Module, codes: MnemonicCodes, classes: Sequence[int]) -> CodeBatch:
@@ -120,7 +174,7 @@ def examine(model: nn.Module, codes: MnemonicCodes, classes: Sequence[int]) -> C
     found = fitting_logits(model, codes.inputs, "mnemonic_codes")
     check_outputs(found, codes)
     known = batch(codes, classes, log_odds(found, codes.labels))
-    _check_recognised(found, known.labels, known.forget)
+    vars(known)["doubt"] = _check_recognised(found, known)
     return known
 
 
@@ -199,14 +253,18 @@ def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
     return tuple(sorted(classes))
 
 
-def _check_recognised(found: Tensor, labels: Tensor, forget: Tensor) -> None:
-    """Refuse codes that the model does not know."""
-    if not bool(torch.isfinite(found).all()):
+def _check_recognised(found: Tensor, codes: CodeBatch) -> float:
+    """Refuse codes that the model does not know; return the doubt, which is read with the rest."""
+    right = found.argmax(1) == codes.labels
+    missed = codes.forget & ~right
+    (finite,), (share,), (missing,), (doubt,) = read(
+        torch.isfinite(found).all(), right.float().mean(), missed.any(), mean_doubt(codes.odds)
+    )
+    if not finite:
         raise ValueError("`model` must give finite logits on the codes, got NaN or infinity")
-    right = found.argmax(1) == labels
-    share, unknown = float(right.float().mean()), labels[forget & ~right].unique().tolist()
-    if share >= _RECOGNISED and not unknown:
-        return
+    if share >= _RECOGNISED and not missing:
+        return at_least_some(doubt)
+    unknown = codes.labels[missed].unique().tolist()
     which = f", not all of class {', '.join(map(str, unknown))}" if unknown else ""
     raise UnrecognisedCodesError(
         f"`mnemonic_codes` must be known to the model, but it recognises {share:.0%} of them{which}. Train or "

@@ -13,9 +13,19 @@ from fastforget.batch import logits_of
 from fastforget.codes import MnemonicCodes
 from fastforget.diagonal import Definition, FisherDiagonal
 from fastforget.fisher import fisher_diagonal
-from fastforget.forgetting.code_batch import SHAPE_ERRORS, CodeBatch, batch, check_outputs, examine, fitting_logits
+from fastforget.forgetting.code_batch import (
+    SHAPE_ERRORS,
+    CodeBatch,
+    at_least_some,
+    batch,
+    check_outputs,
+    examine,
+    fitting_logits,
+    mean_doubt,
+)
 from fastforget.forgetting.sensitivity import TINY, Sensitivity
 from fastforget.losses import ScaledCrossEntropy
+from fastforget.waiting import read
 
 __all__ = ["check", "check_model", "recall", "sensitivity"]
 
@@ -50,10 +60,11 @@ def check(kept: Any, parameters: Mapping[str, Tensor], codes: MnemonicCodes, rul
             f"`fisher` must be of given labels, samples and the cross-entropy, got {kept.definition}; {_AGAIN}"
         )
     count = len(codes) * codes.per_class
-    if (kept.samples, kept.weight.item(), len(kept.losses)) != (count, count, count):
+    weight = kept.weight.item()
+    if (kept.samples, weight, len(kept.losses)) != (count, count, count):
         raise ValueError(
             f"`fisher` must be the sum over all {count} codes, each once, got {kept.samples} samples of weight "
-            f"{kept.weight.item():g} with {len(kept.losses)} losses; {_AGAIN}"
+            f"{weight:g} with {len(kept.losses)} losses; {_AGAIN}"
         )
     for name, parameter in parameters.items():
         value = kept.get(name)
@@ -91,13 +102,15 @@ def recall(kept: FisherDiagonal, model: nn.Module, codes: MnemonicCodes, classes
     """
     odds = ScaledCrossEntropy(kept.definition.scale).log_odds(kept.losses)
     known = batch(codes, classes, odds)
+    sure = odds > 0  # p > 1/2; a smaller p can be the largest, too
+    (doubt,), (all_sure,), (number,) = read(mean_doubt(odds), known.inside(sure).all(), sure.sum())
+    vars(known)["doubt"] = at_least_some(doubt)
     if known.scale > _SURER * kept.definition.scale:
         raise ValueError(
             "`fisher` must be of a larger loss, since the model is so sure of its codes that their squared gradients "
             f"vanish; compute it with loss=fastforget.losses.ScaledCrossEntropy({min(known.scale, 1e100):.0e})"
         )
-    sure = odds > 0  # p > 1/2; a smaller p can be the largest, too
-    if bool(sure[known.forget].all()) and 2 * int(sure.sum()) >= len(odds):
+    if all_sure and 2 * number >= len(odds):
         return known
     return examine(model, codes, classes)
 

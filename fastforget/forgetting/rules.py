@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from fastforget import ops
 from fastforget.errors import ForgettingError
-from fastforget.forgetting.code_batch import CodeBatch, doubt
+from fastforget.forgetting.code_batch import CodeBatch, at_least_some, mean_doubt
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.forgetting.staging import DenseStage, SparseStage, Stage
 from fastforget.losses import log_odds
 from fastforget.selection import count
+from fastforget.waiting import read
 
 __all__ = ["Step", "natural", "paper"]
 
@@ -74,14 +75,15 @@ def paper(
         The staged step; ``alpha`` is +1 or -1.
     """
     directions = fisher.ratios()
-    for eta in directions:
-        eta.mul_(min(lambda1, lambda2 / float(eta.max())))
+    (largest,) = read(torch.stack([eta.max() for eta in directions]))
+    for eta, most in zip(directions, largest, strict=True):
+        eta.mul_(min(lambda1, lambda2 / most))
     stage = DenseStage(model, parameters, directions)
 
     def merit(sign: float) -> float:
         stage.step(sign)
-        right = stage.outputs(codes.inputs).argmax(1) == codes.labels
-        return float(right[~codes.forget].float().mean() - right[codes.forget].float().mean())
+        right = (stage.outputs(codes.inputs).argmax(1) == codes.labels).float()
+        return float(codes.outside(right).mean() - codes.inside(right).mean())
 
     sign = 1.0 if merit(1.0) > merit(-1.0) else -1.0
     if sign > 0:  # minus was tried last
@@ -128,13 +130,19 @@ def natural(
     scores, few = fisher.ratios(), codes.to_forget()
     k = count(rho, sum(map(torch.numel, scores)))
     indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
-    direction, gradient = fisher.steepest(indices.split(counts.tolist()))
-    stage = SparseStage(model, parameters, indices, counts, direction)
-    alpha = _first_step(stage, few, _fall(few, fisher.scale, direction, gradient), depth)
+    selected, totals = read(counts, fisher.totals())
+    sizes = [int(size) for size in selected]
+    direction, gradient = fisher.steepest(indices.split(sizes), totals)
+    stage = SparseStage(model, parameters, indices, counts, direction, sizes)
+    slope, doubts, odds = read(
+        gradient.double() @ direction.double(), mean_doubt(few.odds), few.least_forgotten(few.odds)
+    )
+    fall = _fall(slope[0], fisher.scale, at_least_some(doubts[0]))
+    alpha = _first_step(stage, few, odds[0], fall, depth)
     return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
 
 
-def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> float:
+def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth: float) -> float:
     """Take the first step at which every forgotten class has mean log-odds of ``-depth``, to a tenth of a nat.
 
     The search comes from below: far beyond the first such step the network is broken, and anything may be true.
@@ -142,6 +150,7 @@ def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> fl
     Args:
         stage: The direction.
         codes: The codes to forget.
+        odds: Their mean log-odds without a step, of the class that is least forgotten.
         fall: How fast the log-odds of the forget codes fall with the step, to first order.
         depth: Nats.
 
@@ -158,9 +167,9 @@ def _first_step(stage: Stage, codes: CodeBatch, fall: float, depth: float) -> fl
 
     def excess(alpha: float) -> float:
         stage.step(alpha)
-        return bounded(codes.least_forgotten(log_odds(stage.outputs(codes.inputs), codes.labels)))
+        return bounded(float(codes.least_forgotten(log_odds(stage.outputs(codes.inputs), codes.labels))))
 
-    low, above = 0.0, bounded(codes.least_forgotten(codes.odds))
+    low, above = 0.0, bounded(odds)
     high = above / fall
     for _ in range(_ENLARGEMENTS if above > 0 else 0):
         found = excess(high)
@@ -195,16 +204,15 @@ def _further(nearer: tuple[float, float], last: tuple[float, float]) -> float:
     return min(max(guess, _LEAST * high), _LARGEST * high)
 
 
-def _fall(codes: CodeBatch, scale: float, direction: Tensor, gradient: Tensor) -> float:
+def _fall(slope: float, scale: float, doubt: float) -> float:
     """How fast the log-odds of the forget codes fall with the step, to first order.
 
     With loss L = scale log(1 + exp(-odds)) and slope dL/dalpha they fall by slope / (scale (1 - p)) per unit step.
 
     Args:
-        codes: The codes to forget.
+        slope: Of the loss of the codes to forget.
         scale: What their loss was multiplied by.
-        direction: The direction.
-        gradient: The gradient of their loss, on the same elements.
+        doubt: Their mean of 1 - p.
 
     Returns:
         Nats per unit step, positive.
@@ -212,8 +220,7 @@ def _fall(codes: CodeBatch, scale: float, direction: Tensor, gradient: Tensor) -
     Raises:
         ForgettingError: The direction leads nowhere.
     """
-    slope = float(gradient.double() @ direction.double())
-    fall = slope / (scale * doubt(codes.odds))
+    fall = slope / (scale * doubt)
     if not 0 < fall < math.inf:
         raise ForgettingError(
             "the loss of the codes to forget must depend on the parameters that may move, but its gradient is zero "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,7 +39,7 @@ class Sensitivity:
     tiny: float = TINY
     kept: Mapping[str, Tensor] | None = None
     counts: tuple[int, int] = (0, 0)
-    _mean: float = field(default=math.nan, init=False)
+    _sums: list[Tensor] = field(default_factory=list, init=False)
 
     @classmethod
     def of_groups(cls, fisher: FisherDiagonal) -> Sensitivity:
@@ -69,7 +68,8 @@ class Sensitivity:
 
     def ratios(self) -> list[Tensor]:
         """Return f_CF / f_CR of every parameter, finite; once, since they take the place of f_CF."""
-        total, (everything, few) = 0.0, self.counts
+        everything, few = self.counts
+        self._sums = []
         for name, value in self.forget.items():
             kept = [] if self.kept is None else [self.kept[name].contiguous()]
             sums = []
@@ -78,15 +78,19 @@ class Sensitivity:
                     torch.sub(of_all[0], forget, alpha=few, out=remain).clamp_(min=0).mul_(1 / (everything - few))
                 sums.append(remain.sum())
                 forget.add_(self.tiny).div_(remain + self.tiny).nan_to_num_(nan=1.0)
-            total += float(torch.stack(sums).double().sum()) if sums else 0.0
-        self._mean = total / sum(value.numel() for value in self.remain.values())
+            self._sums += [torch.stack(sums).double().sum()] if sums else []
         return list(self.forget.values())
 
-    def steepest(self, places: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def totals(self) -> Tensor:
+        """Return the sum of f_CR of each parameter that has elements, float64; after the ratios."""
+        return torch.stack(self._sums)
+
+    def steepest(self, places: Sequence[Tensor], totals: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
         """Return g_CF / (f_CR + eps), eps = 0.1 mean f_CR, and g_CF at some places; after the ratios.
 
         Args:
             places: Indices of elements of each parameter in turn.
+            totals: The `totals`, where the host has read them.
 
         Returns:
             Both in one piece, in the order of the places.
@@ -100,7 +104,8 @@ class Sensitivity:
             torch.cat([values[name].view(-1)[at] for name, at in zip(values, places, strict=True)])
             for values in (self.gradient, self.remain)
         )
-        return gradient / remain.add_(max(0.1 * self._mean, self.tiny)), gradient
+        mean = sum(self.totals().tolist() if totals is None else totals) / sum(map(torch.numel, self.remain.values()))
+        return gradient / remain.add_(max(0.1 * mean, self.tiny)), gradient
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

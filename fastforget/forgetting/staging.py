@@ -13,6 +13,7 @@ from torch.func import functional_call
 from fastforget import ops
 from fastforget.batch import Inputs, forward, logits_of
 from fastforget.receipt import Edit
+from fastforget.waiting import random_devices
 
 __all__ = ["DenseStage", "SparseStage", "Stage", "run"]
 
@@ -31,9 +32,14 @@ def run(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | Non
     named = dict(model.named_buffers(remove_duplicate=False))
     copies = {id(buffer): buffer.clone() for buffer in named.values()}
     values = {**(parameters or {}), **{name: copies[id(buffer)] for name, buffer in named.items()}}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=_random_devices(model)):
         # every name is there, so there is no need to look for ties, which takes longer than a small layer
         return forward(lambda *a, **k: functional_call(model, values, a, k, tie_weights=False), inputs)
+
+
+def _random_devices(model: nn.Module) -> list[torch.device]:
+    # Most models are not on a CUDA device, and a step asks often.
+    return random_devices(*model.parameters()) if torch.cuda.is_initialized() else []
 
 
 def _copies(originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,12 +94,22 @@ class SparseStage(Stage):
         indices: Tensor,
         counts: Tensor,
         direction: Tensor,
+        sizes: list[int] | None = None,
     ) -> None:
-        """Stage a zero step along ``direction`` [k] on the elements at ``indices``, see `ops.select_indices`."""
+        """Stage a zero step along ``direction`` [k] on the elements at ``indices``, see `ops.select_indices`.
+
+        Args:
+            model: The eager module.
+            originals: The parameters by name.
+            indices: Which elements.
+            counts: How many of them are in each parameter.
+            direction: The direction on them.
+            sizes: The counts, where the host has read them.
+        """
         super().__init__(model, _copies(originals))
         self._targets = list(self.parameters.values())
         self._indices, self._counts, self._direction = indices, counts, direction
-        self._sizes = counts.tolist()
+        self._sizes = counts.tolist() if sizes is None else sizes
         parts = zip(self._targets, indices.split(self._sizes), strict=True)
         self._old = torch.cat([target.view(-1)[at] for target, at in parts])
         self._new = self._old
@@ -110,7 +126,7 @@ class SparseStage(Stage):
         for (name, parameter), indices, old, new in zip(self.parameters.items(), *parts, strict=True):
             if len(new):
                 narrow = torch.int32 if parameter.numel() < 2**31 else torch.int64
-                found[name] = Edit(tuple(parameter.shape), indices.to(narrow), old.clone(), new.clone())
+                found[name] = Edit.selected(tuple(parameter.shape), indices.to(narrow), old.clone(), new.clone())
         return found
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fastforget.capture.uses import broadcast, convolution, embedding, linear, norms, randomness
-from fastforget.capture.uses.use import Lookup, Sums, Use, sum_dtype
+from fastforget.capture.uses.use import Lookup, Sums, Use, autocasts, sum_dtype
 
-__all__ = ["RECOGNISERS", "Lookup", "Sums", "Use", "sum_dtype"]
+__all__ = ["RECOGNISERS", "Lookup", "Sums", "Use", "autocasts", "sum_dtype"]
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {
     function: recognise

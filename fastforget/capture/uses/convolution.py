@@ -17,6 +17,7 @@ from fastforget.capture.uses.use import (
     add_shift,
     alike,
     fixed,
+    lowered,
     make_use,
     plain_samples,
 )
@@ -99,6 +100,7 @@ def _convolution(
         padding = (0,) * dims if odd else tuple(t // 2 for t in total)
     elif padding == "valid":
         padding = (0,) * dims
+    input = lowered(input)  # noqa: A001
     settings = {"stride": stride, "padding": _tuple(padding, dims), "dilation": dilation, "groups": groups}
     uses = _convolution_uses(capture, input, layout, weight, bias, settings, transposed=False)
     output = func(input, capture.detached(weight), capture.detached(bias), **settings)
@@ -121,6 +123,7 @@ def _transposed_convolution(
     layout = plain_samples(capture, input, dims)
     if layout is None or (layout.inner > 1 and dims == 3) or not fixed(capture, weight, bias):
         return NotImplemented
+    input = lowered(input)  # noqa: A001
     settings: dict[str, Any] = {"groups": groups}
     spatial = {"stride": stride, "padding": padding, "dilation": dilation}
     settings |= {key: _tuple(value, dims) for key, value in spatial.items()}

@@ -17,6 +17,7 @@ from fastforget.capture.uses.use import (
     add_shift,
     alike,
     fixed,
+    lowered,
     make_use,
     rows_of,
 )
@@ -73,6 +74,7 @@ def _linear(capture: Capture, func: Any, input: Any, weight: Any, bias: Any = No
         return NotImplemented
     if not fixed(capture, weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
+    input = lowered(input)  # noqa: A001 - torch's name for it
     uses = _linear_uses(capture, weight, bias, input, layout, swapped=False)
     output = func(input, capture.detached(weight), capture.detached(bias))
     return capture.tap(output, layout, uses, fresh=True)
@@ -84,6 +86,7 @@ def _matmul(capture: Capture, func: Any, input: Any, other: Any, **kwargs: Any) 
         return NotImplemented
     if input.dim() < 2 or layout.dim >= input.dim() - 1:
         return NotImplemented
+    input = lowered(input)  # noqa: A001
     use = _matmul_use(capture, other, input, layout, swapped=True)
     return capture.tap(func(input, other.detach()), layout, [use], fresh=True)
 
@@ -94,6 +97,7 @@ def _addmm(capture: Capture, func: Any, bias: Any, input: Any, weight: Any, **kw
         return NotImplemented
     if bias.shape != weight.shape[1:]:
         return NotImplemented
+    input = lowered(input)  # noqa: A001
     uses = _linear_uses(capture, weight, bias, input, layout, swapped=True)
     return capture.tap(func(capture.detached(bias), input, capture.detached(weight)), layout, uses)
 

@@ -15,6 +15,7 @@ from fastforget.capture.uses.use import (
     Use,
     add_shift,
     alike,
+    autocasts,
     fixed,
     make_use,
     plain_samples,
@@ -102,7 +103,7 @@ def _trailing_norm(
         return NotImplemented
     parts = [capture.detached(t) for t in affine]
     computed: tuple[Tensor, ...] = ()
-    if centred and not torch.is_autocast_enabled(input.device.type):
+    if centred and not autocasts(input):
         # What F.layer_norm calls, which also hands out the statistics it found.
         output, *statistics_found = torch.native_layer_norm(input, shape, parts[0], parts[1], eps)  # type: ignore[arg-type]
         computed = tuple(statistics_found)

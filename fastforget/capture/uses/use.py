@@ -22,12 +22,18 @@ __all__ = [
     "Use",
     "add_shift",
     "alike",
+    "autocasts",
     "fixed",
+    "lowered",
     "make_use",
     "plain_samples",
     "rows_of",
     "sum_dtype",
 ]
+
+
+# Where there are kernels and autocast; PyTorch refuses the question for some other devices.
+_AUTOCASTING = ("cpu", "cuda")
 
 
 @dataclass(eq=False)
@@ -120,11 +126,27 @@ def rows_of(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
 
 
 def alike(grad: Tensor, operand: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring two operands to one type; autocast leaves them different."""
+    """Bring two operands to one type; norms under autocast, and sums of both, leave them different."""
     if grad.dtype == operand.dtype:
         return grad, operand
     common = torch.promote_types(grad.dtype, operand.dtype)
     return grad.to(common), operand.to(common)
+
+
+def lowered(operand: Tensor) -> Tensor:
+    """Return an operand of a product or convolution as autocast multiplies it: the gradient of the weight is of that.
+
+    Autocast would do it itself, with a copy that only autograd knows of.
+    """
+    if not autocasts(operand) or not operand.is_floating_point() or operand.dtype == torch.float64:
+        return operand
+    return operand.to(torch.get_autocast_dtype(operand.device.type))
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where a tensor is."""
+    kind = tensor.device.type
+    return kind in _AUTOCASTING and torch.is_autocast_enabled(kind)
 
 
 def fixed(capture: Capture, *values: Any) -> bool:
