@@ -48,24 +48,23 @@ def resources(folder: Path) -> Iterator[tuple[str, str, str, int, int, int]]:
 
 
 def main() -> None:
-    """Print the table: a row per kernel, the architectures side by side."""
+    """Print the table: a row per kernel, the architectures side by side, the most of its instances."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "build" / "cuda"
-    rows: dict[tuple[str, str], dict[str, tuple[int, int, int]]] = {}
-    for file, kernel, architecture, registers, shared, spills in resources(folder):
-        rows.setdefault((file, kernel), {})[architecture] = (registers, shared, spills)
+    rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {}
+    for file, kernel, *found in resources(folder):
+        # The products differ by their tiles, and are listed one by one.
+        name = kernel if file == "fisher_matmul" else kernel.split("<")[0]
+        rows.setdefault((file, name), []).append(tuple(found))
     if not rows:
         raise SystemExit(f"no reports of ptxas in {folder}: run `make cuda` first")
-    architectures = sorted({name for row in rows.values() for name in row})
-    print(
-        "| file | kernel | registers "
-        + ", ".join(f"sm_{a}" for a in architectures)
-        + " | static shared bytes | spills |"
-    )
+    architectures = sorted({instance[0] for row in rows.values() for instance in row})
+    named = ", ".join(f"sm_{architecture}" for architecture in architectures)
+    print(f"| file | kernel | registers {named} | static shared bytes | spilled bytes |")
     print("|---|---|---|---|---|")
     for (file, kernel), row in rows.items():
-        registers = ", ".join(str(row[a][0]) if a in row else "-" for a in architectures)
-        shared, spills = (max(values[i] for values in row.values()) for i in (1, 2))
-        print(f"| {file} | `{kernel}` | {registers} | {shared} | {spills} |")
+        most = ", ".join(str(max((r for a, r, _, _ in row if a == name), default="-")) for name in architectures)
+        shared, spills = (max(instance[i] for instance in row) for i in (2, 3))
+        print(f"| {file} | `{kernel}` | {most} | {shared} | {spills} |")
 
 
 if __name__ == "__main__":
