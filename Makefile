@@ -71,14 +71,14 @@ cuda: $(STAMP)
 	FASTFORGET_CUDA=1 $(BIN)/python setup.py --quiet build --build-base $(CUDA) --build-lib $(CUDA)/lib
 	FASTFORGET_CUDA_BUILD=$(CUDA) $(BIN)/pytest tests/test_cuda_build.py
 
-# The same kernels on the host, a thread after another: the operator tests without a GPU. ORDER is that of the threads,
+# The same kernels on the host, a thread after another: the operator and fuzz tests without a GPU. ORDER is that of the threads,
 # forward, backward or the seed of a random one.
 EMULATION := build/emulation
 ORDER ?= 7
 emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATION)/lib FASTFORGET_EMULATION_ORDER=$(ORDER) \
-	  $(BIN)/pytest tests/ops $(PYTEST_ARGS)
+	  $(BIN)/pytest tests/ops tests/test_fisher_models.py tests/fuzz $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

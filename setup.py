@@ -152,6 +152,8 @@ else:
     extensions = [library("fastforget._C", host)]
 if wants_cuda() and not EMULATION:
     includes, libraries = toolkit_options()
+    # Where PyTorch keeps the streams; a CPU-only one has no such library, and the symbol stays open.
+    streams = ["-Wl,--no-as-needed", "-ltorch_cuda"] if torch.version.cuda else []
     extensions.append(
         library(
             "fastforget._C_cuda",
@@ -159,7 +161,7 @@ if wants_cuda() and not EMULATION:
             define_macros=[("USE_CUDA", "1")],
             include_dirs=includes,
             # The static runtime: which shared one PyTorch brings depends on its build, the driver is the same.
-            extra_link_args=[*libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
+            extra_link_args=[*streams, *libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread"],
         )
     )
 

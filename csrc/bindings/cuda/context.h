@@ -29,6 +29,8 @@ class Context {
 #endif
   {
 #if !defined(FASTFORGET_EMULATION)
+    // The guard speaks to PyTorch's CUDA runtime; this library has its own.
+    run(cudaSetDevice(index_));
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
