@@ -58,6 +58,8 @@ def toolkit_options() -> tuple[list[str], list[str]]:
 def wants_cuda() -> bool:
     """Whether to build the kernels for CUDA devices; never whether there is one."""
     wanted = os.environ.get("FASTFORGET_CUDA", "auto")
+    if wanted not in {"0", "1", "auto"}:
+        raise ValueError(f"FASTFORGET_CUDA must be 0, 1 or auto, got {wanted}")
     if wanted == "1" and nvcc() is None:
         raise RuntimeError("FASTFORGET_CUDA=1 needs nvcc: set CUDA_HOME, or put it on the path")
     return wanted == "1" or (wanted == "auto" and nvcc() is not None and torch.version.cuda is not None)
@@ -66,6 +68,8 @@ def wants_cuda() -> bool:
 def architectures() -> list[str]:
     """The options of nvcc that name what to compile for."""
     named = os.environ.get("FASTFORGET_CUDA_ARCHS", "80 90").split()
+    if not named:
+        raise ValueError('FASTFORGET_CUDA_ARCHS must name compute capabilities, such as "80 90", got none')
     options = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in named]
     return [*options, f"-gencode=arch=compute_{named[-1]},code=compute_{named[-1]}"]
 
@@ -78,22 +82,16 @@ def compile_kernels(folder: Path) -> list[str]:
 
     def compiled(source: str) -> str:
         made, report = folder / f"{Path(source).stem}.o", folder / f"{Path(source).stem}.ptxas"
+        options = ["-std=c++17", "-O3", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--extended-lambda"]
+        command = [str(compiler), *options, *architectures(), "-c", str(ROOT / source), "-o", str(made)]
         newest = max(path.stat().st_mtime for path in [ROOT / source, ROOT / "setup.py", *headers])
-        if not (made.exists() and report.exists() and made.stat().st_mtime > newest):
-            options = [
-                "-std=c++17",
-                "-O3",
-                "-Xptxas",
-                "-v",
-                "-Xcompiler",
-                "-fPIC,-fvisibility=hidden",
-                "--extended-lambda",
-            ]
-            command = [str(compiler), *options, *architectures(), "-c", str(ROOT / source), "-o", str(made)]
+        known = made.exists() and report.exists() and made.stat().st_mtime > newest
+        # The report begins with the command: for other architectures it is another.
+        if not (known and report.read_text().startswith(f"{command}\n")):
             done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
             if done.returncode:
                 raise RuntimeError(f"nvcc failed on {source}:\n{done.stderr}")
-            report.write_text(done.stderr)
+            report.write_text(f"{command}\n{done.stderr}")
         spills = [int(number) for number in re.findall(r"(\d+) bytes spill", report.read_text())]
         if any(spills):
             raise RuntimeError(f"kernels of {source} spill registers, see {report}")

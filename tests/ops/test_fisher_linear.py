@@ -6,7 +6,7 @@ from asserts import assert_accumulates, assert_close, assert_traceable
 from cases import DTYPES, LAYOUTS, randn, results, sample_weights, sum_dtype
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import _C, ops, reference
 
 SIZES = [  # N, T, O, I
     (1, 1, 1, 1),
@@ -187,3 +187,15 @@ def test_bad_arguments(fault: str) -> None:
 def test_half_sums_are_float32() -> None:
     found = results((1, 6, 7), torch.float16)
     assert found["fisher"].dtype == sum_dtype(torch.float16) == torch.float32
+
+
+@pytest.mark.skipif(not _C.emulation, reason="the CPU's kernels count in 64 bits")
+@pytest.mark.parametrize("name", ["grad", "input"])
+def test_features_too_far_apart(name: str) -> None:
+    case = operands(0, 2, 3, 4)
+    features = case[name].shape[2]
+    case[name] = case[name].as_strided((0, 2, features), (1, 1, 2**31 // (features - 1) + 1))
+    with pytest.raises(
+        RuntimeError, match=f"`{name}` must have less than 2\\^31 elements between the first and the last"
+    ):
+        ops.fisher_linear(**case, fisher=torch.zeros(1, 3, 4), gradient=None)

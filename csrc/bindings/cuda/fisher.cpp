@@ -24,6 +24,14 @@ void run_affine(const Context& context, const Tensor& like, const AffineFisher& 
   run(context, like, work, cuda::fisher_affine_bytes, cuda::fisher_affine);
 }
 
+// The kernels count the elements between the features of a sample in 32 bits.
+void check_reach(int64_t features, int64_t stride, const char* name) {
+  STD_TORCH_CHECK((features - 1) * stride <= std::numeric_limits<int32_t>::max(), "`", name,
+                  "` must have less than 2^31 elements between the first and the last feature of a "
+                  "sample, got ",
+                  features, " features with stride ", stride);
+}
+
 void check_on(const Context& context, const Tensor& input, const Tensor& weights,
               const OptionalTensor& fisher, const OptionalTensor& gradient,
               const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient) {
@@ -41,6 +49,8 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
                    bool overwrite, bool tf32) {
   const MatmulFisher f = linear_arguments(grad, input, weights, fisher, gradient, bias_fisher,
                                           bias_gradient, overwrite);
+  check_reach(f.O, f.grad_stride[2], "grad");
+  check_reach(f.I, f.input_stride[2], "input");
   const Context context(grad);
   check_on(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
   const cuda::MatmulWork work{f, 1, tf32, context.multiprocessors()};
@@ -58,6 +68,7 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
   const ConvolutionArguments work(grad, input, weights, stride, padding, dilation, groups, fisher,
                                   gradient, bias_fisher, bias_gradient, overwrite);
   check_on(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
+  check_reach(work.f.O, work.f.grad_stride[2], "grad");
   int64_t reach = 0;  // of the elements of one sample; the kernels count them in 32 bits
   for (int d = 0; d < 3; ++d)
     reach += (work.p.size[d] + work.p.padding[d] + work.p.kernel[d] * work.p.dilation[d]) *

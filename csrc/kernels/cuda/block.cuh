@@ -5,6 +5,13 @@
 
 namespace fastforget::cuda {
 
+// The sum over a warp, in an order that is always the same; every lane gets it.
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffff, value, lanes);
+  return value;
+}
+
 // The sum of the values of the threads before this one, and of all of them. Every thread calls.
 template <int kThreads, class T>
 __device__ T block_scan(T value, T& total) {

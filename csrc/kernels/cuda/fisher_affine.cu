@@ -4,6 +4,7 @@
 // Where positions are neighbours in memory (channels of images), a warp owns a parameter and its
 // lanes go over the positions. Where parameters are (tokens), a warp's lanes own 32 of them and the
 // warps of a block share the positions. Samples are shared among blocks; see partials.cuh.
+#include "block.cuh"
 #include "fisher.h"
 #include "partials.cuh"
 
@@ -69,12 +70,6 @@ struct Totals {
   }
 };
 
-template <class S>
-__device__ __forceinline__ S warp_sum(S value) {
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffff, value, lanes);
-  return value;
-}
-
 template <class E>
 __global__ void __launch_bounds__(kThreads, 4) positions_kernel(const __grid_constant__ Problem p) {
   using S = Sum<E>;
@@ -125,8 +120,6 @@ __global__ void __launch_bounds__(kThreads) parameters_kernel(const __grid_const
   }
   if (warp == 0 && parameter < f.P) totals.write(p, split, g, parameter);
 }
-
-int64_t sum_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 bool positions_fast(const AffineFisher& f) {
   return f.B > 1 && (f.P == 1 || f.grad_stride[3] <= f.grad_stride[2]);

@@ -5,6 +5,7 @@
 // (taps) in registers; the warp adds them up, and lane j keeps the Fisher of column j. Grad and
 // input come from memory once for every nine columns, most of it from L1: bound by memory for 3x3
 // kernels, by load instructions beyond.
+#include "block.cuh"
 #include "fisher.h"
 #include "operand.cuh"
 #include "partials.cuh"
@@ -23,12 +24,6 @@ struct Problem {
   int64_t group_stride, split_stride;
   bool overwrite;
 };
-
-template <class S>
-__device__ __forceinline__ S warp_sum(S value) {
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffff, value, lanes);
-  return value;
-}
 
 template <class E>
 __global__ void __launch_bounds__(kThreads) direct_kernel(const __grid_constant__ Problem p) {
@@ -78,8 +73,6 @@ __global__ void __launch_bounds__(kThreads) direct_kernel(const __grid_constant_
     }
   }
 }
-
-int64_t sum_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 int64_t splits_of(const MatmulWork& w) {
   const MatmulFisher& f = w.fisher;

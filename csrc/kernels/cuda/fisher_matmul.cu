@@ -11,8 +11,8 @@
 // Where the tiles are too few for the device, the samples are shared among blocks whose partial
 // sums go to scratch and are added in order.
 #include <algorithm>
-
 #include <type_traits>
+#include <utility>
 
 #include "fisher.h"
 #include "operand.cuh"
@@ -78,7 +78,7 @@ struct Cursor {
 __device__ __forceinline__ void columns_of(const Problem& p, int i, Column* columns, int count) {
   for (int c = threadIdx.x; c < count; c += kThreads)
     columns[c] =
-        p.input.patches ? column_of(p.input, i + c) : Column{0, 0, 0, 0, short(i + c < p.I), i + c};
+        p.input.patches ? column_of(p.input, i + c) : Column{0, 0, 0, 0, i + c < p.I ? i + c : -1};
 }
 
 // Tensor cores: warps in a grid, each with kM x kN products of 16 x 8.
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kThreads) tensor_kernel(const __grid_constant_
       for (int j = 0; j < 4; ++j) {
         const int64_t o = s.o + row + 16 * m + lane / 4 + j / 2 * 8;
         const Column to = columns[column + 8 * n + lane % 4 * 2 + j % 2];
-        if (o >= p.O || !to.real) continue;
+        if (o >= p.O || to.target < 0) continue;
         store(p.fisher, base + o * p.I + to.target, fisher[m][n][j], p.overwrite);
         if constexpr (C::kGradient)
           store(p.gradient, base + o * p.I + to.target, gradient[m][n][j], p.overwrite);
@@ -316,15 +316,12 @@ __global__ void __launch_bounds__(kThreads) exact_kernel(const __grid_constant__
     for (int j = 0; j < kSide; ++j) {
       const int64_t o = s.o + y * kSide + r;
       const Column to = columns[x + 16 * j];
-      if (o >= p.O || !to.real) continue;
+      if (o >= p.O || to.target < 0) continue;
       store(p.fisher, base + o * p.I + to.target, fisher[r][j], p.overwrite);
       if constexpr (C::kGradient)
         store(p.gradient, base + o * p.I + to.target, gradient[r][j], p.overwrite);
     }
 }
-
-int64_t element_size(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
-int64_t sum_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 // The widest copy of neighbours that all addresses allow, 0 for none.
 int vector_bytes(const Operand& x, const MatmulWork& w) {
@@ -382,8 +379,6 @@ Operand input_of(const MatmulWork& w) {
   return x;
 }
 
-bool copies(const Operand& x, const MatmulWork& w) { return vector_bytes(x, w) > 0; }
-
 // Which kernel, with what tiles, and among how many blocks the samples are shared.
 struct Plan {
   bool flat, tensor;
@@ -398,7 +393,7 @@ Plan plan_of(const MatmulWork& w) {
   const bool large = f.O > 64 && f.I > 64 && f.dtype != DType::f64;
   // Three sets of registers, with the gradient, leave room for half as large a tile, and so do
   // elements on their way through registers.
-  const bool copied = !plan.tensor || (copies(grad_of(w), w) && copies(input_of(w), w));
+  const bool copied = !plan.tensor || (vector_bytes(grad_of(w), w) && vector_bytes(input_of(w), w));
   plan.rows = large ? 128 : 64;
   plan.columns = large && copied && (plan.flat || !f.gradient) ? 128 : 64;
   if (!plan.tensor) plan.rows = plan.columns;

@@ -10,10 +10,9 @@ namespace fastforget::cuda {
 
 // A column of the implicit im2col matrix: a channel and a tap.
 struct Column {
-  int offset;     // elements from the position's input to the column's
-  short d, h, w;  // from the position's coordinates
-  short real;     // 0: beyond the last column
-  int target;     // its place in a row of the result
+  int offset;   // elements from the position's input to the column's
+  int d, h, w;  // from the position's coordinates
+  int target;   // its place in a row of the result; -1: beyond the last column
 };
 
 // Features by positions of every sample. Exactly one of the two ways of access is used.
@@ -32,7 +31,7 @@ struct Operand {
 __device__ __forceinline__ Column column_of(const Operand& x, int feature) {
   const Patches& p = x.shape;
   const int taps = int(p.kernel[0] * p.kernel[1] * p.kernel[2]);
-  if (feature >= x.features) return {0, 0, 0, 0, 0, 0};
+  if (feature >= x.features) return {0, 0, 0, 0, -1};
   // Neighbours in memory shall be neighbours in the tile: taps of one channel, or channels.
   const int channel = int(x.features_fast ? feature % p.channels : feature / taps);
   const int tap = int(x.features_fast ? feature / p.channels : feature % taps);
@@ -41,7 +40,7 @@ __device__ __forceinline__ Column column_of(const Operand& x, int feature) {
   const int d = int(tap / (p.kernel[2] * p.kernel[1]) * p.dilation[0] - p.padding[0]);
   const int64_t offset =
       channel * p.in_stride[0] + d * p.in_stride[1] + h * p.in_stride[2] + w * p.in_stride[3];
-  return {int(offset), short(d), short(h), short(w), 1, channel * taps + tap};
+  return {int(offset), d, h, w, channel * taps + tap};
 }
 
 // Where a position of a convolution's output begins to read its input.
@@ -58,7 +57,7 @@ __device__ __forceinline__ Position position_of(const Patches& p, int64_t positi
 }
 
 __device__ __forceinline__ bool inside(const Patches& p, const Position& at, const Column& column) {
-  return column.real && unsigned(at.d + column.d) < unsigned(p.size[0]) &&
+  return column.target >= 0 && unsigned(at.d + column.d) < unsigned(p.size[0]) &&
          unsigned(at.h + column.h) < unsigned(p.size[1]) &&
          unsigned(at.w + column.w) < unsigned(p.size[2]);
 }

@@ -7,6 +7,7 @@
 #include "project.h"
 
 #include "../weights_from_gram.h"
+#include "block.cuh"
 #include "element.cuh"
 #include "tensor_batch.cuh"
 
@@ -17,11 +18,6 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int64_t kChunk = 1 << 14;  // elements
 constexpr int kBlock = 8;            // tasks whose pairs one launch takes
 
-__device__ __forceinline__ double warp_sum(double value) {
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffff, value, lanes);
-  return value;
-}
-
 // Elements as they are loaded together.
 template <class E, int kCount>
 struct alignas(sizeof(E) * kCount) Pack {
@@ -31,10 +27,6 @@ struct alignas(sizeof(E) * kCount) Pack {
 // 16 bytes, or 8 where many tasks would take too many registers.
 template <class E, int kTasks = 1>
 constexpr int kPack = (kTasks > 4 ? 8 : 16) / int(sizeof(E));
-
-__device__ __forceinline__ bool aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
 
 // Pairs (i, j) of tasks first_i + i and first_j + j; where both are the same block, i <= j only.
 template <class E, int kTasks, bool kSame>
@@ -51,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
     const int task = i < kTasks ? first_i + i : first_j + i - kTasks;
     const void* const data = batch.pointers[piece.tensor * batch.per_tensor + min(task, K - 1)];
     grads[i] = static_cast<const E*>(data) + piece.offset;
-    vectors = vectors && aligned(grads[i]);
+    vectors = vectors && on_16_bytes(grads[i]);
   }
   double pairs[kPairs] = {};
   const auto add = [&](const double (&left)[kTasks], const double (&right)[kTasks]) {
@@ -158,8 +150,8 @@ __global__ void __launch_bounds__(kThreads)
   if (per_tensor) weights += batch.tag[piece.tensor] * K;
   E* const out = static_cast<E*>(const_cast<void*>(pointers[K])) + piece.offset;
   const auto grad = [&](int k) { return static_cast<const E*>(pointers[k]) + piece.offset; };
-  bool vectors = aligned(out);
-  for (int k = 0; k < K; ++k) vectors = vectors && aligned(grad(k));
+  bool vectors = on_16_bytes(out);
+  for (int k = 0; k < K; ++k) vectors = vectors && on_16_bytes(grad(k));
   int64_t done = 0;
   if (vectors) {
     using Vector = Pack<E, kPack<E>>;
