@@ -21,7 +21,11 @@ refuse() {
 
 # What is there; the first line is a compute capability.
 found=$("$PYTHON" - <<'CODE' 2>&1
-import torch
+import sys
+try:
+    import torch
+except ImportError:
+    raise SystemExit(f"PYTHON must name a Python with PyTorch, got {sys.executable}") from None
 if not torch.cuda.is_available():
     raise SystemExit(f"there must be a CUDA device that PyTorch sees, got none with PyTorch {torch.__version__}")
 major, minor = torch.cuda.get_device_capability()
