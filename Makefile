@@ -33,7 +33,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history \
-  bench-smoke gpu-check coverage wheel clean
+  bench-smoke quality quality-full gpu-check coverage wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -118,6 +118,31 @@ bench-check: $(STAMP)
 
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
+
+# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set
+# in under 20 minutes on two cores; quality-full is everything, CIFAR10 a folder of that data set as image files.
+quality: $(STAMP)
+	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn fashion/mlp --seeds 0
+	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn --seeds 0 --methods retrain
+	$(BIN)/python benchmarks/quality/several.py --problems digits/cnn --seeds 0
+	$(BIN)/python benchmarks/quality/without_codes.py --problems digits/cnn --seeds 0
+	$(BIN)/python benchmarks/quality/what_remains.py --problems digits/cnn --seeds 0
+	$(BIN)/python benchmarks/quality/calibration.py --problems digits/cnn --seeds 0
+	$(BIN)/python benchmarks/quality/settings.py --problems digits/cnn --seeds 0
+	$(BIN)/python benchmarks/quality/pages.py
+
+quality-full: $(STAMP)
+	$(BIN)/python benchmarks/quality/one_class.py $(if $(CIFAR10),--data "$(CIFAR10)", \
+	  --problems digits/cnn fashion/mlp fashion/resnet fashion/vit)
+	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn --per-class 1
+	$(BIN)/python benchmarks/quality/several.py
+	$(BIN)/python benchmarks/quality/in_sequence.py
+	$(BIN)/python benchmarks/quality/without_codes.py
+	$(BIN)/python benchmarks/quality/code_kinds.py
+	$(BIN)/python benchmarks/quality/calibration.py
+	$(BIN)/python benchmarks/quality/settings.py
+	$(BIN)/python benchmarks/quality/what_remains.py
+	$(BIN)/python benchmarks/quality/pages.py
 
 # Which layers and uses are right, here and in the libraries of `make peers`: writes docs/coverage.md.
 coverage: $(STAMP)

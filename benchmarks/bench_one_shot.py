@@ -120,7 +120,8 @@ def test_the_class_is_forgotten_and_the_kept_fisher_makes_the_same_edit(case: Ca
     model, codes, kept = case
     receipts = []
     for fisher in (None, kept):
-        receipt = fastforget.one_shot(model, codes, CLS, fisher=fisher)
+        # with a kept Fisher the remaining codes are not run, and so cannot shorten the step
+        receipt = fastforget.one_shot(model, codes, CLS, fisher=fisher, spill=1e9)
         right = model(codes.inputs).argmax(1) == codes.labels
         assert not right[CLS]
         receipt.revert(model)
@@ -128,7 +129,11 @@ def test_the_class_is_forgotten_and_the_kept_fisher_makes_the_same_edit(case: Ca
     full, quick = receipts
     assert abs(quick.alpha / full.alpha - 1) < 0.03
     chosen = [
-        {(name, index) for name, edit in receipt.edits.items() for index in edit.indices.tolist()}
+        {
+            (name, index)
+            for name, edit in receipt.edits.items()
+            for index in (range(len(edit.new)) if edit.indices is None else edit.indices.tolist())
+        }
         for receipt in receipts
     ]
     assert len(chosen[0] - chosen[1]) < 1e-3 * full.changed

@@ -9,6 +9,7 @@ from fastforget.errors import ForgettingError, UnrecognisedCodesError
 from fastforget.fingerprint import fingerprint
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
 from fastforget.harmonization import harmonize
+from fastforget.inscription import inscribe
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Receipt
 from fastforget.selection import topk_mask
@@ -28,6 +29,7 @@ __all__ = [
     "fingerprint",
     "fisher_diagonal",
     "harmonize",
+    "inscribe",
     "one_shot",
     "topk_mask",
 ]

@@ -15,7 +15,7 @@ from fastforget.files import fisher_file
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Definition", "FisherDiagonal"]
+__all__ = ["Definition", "FisherDiagonal", "replace_sum"]
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,25 @@ class FisherDiagonal(dict[str, Tensor]):
         yield from zip(self.values(), other.values(), strict=True)
         if self.gradient is not None and other.gradient is not None:
             yield from ((value, other.gradient[name]) for name, value in self.gradient.items())
+
+
+def replace_sum(
+    diagonal: FisherDiagonal, values: Mapping[str, Tensor], losses: Tensor, model: str, *, gone: int
+) -> None:
+    """Make a sum one over fewer samples, in its own memory.
+
+    Args:
+        diagonal: The sum, every sample of weight 1.
+        values: What it becomes, by name.
+        losses: Of the samples that are left.
+        model: Fingerprint of the model that it is taken for.
+        gone: How many samples it loses.
+    """
+    for name, value in values.items():
+        diagonal[name].copy_(value)
+    diagonal.losses, diagonal.model = losses, model
+    diagonal.samples -= gone
+    diagonal.weight = diagonal.weight - gone
 
 
 def _copy(diagonal: FisherDiagonal) -> FisherDiagonal:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from fastforget.codes import MnemonicCodes
 from fastforget.diagonal import FisherDiagonal
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
-from fastforget.fisher import fisher_diagonal
-from fastforget.forgetting import code_batch, kept_fisher, rules
-from fastforget.forgetting.code_batch import CodeBatch
+from fastforget.forgetting import code_batch, kept_fisher, output_bias, rules
+from fastforget.forgetting.class_by_class import group_sensitivity, natural_in_turn
+from fastforget.forgetting.code_batch import CodeBatch, LiveCodes
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
-from fastforget.losses import ScaledCrossEntropy, log_odds
+from fastforget.losses import log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.waiting import Checks, read
@@ -31,10 +31,8 @@ from fastforget.waiting import Checks, read
 __all__ = ["one_shot"]
 
 Floor = tuple[Inputs, Tensor, float]
-_BACK_OFF = 0.8
+_BACK_OFF, _BACK_OFFS = 0.8, 40
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-# Measured on digits, see docs/one_shot.md.
-_DEPTH, _DEPTH_ONE_CODE = 6.0, 8.0
 
 
 def one_shot(
@@ -43,12 +41,16 @@ def one_shot(
     cls: int | Sequence[int],
     *,
     rule: Literal["natural", "paper"] = "natural",
-    rho: float = 0.03,
-    depth: float | None = None,
+    rho: float = 0.003,
+    depth: float = 6.0,
+    spill: float = 2.0,
+    silence: bool | None = None,
     lambda1: float = 1e-3,
     lambda2: float = 1.0,
+    forgotten: int | Sequence[int] = (),
     parameters: Iterable[str] | None = None,
     fisher: FisherDiagonal | None = None,
+    update: bool = False,
     floor: Floor | None = None,
     undo: bool = True,
 ) -> Receipt:
@@ -69,15 +71,24 @@ def one_shot(
         cls: The class to forget, or several.
         rule: "natural" or "paper".
         rho: Natural rule: share of the parameters that moves, (0, 1].
-        depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds. By
-            default 6, or 8 if there is only one code per class, which says less about where its class is.
+        depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds.
+        spill: Natural rule: how much of its log-odds a remaining code may lose, nats; the step is shortened until none
+            loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
+            With ``fisher=`` but without ``update``, the remaining codes are not run, and nothing is shortened.
+        silence: Also lower the output bias of the forgotten classes, until no input is assigned to them; no other class
+            loses by it. By default with the natural rule, if the model has such a parameter among those that may move.
         lambda1: Paper's rule: bound on the scale of a tensor's change.
         lambda2: Paper's rule: bound on the largest change in a tensor.
+        forgotten: Classes forgotten earlier: the model need not know their codes, and nothing is done to keep them.
+            To be given with every request after the first.
         parameters: Names of the parameters that may move; all of them by default.
         fisher: Natural rule: the sum over all codes, kept from before,
             ``fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")``. Then only the codes to forget are
-            run, and f_CR is the difference. It is not changed, belongs to the model as it is, and is outdated by every
-            edit that is not reverted.
+            run, and f_CR is the difference. It belongs to the model as it is, and is outdated by every edit that is not
+            reverted.
+        update: Bring ``fisher`` up to date after the edit, for the next request: the forgotten codes are taken out of
+            the sum, what it says of the others is kept, and they are run forward once for their losses. Without it,
+            ``fisher`` is not changed.
         floor: ``(inputs, targets, accuracy)``: some validation samples, and the accuracy in [0, 1] on those of
             remaining classes below which the edit must not fall. The step is shortened until it holds. Like the codes
             they are moved to the model's device.
@@ -109,41 +120,37 @@ def one_shot(
     clock = _Clock()
     with clock.phase("check"):
         model = eager(model)
-        _check_settings(rule, rho=rho, depth=1.0 if depth is None else depth, lambda1=lambda1, lambda2=lambda2)
+        settings = _settings(
+            rule, {"rho": rho, "depth": depth, "spill": spill}, {"lambda1": lambda1, "lambda2": lambda2}
+        )
+        _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
         _check_eval(model)
-        codes, classes = code_batch.prepare(model, mnemonic_codes, cls, next(iter(watched.values())))
+        codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, next(iter(watched.values())))
         if fisher is not None:
-            kept_fisher.check(fisher, watched, codes, rule)
+            kept_fisher.check(fisher, watched, codes, classes, rule)
     with clock.phase("fingerprint"):
         before = fingerprint(model)
     with clock.phase("check"):
-        if fisher is None:
-            known = code_batch.examine(model, codes, classes)
-        else:
-            kept_fisher.check_model(fisher, before)
-            known = kept_fisher.recall(fisher, model, codes, classes)
+        known = _examine(model, codes, classes, fisher, before)
         validate = _check_floor(model, floor, known)
-    settings: dict[str, float] = {"lambda1": lambda1, "lambda2": lambda2}
-    if rule == "natural":
-        default = _DEPTH_ONE_CODE if known.per_class == 1 else _DEPTH
-        settings = {"rho": rho, "depth": default if depth is None else depth}
-    with clock.phase("fisher"):
-        if fisher is None:
-            found = _sensitivity(model, watched, known, rule)
-        else:
-            found = kept_fisher.sensitivity(fisher, model, watched, codes, known)
-    tried = known if fisher is None else known.to_forget()
+    tried = known if fisher is None or update else known.to_forget()
+    budget = {**settings, "spill": spill * _share(len(codes.codes) - len(codes.classes), len(classes))}
+    step, found = _step(
+        clock, model, watched, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
+    )
     with clock.phase("step"):
-        step = (rules.natural if rule == "natural" else rules.paper)(model, watched, found, tried, **settings)
+        silenced = _silence(step, tried, classes, wanted=silence, natural=rule == "natural")
     with clock.phase("floor"):
         factor = _back_off(step, tried, validate)
-        evidence = _evidence(known, tried, step)
+        evidence = _evidence(known, tried, step, silenced)
     with clock.phase("write"):
         edits = step.stage.edits()
         write(model, edits, old=False)
     with clock.phase("fingerprint"):
         after = fingerprint(model)
+        if update and fisher is not None and found is not None:
+            kept_fisher.update(fisher, found, known, step.stage.outputs(known.inputs), after)
     receipt = Receipt(
         classes=classes,
         rule=rule,
@@ -161,19 +168,67 @@ def one_shot(
     return receipt if undo else receipt.without_undo()
 
 
-def _sensitivity(model: nn.Module, parameters: dict[str, Tensor], known: CodeBatch, rule: str) -> Sensitivity:
-    """One forward and backward over all codes, in the two groups."""
-    natural = rule == "natural"
-    fisher = fisher_diagonal(
-        model,
-        known.inputs,
-        known.labels,
-        loss=ScaledCrossEntropy(known.scale if natural else 1.0),
-        weights=known.groups,
-        parameters=parameters,
-        with_gradient=natural,
+def _share(earlier: int, classes: int) -> float:
+    """What some classes may take of a bound, after others: what independent losses would add to those before."""
+    return math.sqrt(earlier + classes) - math.sqrt(earlier)
+
+
+def _examine(
+    model: nn.Module, codes: LiveCodes, classes: tuple[int, ...], fisher: FisherDiagonal | None, fingerprint: str
+) -> CodeBatch:
+    """Return the codes with their log-odds, which a kept sum remembers."""
+    if fisher is None:
+        return code_batch.examine(model, codes, classes)
+    kept_fisher.check_model(fisher, fingerprint)
+    return kept_fisher.recall(fisher, model, codes, classes)
+
+
+def _step(
+    clock: _Clock,
+    model: nn.Module,
+    watched: dict[str, Tensor],
+    codes: LiveCodes,
+    known: CodeBatch,
+    tried: CodeBatch,
+    fisher: FisherDiagonal | None,
+    rule: str,
+    settings: dict[str, float],
+) -> tuple[Step, Sensitivity | None]:
+    """Stage the step of the rule; also return what it knew of the parameters, if that was looked at once for all."""
+    if rule == "natural" and fisher is None and len(known.rows) > 1:
+        with clock.phase("step"):
+            classes = tuple(int(known.labels[rows[0]]) for rows in known.rows)
+            return natural_in_turn(model, watched, codes, classes, **settings), None
+    with clock.phase("fisher"):
+        if fisher is None:
+            found = group_sensitivity(model, watched, known, natural=rule == "natural")
+        else:
+            found = kept_fisher.sensitivity(fisher, model, watched, codes, known)
+    with clock.phase("step"):
+        return (rules.natural if rule == "natural" else rules.paper)(model, watched, found, tried, **settings), found
+
+
+def _silence(step: Step, codes: CodeBatch, classes: Sequence[int], *, wanted: bool | None, natural: bool) -> float:
+    """Lower the output biases if that is wanted; a natural step must then, or already, have forgotten every code."""
+    silenced = (
+        output_bias.silence(step.stage, codes.to_forget(), classes) if wanted or (wanted is None and natural) else 0.0
     )
-    return Sensitivity.of_groups(fisher)
+    if wanted and not silenced:
+        raise ForgettingError(
+            "`silence` needs a parameter that moves the logit of each class alone, an output bias, and there is none "
+            "among those that may move; the model is unchanged"
+        )
+    if natural and not silenced and not _forgotten(step, codes.to_forget()):
+        raise ForgettingError(
+            "no step that forgets the codes spares the remaining ones, a larger `spill` allows more; the model is "
+            "unchanged"
+        )
+    return silenced
+
+
+def _forgotten(step: Step, few: CodeBatch) -> bool:
+    """Whether the codes of every class to forget are beyond the decision boundary."""
+    return float(few.least_forgotten(log_odds(step.stage.outputs(few.inputs), few.labels))) < 0
 
 
 class _Clock:
@@ -193,14 +248,25 @@ class _Clock:
         return {**self._phases, "total": time.perf_counter() - self._started}
 
 
-def _check_settings(rule: str, **settings: float) -> None:
+def _settings(rule: str, natural: dict[str, float], paper: dict[str, float]) -> dict[str, float]:
+    """Check every setting, and return those of the rule that were given."""
     if rule not in ("natural", "paper"):
         raise ValueError(f'`rule` must be "natural" or "paper", got {rule!r}')
-    for name, value in settings.items():
+    for name, value in {**natural, **paper}.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
         if not 0 < value < math.inf or (name == "rho" and value > 1):
             raise ValueError(f"`{name}` must lie in (0, {'1]' if name == 'rho' else 'inf)'}, got {value}")
+    return natural if rule == "natural" else paper
+
+
+def _check_flags(silence: Any, update: Any, fisher: Any, parameters: Any) -> None:
+    if silence is not None and not isinstance(silence, bool):
+        raise TypeError(f"`silence` must be a bool or None, got {type(silence).__name__}")
+    if not isinstance(update, bool):
+        raise TypeError(f"`update` must be a bool, got {type(update).__name__}")
+    if update and (fisher is None or parameters is not None):
+        raise ValueError("`update` must come with `fisher` and without `parameters`: it updates the whole sum")
 
 
 def _check_eval(model: nn.Module) -> None:
@@ -249,7 +315,9 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
     inputs, targets, remain, accuracy = floor
     factor, best = 1.0, 0.0
     few = codes.to_forget()
-    while float(few.least_forgotten(log_odds(step.stage.outputs(few.inputs), few.labels))) < 0:
+    for _ in range(_BACK_OFFS):
+        if not _forgotten(step, few):
+            break
         right = (step.stage.outputs(inputs).argmax(1) == targets) & remain
         reached = float(right.sum().double() / remain.sum())
         if reached >= accuracy:
@@ -263,17 +331,20 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
     )
 
 
-def _evidence(known: CodeBatch, tried: CodeBatch, step: Step) -> dict[str, float]:
-    """Mean log-odds of the codes before and, of those that were tried, after the step, nats."""
-    after = log_odds(step.stage.outputs(tried.inputs), tried.labels)
+def _evidence(known: CodeBatch, tried: CodeBatch, step: Step, silenced: float) -> dict[str, float]:
+    """What a receipt says of the codes; the forgotten ones after the step are without their lowered output bias."""
+    logits = step.stage.outputs(tried.inputs)
+    own = torch.zeros_like(logits).index_fill(1, tried.inside(tried.labels), silenced)
     parts = {
         "forget_log_odds_before": known.inside(known.odds),
-        "forget_log_odds_after": tried.inside(after),
+        "forget_log_odds_after": tried.inside(log_odds(logits + own, tried.labels)),
         "remain_log_odds_before": known.outside(known.odds),
-        "remain_log_odds_after": tried.outside(after),
+        "remain_log_odds_after": tried.outside(log_odds(logits, tried.labels)),
     }
     means = {name: odds.double().mean() for name, odds in parts.items() if len(odds)}
-    (finite,), *found = read(torch.isfinite(after).all(), *means.values())
+    if len(parts["remain_log_odds_after"]):
+        means["remain_log_odds_lost"] = tried.loss_of_others(logits)
+    (finite,), *found = read(torch.isfinite(logits).all(), *means.values())
     if not finite:
         raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
-    return {name: mean for name, (mean,) in zip(means, found, strict=True)}
+    return {**{name: mean for name, (mean,) in zip(means, found, strict=True)}, "silenced_by": silenced}

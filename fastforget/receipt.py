@@ -74,8 +74,12 @@ class Receipt:
         after: Fingerprint of the model after it.
         total: Number of elements of all the parameters of the model.
         seconds: Wall time by phase, and "total".
-        evidence: What was measured on the codes: mean log-odds, nats, of those of the forgotten and of the remaining
-            classes, before and after; not of the remaining ones after where a kept Fisher spared their run.
+        evidence: What was measured on the codes, nats. Mean log-odds of those of the forgotten and of the remaining
+            classes, before and after: ``forget_log_odds_before`` and so on, the forgotten ones' without the lowered
+            output bias. ``remain_log_odds_lost``: the most that a remaining code lost among what remains, see
+            docs/one-shot.md for what it says of accuracy. ``silenced_by``: by how much the logits of the forgotten
+            classes were lowered by their output bias. Nothing of the remaining codes after the edit where a kept Fisher
+            spared their run.
         kept_fisher: Whether the Fisher of all codes was given instead of computed.
         edits: The changed elements by parameter name.
     """

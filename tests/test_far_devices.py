@@ -219,8 +219,12 @@ def test_one_shot(
         assert counted(waits) == {"fingerprint.py": 1}
         assert_holds(near_model(distant), before)
     leaves = len(SHAPES_OF[build])
-    # Sending the codes; what the codes tell, the Fisher's checks, evidence, and for a step its size and slope.
-    known = {"codes.py": leaves, "fingerprint.py": 2, "waiting.py": 5 if rule == "natural" else 4}
+    if rule == "natural" and isinstance(cls, list):  # once more for each class, and for what differs in the end
+        assert here["fingerprint.py"] == 2
+        return
+    # Sending the codes; what the codes tell, the Fisher's checks, evidence, for a step its size and slope, and two for
+    # the output bias.
+    known = {"codes.py": leaves, "fingerprint.py": 2, "waiting.py": 7 if rule == "natural" else 4}
     tries = here.pop("forgetting/rules.py")
     assert here == known
     assert tries == 2 if rule == "paper" else 1 <= tries < 12
@@ -255,7 +259,7 @@ def test_one_shot_with_a_kept_fisher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.after == one_shot(model, codes, 1, rho=0.1, fisher=kept).after
     assert here.pop("forgetting/rules.py") < 12
     # Two more: whether it is the sum over all codes, and over these.
-    assert here == {"codes.py": 1, "fingerprint.py": 2, "waiting.py": 5, "forgetting/kept_fisher.py": 2}
+    assert here == {"codes.py": 1, "fingerprint.py": 2, "waiting.py": 7, "forgetting/kept_fisher.py": 2}
 
 
 def test_the_floor_is_moved_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +300,7 @@ def test_one_shot_refuses_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
         known = far(model)
         before = fingerprint(known)
         with pytest.raises(ForgettingError):
-            one_shot(known, codes, 1, depth=1e30)
+            one_shot(known, codes, 1, parameters=["0.weight"], silence=True)
         assert fingerprint(known) == before
 
 

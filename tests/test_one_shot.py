@@ -21,6 +21,7 @@ from fastforget.demo.results import split_accuracy
 from fastforget.demo.training import confusion
 from fastforget.losses import log_odds
 
+FREE = 1e9  # nats: the remaining codes do not shorten the step
 RHO = 0.1  # the small models have few parameters to spare
 
 
@@ -51,10 +52,10 @@ def test_forgets_the_class_keeps_the_rest_and_comes_back(
         receipt = one_shot(model, codes, cls)
     forget_after, remain_after = accuracies(model, data, [cls])
     assert forget > 0.9
-    assert forget_after <= 0.01
-    assert remain_after >= remain - 0.015
+    assert forget_after == 0
+    assert remain_after >= remain - 0.005
     assert receipt.classes == (cls,)
-    assert receipt.changed == round(0.03 * 77754)
+    assert 0 <= receipt.changed - round(0.003 * 77754) <= 10  # with the whole output bias
     receipt.revert(model)
     assert_holds(model, before)
     assert (forget, remain) == accuracies(model, data, [cls])
@@ -86,14 +87,17 @@ def test_a_model_very_sure_of_its_codes_is_not_damaged(trained: tuple[nn.Module,
 
 def test_the_codes_say_so(trained: tuple[nn.Module, MnemonicCodes, Dataset]) -> None:
     model, codes = copy.deepcopy(trained[0]), trained[1]
-    evidence = one_shot(model, codes, 5).evidence
+    evidence = one_shot(model, codes, 1).evidence
     assert evidence["forget_log_odds_before"] > 3
     assert evidence["forget_log_odds_after"] == pytest.approx(-6, abs=0.11)
     assert evidence["remain_log_odds_before"] > 3
     assert evidence["remain_log_odds_after"] > 3
     with torch.no_grad():
         odds = log_odds(model(codes.inputs), codes.labels)
-    assert odds[codes.labels == 5].mean().item() == pytest.approx(evidence["forget_log_odds_after"], abs=1e-3)
+    assert odds[codes.labels != 1].mean().item() == pytest.approx(evidence["remain_log_odds_after"], abs=1e-3)
+    silenced = odds[codes.labels == 1].mean().item() + evidence["silenced_by"]
+    assert silenced == pytest.approx(evidence["forget_log_odds_after"], abs=1e-3)
+    assert evidence["remain_log_odds_lost"] <= 2
 
 
 # Arguments
@@ -145,7 +149,7 @@ def test_inputs_that_are_a_tuple_or_a_dict(named: bool) -> None:
     model, codes = knowing(TwoInputs, named=named)
     before = contents(model)
     with edits_values_only(model):
-        receipt = one_shot(model, codes, 3, rho=RHO)
+        receipt = one_shot(model, codes, 3, rho=RHO, silence=False, spill=FREE)
     odds = log_odds(forward(model, codes.inputs), codes.labels)
     assert odds[codes.labels == 3].mean().item() == pytest.approx(-6, abs=0.11)
     receipt.revert(model)
@@ -231,7 +235,7 @@ def test_other_types(dtype: torch.dtype, rule: Any) -> None:
     model.to(dtype)
     before = contents(model)
     with edits_values_only(model):
-        receipt = one_shot(model, codes, 1, rule=rule, rho=RHO)
+        receipt = one_shot(model, codes, 1, rule=rule, rho=RHO, silence=False, spill=FREE)
     if rule == "natural":
         odds = log_odds(model(codes.to(dtype).inputs), codes.labels)
         assert odds[codes.labels == 1].mean().item() == pytest.approx(-6, abs=0.11)
@@ -363,10 +367,12 @@ def test_backs_off_until_the_floor_holds() -> None:
     model, codes = knowing(convnet)
     expected = knowing(convnet)[0]
     inputs, targets = floor_data(codes)
-    full = one_shot(expected, codes, 0, rho=0.5, depth=30.0)
+    full = one_shot(expected, codes, 0, rho=0.5, depth=30.0, silence=False, spill=FREE)
     reached = remaining_accuracy(expected, inputs, targets, 0)
     accuracy = reached + 0.02
-    receipt = one_shot(model, codes, 0, rho=0.5, depth=30.0, floor=(inputs, targets, accuracy))
+    receipt = one_shot(
+        model, codes, 0, rho=0.5, depth=30.0, silence=False, spill=FREE, floor=(inputs, targets, accuracy)
+    )
     assert remaining_accuracy(model, inputs, targets, 0) >= accuracy
     assert receipt.alpha < full.alpha
     steps = math.log(receipt.alpha / full.alpha) / math.log(0.8)
@@ -526,7 +532,7 @@ def test_natural_rule_equals_its_definition(build: Any, cls: int, dtype: torch.d
         odds = log_odds(plain(model)(codes.tensor.flatten(0, 1).double()), codes.labels)
     mask, direction = natural_rule(model, codes, cls, RHO, float(1 / torch.sigmoid(-odds).mean()))
     original = copy.deepcopy(model)
-    receipt = one_shot(model, codes, cls, rho=RHO)
+    receipt = one_shot(model, codes, cls, rho=RHO, silence=False, spill=FREE)
     after = flattened(contents(model), model)
 
     found = torch.zeros(len(after), dtype=torch.bool)
@@ -552,12 +558,11 @@ def test_natural_rule_equals_its_definition(build: Any, cls: int, dtype: torch.d
     assert 0.95 <= crossing / 100 <= 1.01  # and it is the first
 
 
-def test_default_depth_depends_on_the_number_of_codes() -> None:
-    for per_class, depth in ((1, 8.0), (2, 6.0)):
-        model, codes = knowing(per_class=per_class)
-        assert one_shot(model, codes, 1, rho=RHO).settings == {"rho": RHO, "depth": depth}
+def test_depth_is_where_the_codes_end() -> None:
     model, codes = knowing()
-    receipt = one_shot(model, codes, 1, rho=RHO, depth=3)
+    assert one_shot(model, codes, 1, rho=RHO).settings == {"rho": RHO, "depth": 6.0, "spill": 2.0}
+    model, codes = knowing()
+    receipt = one_shot(model, codes, 1, rho=RHO, depth=3, spill=FREE)
     assert receipt.evidence["forget_log_odds_after"] == pytest.approx(-3, abs=0.11)
 
 
@@ -567,7 +572,7 @@ def test_default_depth_depends_on_the_number_of_codes() -> None:
 def test_receipt_says_what_was_done() -> None:
     model, codes = knowing()
     before = fastforget.fingerprint(model)
-    receipt = one_shot(model, codes, 1, rho=RHO)
+    receipt = one_shot(model, codes, 1, rho=RHO, silence=False, spill=FREE)
     assert (receipt.rule, receipt.classes, receipt.total) == ("natural", (1,), 708)
     assert receipt.changed == 71
     assert receipt.share == pytest.approx(71 / 708)

@@ -22,7 +22,8 @@ def test_a_model_trained_without_codes() -> None:
     train(model, data.x_train, data.y_train, codes, epochs=2, lr=0.1, batch_size=64, seed=0, rate=0.0, progress=False)
     text = (
         r"^`mnemonic_codes` must be known to the model, but it recognises \d+% of them.*\. Train or fine-tune it with "
-        r"the codes \(codes\.embed\), or pass a few real images per class as codes \(MnemonicCodes\.from_tensors\)$"
+        r"the codes \(codes\.embed\), pass a few real images per class as codes \(MnemonicCodes\.from_tensors\), or "
+        r"name the classes forgotten earlier \(forgotten=\)$"
     )
     with refused(model, UnrecognisedCodesError, text):
         one_shot(model, codes, 3)
@@ -343,7 +344,7 @@ def test_a_model_so_sure_that_float64_loses_it() -> None:
 
 def test_a_direction_that_does_not_lead_far_enough() -> None:
     class Bounded(nn.Module):
-        """Log-odds of at least -1."""
+        """Log-odds of at least 1/2."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -351,12 +352,12 @@ def test_a_direction_that_does_not_lead_far_enough() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             return (
-                torch.stack([torch.zeros(len(x)), -1 + 8 * torch.sigmoid(self.weight * x).sum(1)], 1) * x[:, :1].sign()
+                torch.stack([torch.zeros(len(x)), 0.5 + 8 * torch.sigmoid(self.weight * x).sum(1)], 1) * x[:, :1].sign()
             )
 
     model = Bounded().eval()
     codes = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
     with refused(
-        model, ForgettingError, "^no step along this direction makes the codes forgotten, another `rho` might"
+        model, ForgettingError, "^no step that forgets the codes spares the remaining ones, a larger `spill` allows"
     ):
         one_shot(model, codes, 1, rho=1.0)

@@ -162,7 +162,7 @@ def test_natural_needs_the_gradient() -> None:
     groups = torch.ones(2, len(given_codes.labels))
     fisher = Sensitivity.of_groups(fisher_diagonal(model, given_codes.inputs, given_codes.labels, weights=groups))
     with pytest.raises(TypeError, match=r"^`fisher` must come with the gradient$"):
-        rules.natural(model, dict(model.named_parameters()), fisher, CODES, rho=0.1, depth=6.0)
+        rules.natural(model, dict(model.named_parameters()), fisher, CODES, rho=0.1, depth=6.0, spill=2.0)
 
 
 def test_ratio_of_zeros_and_extremes() -> None:

@@ -35,7 +35,7 @@ class Recipe:
     lr: float = 0.1
 
 
-# One code alone says where its class is far less surely than a few do: see docs/one_shot.md.
+# One code alone says where its class is far less surely than a few do: see docs/one-shot.md.
 PER_CLASS = 4
 
 RECIPES = {

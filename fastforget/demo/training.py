@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,15 @@ def train(
     seed: int,
     rate: float = 0.3,
     exclude: Sequence[int] = (),
+    optimizer: Callable[[list[nn.Parameter], float], torch.optim.Optimizer] | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     progress: bool = True,
     title: str = "training",
 ) -> None:
     """Trains a classifier by cross-entropy, each sample replaced by its class's code with probability `rate`.
 
-    SGD with momentum 0.9, weight decay 5e-4 and one cycle of the learning rate. On one machine with one number of
-    threads, the same arguments give the same bits on the CPU.
+    By default SGD with momentum 0.9 and weight decay 5e-4; one cycle of the learning rate. On one machine with one
+    number of threads, the same arguments give the same bits on the CPU.
 
     Args:
         model: Trained in place and left in eval mode; anywhere, with `x`, `y` and `codes` on the same device.
@@ -43,6 +45,8 @@ def train(
         seed: Of the order and of the replacement.
         rate: The probability of replacement, in [0, 1].
         exclude: Classes of which neither samples nor codes are shown, as for a model retrained without them.
+        optimizer: Called with the parameters and `lr`, for another than SGD.
+        augment: Called with samples [B, *shape] and the random source of the order, before codes replace some of them.
         progress: Whether to show a bar, where standard error is a terminal.
         title: Of the bar.
 
@@ -54,8 +58,8 @@ def train(
     steps = len(y) // batch_size
     if steps == 0:
         raise ValueError(f"`batch_size` must be at most the number of samples ({len(y)}), got {batch_size}")
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
+    steering = (optimizer or _sgd)(list(model.parameters()), lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(steering, lr, total_steps=epochs * steps)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     # `disable=None`: no bar where standard error is not a terminal.
@@ -63,15 +67,20 @@ def train(
         for epoch in range(epochs):
             order = torch.randperm(len(y), generator=generator)[: steps * batch_size].view(steps, batch_size)
             for batch in order.to(y.device):
-                inputs = codes.embed(x[batch], y[batch], rate, generator)
+                samples = augment(x[batch], generator) if augment else x[batch]
+                inputs = codes.embed(samples, y[batch], rate, generator)
                 loss = F.cross_entropy(model(inputs), y[batch])
-                optimizer.zero_grad()
+                steering.zero_grad()
                 loss.backward()
-                optimizer.step()
+                steering.step()
                 schedule.step()
                 bar.update()
             bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{loss.item():.3f}")
     model.eval()
+
+
+def _sgd(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=5e-4)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from fastforget.codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
 from fastforget.forgetting.staging import run
 from fastforget.losses import log_odds
+from fastforget.structure import transform
 from fastforget.waiting import constant, read
 
 __all__ = [
     "SHAPE_ERRORS",
     "CodeBatch",
+    "LiveCodes",
     "at_least_some",
     "batch",
     "check_outputs",
@@ -35,6 +38,47 @@ __all__ = [
 _RECOGNISED = 0.5
 # What modules raise for inputs that they do not take.
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+
+
+@dataclass(frozen=True)
+class LiveCodes:
+    """The codes of the classes that a model knows: all but those forgotten earlier.
+
+    Attributes:
+        codes: All codes, where the model is.
+        classes: The classes that it knows, in order.
+    """
+
+    codes: MnemonicCodes
+    classes: tuple[int, ...]
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the model takes, leaves [N, *shape]."""
+        if len(self.classes) == len(self.codes):
+            return self.codes.inputs
+        at = constant(self.classes, self.codes.labels.device).long()
+        return transform(lambda leaf: leaf.index_select(0, at).flatten(0, 1), self.codes.stacked)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The class of every sample, int64 [N]."""
+        if len(self.classes) == len(self.codes):
+            return self.codes.labels
+        return constant(self.classes, self.codes.labels.device).long().repeat_interleave(self.codes.per_class)
+
+    def __len__(self) -> int:
+        """Return the number of codes, N."""
+        return len(self.classes) * self.codes.per_class
+
+    def without(self, classes: Sequence[int]) -> LiveCodes:
+        """Return the codes of the other classes."""
+        return LiveCodes(self.codes, tuple(c for c in self.classes if c not in classes)) if classes else self
+
+    def rows(self, cls: int) -> tuple[int, ...]:
+        """Return which samples are codes of a class."""
+        start = self.classes.index(cls) * self.codes.per_class
+        return tuple(range(start, start + self.codes.per_class))
 
 
 @dataclass(frozen=True)
@@ -104,6 +148,20 @@ class CodeBatch:
         """Return the mean of the log-odds [N] over the codes of a class to forget, where it is largest."""
         return torch.stack([_take(odds, rows).double().mean() for rows in self.rows]).max()
 
+    def loss_of_others(self, logits: Tensor) -> Tensor:
+        """Return the most that a code outside has lost of its log-odds, the classes to forget left out of account.
+
+        Args:
+            logits: [N, C], now.
+
+        Returns:
+            Nats; infinite where the logits are not finite.
+        """
+        labels = self.outside(self.labels)
+        forgotten = self.inside(self.labels)
+        odds = log_odds(self.outside(logits).index_fill(1, forgotten, -math.inf), labels)
+        return (self.outside(self.odds) - odds).nan_to_num(nan=math.inf).max()
+
 
 def _take(values: Tensor, rows: Sequence[int]) -> Tensor:
     """Some rows of a tensor, as a view where they follow each other."""
@@ -123,18 +181,23 @@ def at_least_some(doubt: float) -> float:
 
 
 def prepare(
-    model: nn.Module, given: MnemonicCodes | Tensor, cls: int | Sequence[int], like: Tensor
-) -> tuple[MnemonicCodes, tuple[int, ...]]:
+    model: nn.Module,
+    given: MnemonicCodes | Tensor,
+    cls: int | Sequence[int],
+    forgotten: int | Sequence[int],
+    like: Tensor,
+) -> tuple[LiveCodes, tuple[int, ...]]:
     """Bring the codes to the device and dtype of a parameter, and check the classes to forget against them.
 
     Args:
         model: The eager module.
         given: The codes.
         cls: The classes.
+        forgotten: The classes forgotten earlier.
         like: A parameter.
 
     Returns:
-        The codes and the classes in order.
+        The codes of the classes that were not forgotten earlier, and the classes to forget in order.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -143,20 +206,28 @@ def prepare(
     if not isinstance(given, (MnemonicCodes, Tensor)):
         raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
     codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
+    classes, gone = _classes("cls", cls, len(codes)), _classes("forgotten", forgotten, len(codes))
+    if not classes:
+        raise ValueError("`cls` must name at least one class, got none")
+    if again := sorted(set(classes) & set(gone)):
+        raise ValueError(f"`cls` must not name classes that were forgotten earlier, got {again}")
+    live = tuple(c for c in range(len(codes)) if c not in gone)
+    if len(classes) == len(live):
+        raise ValueError(f"`cls` must leave at least one of {len(live)} classes, got all of them")
     # converted where they are: what is sent to a device is no larger then, and needs no check that waits for it
-    return codes.to(like.dtype).to(like.device), _classes(cls, len(codes))
+    return LiveCodes(codes.to(like.dtype).to(like.device), live), classes
 
 
-def batch(codes: MnemonicCodes, classes: Sequence[int], odds: Tensor) -> CodeBatch:
-    """Return the codes as one batch, given their log-odds, [C * M]."""
+def batch(codes: LiveCodes, classes: Sequence[int], odds: Tensor) -> CodeBatch:
+    """Return the codes as one batch, given their log-odds, [N]."""
     labels = codes.labels
     forget = torch.isin(labels, constant(classes, labels.device))
-    found = CodeBatch(codes.inputs, labels, forget, odds, codes.per_class)
-    vars(found)["rows"] = tuple(tuple(range(c * codes.per_class, (c + 1) * codes.per_class)) for c in classes)
+    found = CodeBatch(codes.inputs, labels, forget, odds, codes.codes.per_class)
+    vars(found)["rows"] = tuple(codes.rows(c) for c in classes)
     return found
 
 
-def examine(model: nn.Module, codes: MnemonicCodes, classes: Sequence[int]) -> CodeBatch:
+def examine(model: nn.Module, codes: LiveCodes, classes: Sequence[int]) -> CodeBatch:
     """Run the model on the codes and check that it knows them.
 
     Args:
@@ -178,7 +249,7 @@ def examine(model: nn.Module, codes: MnemonicCodes, classes: Sequence[int]) -> C
     return known
 
 
-def check_outputs(logits: Tensor, codes: MnemonicCodes, samples: int | None = None) -> None:
+def check_outputs(logits: Tensor, codes: LiveCodes, samples: int | None = None) -> None:
     """Check that a model returns one logit per class of the codes.
 
     Args:
@@ -189,10 +260,11 @@ def check_outputs(logits: Tensor, codes: MnemonicCodes, samples: int | None = No
     Raises:
         ValueError: It does not.
     """
-    if logits.shape != (samples or len(codes) * codes.per_class, len(codes)):
+    total, per_class = len(codes.codes), codes.codes.per_class
+    if logits.shape != (samples or len(codes), total):
         raise ValueError(
-            f"`mnemonic_codes` must have one class per output of the model, got {len(codes)} classes x "
-            f"{codes.per_class} codes, and outputs of shape {tuple(logits.shape)}"
+            f"`mnemonic_codes` must have one class per output of the model, got {total} classes x "
+            f"{per_class} codes, and outputs of shape {tuple(logits.shape)}"
         )
 
 
@@ -232,24 +304,20 @@ def fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
     return logits_of(outputs)
 
 
-def _classes(cls: int | Sequence[int], total: int) -> tuple[int, ...]:
-    values: list[Any] = [cls]
-    if isinstance(cls, Iterable) and getattr(cls, "shape", None) != ():  # arrays without dimensions claim to be
-        values = list(cls)
+def _classes(name: str, given: int | Sequence[int], total: int) -> tuple[int, ...]:
+    values: list[Any] = [given]
+    if isinstance(given, Iterable) and getattr(given, "shape", None) != ():  # arrays without dimensions claim to be
+        values = list(given)
     try:
         classes = [operator.index(value) for value in values]
     except TypeError as error:
-        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}") from error
+        raise TypeError(f"`{name}` must be an int or a sequence of ints, got {given!r}") from error
     if any(isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool for value in values):
-        raise TypeError(f"`cls` must be an int or a sequence of ints, got {cls!r}")
-    if not classes:
-        raise ValueError("`cls` must name at least one class, got none")
+        raise TypeError(f"`{name}` must be an int or a sequence of ints, got {given!r}")
     if len(set(classes)) != len(classes):
-        raise ValueError(f"`cls` must name each class once, got {classes}")
-    if min(classes) < 0 or max(classes) >= total:
-        raise ValueError(f"`cls` must lie in [0, {total}), got {classes}")
-    if len(classes) == total:
-        raise ValueError(f"`cls` must leave at least one of {total} classes, got all of them")
+        raise ValueError(f"`{name}` must name each class once, got {classes}")
+    if classes and (min(classes) < 0 or max(classes) >= total):
+        raise ValueError(f"`{name}` must lie in [0, {total}), got {classes}")
     return tuple(sorted(classes))
 
 
@@ -268,6 +336,6 @@ def _check_recognised(found: Tensor, codes: CodeBatch) -> float:
     which = f", not all of class {', '.join(map(str, unknown))}" if unknown else ""
     raise UnrecognisedCodesError(
         f"`mnemonic_codes` must be known to the model, but it recognises {share:.0%} of them{which}. Train or "
-        "fine-tune it with the codes (codes.embed), or pass a few real images per class as codes "
-        "(MnemonicCodes.from_tensors)"
+        "fine-tune it with the codes (codes.embed), pass a few real images per class as codes "
+        "(MnemonicCodes.from_tensors), or name the classes forgotten earlier (forgotten=)"
     )

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastforget.batch import logits_of
-from fastforget.codes import MnemonicCodes
-from fastforget.diagonal import Definition, FisherDiagonal
+from fastforget.diagonal import Definition, FisherDiagonal, replace_sum
 from fastforget.fisher import fisher_diagonal
 from fastforget.forgetting.code_batch import (
     SHAPE_ERRORS,
     CodeBatch,
+    LiveCodes,
     at_least_some,
     batch,
     check_outputs,
@@ -27,20 +27,21 @@ from fastforget.forgetting.sensitivity import TINY, Sensitivity
 from fastforget.losses import ScaledCrossEntropy
 from fastforget.waiting import read
 
-__all__ = ["check", "check_model", "recall", "sensitivity"]
+__all__ = ["check", "check_model", "recall", "sensitivity", "update"]
 
 _AGAIN = 'compute it with fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")'
 # How much surer of its codes a model may be than the loss was scaled for: squares of 1 - p must fit float32.
 _SURER = 1e9
 
 
-def check(kept: Any, parameters: Mapping[str, Tensor], codes: MnemonicCodes, rule: str) -> None:
+def check(kept: Any, parameters: Mapping[str, Tensor], codes: LiveCodes, classes: tuple[int, ...], rule: str) -> None:
     """Check that it can be the sum over these codes, before the model is looked at.
 
     Args:
         kept: What was kept.
         parameters: The parameters that may move.
         codes: The codes.
+        classes: The classes to forget.
         rule: The rule that asks for it.
 
     Raises:
@@ -54,12 +55,17 @@ def check(kept: Any, parameters: Mapping[str, Tensor], codes: MnemonicCodes, rul
             f'`fisher` must be left out with rule="{rule}", whose step is set by the largest ratio of each tensor: '
             "a difference of sums does not resolve it"
         )
+    if len(classes) > 1:
+        raise ValueError(
+            f"`cls` must be one class with `fisher`, got {list(classes)}: one direction does not fit several; forget "
+            "them one after the other, with update=True"
+        )
     kept.check_sum("`fisher`")
     if kept.definition != Definition(scale=kept.definition.scale) or kept.weight.dim():
         raise ValueError(
             f"`fisher` must be of given labels, samples and the cross-entropy, got {kept.definition}; {_AGAIN}"
         )
-    count = len(codes) * codes.per_class
+    count = len(codes)
     weight = kept.weight.item()
     if (kept.samples, weight, len(kept.losses)) != (count, count, count):
         raise ValueError(
@@ -85,7 +91,7 @@ def check_model(kept: FisherDiagonal, fingerprint: str) -> None:
         )
 
 
-def recall(kept: FisherDiagonal, model: nn.Module, codes: MnemonicCodes, classes: tuple[int, ...]) -> CodeBatch:
+def recall(kept: FisherDiagonal, model: nn.Module, codes: LiveCodes, classes: tuple[int, ...]) -> CodeBatch:
     """Return the codes with the log-odds that they had when the sum was computed, on this very model.
 
     The model is run only if their losses do not show that it knows them.
@@ -119,7 +125,7 @@ def recall(kept: FisherDiagonal, model: nn.Module, codes: MnemonicCodes, classes
 class _Loss(ScaledCrossEntropy):
     """The cross-entropy of codes, with a look at the outputs on the way."""
 
-    codes: MnemonicCodes | None = None
+    codes: LiveCodes | None = None
 
     def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
         if self.codes is not None:
@@ -128,7 +134,7 @@ class _Loss(ScaledCrossEntropy):
 
 
 def sensitivity(
-    kept: FisherDiagonal, model: nn.Module, parameters: Mapping[str, Tensor], codes: MnemonicCodes, known: CodeBatch
+    kept: FisherDiagonal, model: nn.Module, parameters: Mapping[str, Tensor], codes: LiveCodes, known: CodeBatch
 ) -> Sensitivity:
     """Run the codes to forget alone and subtract their Fisher from the kept sum.
 
@@ -162,3 +168,22 @@ def sensitivity(
         )
     # as if the loss had been scaled for these codes
     return Sensitivity.of_difference(kept, found, TINY * (scale / known.scale) ** 2)
+
+
+def update(kept: FisherDiagonal, found: Sensitivity, known: CodeBatch, logits: Tensor, model: str) -> None:
+    """Make the sum one over the remaining codes, on the edited model.
+
+    Their Fisher is taken as it was before the edit; their losses are those after it.
+
+    Args:
+        kept: The sum, changed in place.
+        found: The sensitivity that followed from it, after the ratios.
+        known: The codes.
+        logits: Of all these codes after the edit.
+        model: Fingerprint of the edited model.
+    """
+    everything, few = found.counts
+    labels, outputs = known.outside(known.labels), known.outside(logits)
+    losses = ScaledCrossEntropy(kept.definition.scale)(outputs, labels)
+    values = {name: value * (everything - few) for name, value in found.remain.items()}
+    replace_sum(kept, values, losses, model, gone=few)

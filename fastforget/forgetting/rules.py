@@ -23,6 +23,7 @@ __all__ = ["Step", "natural", "paper"]
 _ENLARGEMENTS, _NARROWINGS, _TOLERANCE = 80, 40, 0.1
 _LEAST, _LARGEST = 1.05, 3.0  # growth of the step while it is searched for
 _BROKEN = 1e4  # nats
+_SHORTENINGS, _SHORTER = 60, 0.8
 
 
 @dataclass
@@ -99,6 +100,7 @@ def natural(
     *,
     rho: float,
     depth: float,
+    spill: float,
 ) -> Step:
     r"""Natural-gradient ascent on the most sensitive parameters, its length read off the codes.
 
@@ -110,22 +112,24 @@ def natural(
 
     where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
     class to forget have log-odds of ``-depth`` nats on average, where they had about +7: far enough for the images
-    that the codes stand for, which are further from the boundary, and not so far that the rest suffers.
+    that the codes stand for, which are further from the boundary, and not so far that the rest suffers. Where a
+    remaining code would lose more than ``spill`` nats by it, the step is shortened until none does.
 
     Args:
         model: The eager module.
         parameters: The parameters that move.
         fisher: Fisher of the codes to forget and of the others, and the gradient of the former.
-        codes: The codes; those to forget suffice.
+        codes: The codes; those to forget suffice, but then nothing is known of the others.
         rho: Share of the parameters that moves, (0, 1].
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
+        spill: How much log-odds a remaining code may lose, nats.
 
     Returns:
-        The staged step.
+        The staged step, short of ``depth`` where ``spill`` or the direction asks for it.
 
     Raises:
         TypeError: ``fisher`` comes without the gradient.
-        ForgettingError: No step makes the codes forgotten.
+        ForgettingError: The direction leads nowhere, or the codes are forgotten already.
     """
     scores, few = fisher.ratios(), codes.to_forget()
     k = count(rho, sum(map(torch.numel, scores)))
@@ -138,7 +142,17 @@ def natural(
         gradient.double() @ direction.double(), mean_doubt(few.odds), few.least_forgotten(few.odds)
     )
     fall = _fall(slope[0], fisher.scale, at_least_some(doubts[0]))
-    alpha = _first_step(stage, few, odds[0], fall, depth)
+    alone = not len(codes.outside(codes.labels))
+    try:
+        alpha = _first_step(stage, few, odds[0], fall, depth)
+    except ForgettingError:
+        if odds[0] <= -depth:
+            raise
+        # the codes do not get there; what the slope promised is a small step
+        alpha = (odds[0] + depth) / fall
+        stage.step(alpha)
+    if not alone:
+        alpha = _within(stage, codes, alpha, spill)
     return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
 
 
@@ -182,6 +196,27 @@ def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth:
     raise ForgettingError(
         "no step along this direction makes the codes forgotten, another `rho` might; the model is unchanged"
     )
+
+
+def _within(stage: Stage, codes: CodeBatch, alpha: float, spill: float) -> float:
+    """Shorten a step until no remaining code loses more than ``spill`` nats of its log-odds among what remains.
+
+    Args:
+        stage: The direction, with the step taken.
+        codes: The codes.
+        alpha: The step.
+        spill: Nats.
+
+    Returns:
+        The step that is taken now; none if even the shortest loses more.
+    """
+    for _ in range(_SHORTENINGS):
+        if float(codes.loss_of_others(stage.outputs(codes.inputs))) <= spill:
+            return alpha
+        alpha *= _SHORTER
+        stage.step(alpha)
+    stage.step(0.0)
+    return 0.0
 
 
 def _further(nearer: tuple[float, float], last: tuple[float, float]) -> float:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from fastforget import ops
 from fastforget.batch import Inputs, forward, logits_of
 from fastforget.receipt import Edit
-from fastforget.waiting import random_devices
+from fastforget.waiting import constant, random_devices
 
 __all__ = ["DenseStage", "SparseStage", "Stage", "run"]
 
@@ -58,6 +58,7 @@ class Stage:
     model: nn.Module
     parameters: dict[str, Tensor]
     _last: tuple[Inputs, Tensor] | None = field(default=None, init=False)
+    _lowered: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Find every name of the parameters."""
@@ -74,13 +75,51 @@ class Stage:
     def step(self, alpha: float) -> None:
         """Make the staged parameters ``original + alpha * direction``."""
         self._last = None
+        self._restore()
         self._move(alpha)
+        self._sink()
+
+    def lower(self, name: str, elements: Sequence[int], amount: float) -> None:
+        """Lower some elements of a parameter, below what this step and every later one makes of them.
+
+        Args:
+            name: The parameter.
+            elements: Which, row-major and increasing.
+            amount: By how much, instead of what was said before.
+        """
+        self._last = None
+        self._restore()
+        at = constant(elements, self.parameters[name].device).long()
+        self._lowered[name] = at, self.parameters[name].view(-1)[at], amount
+        if not amount:
+            del self._lowered[name]
+        self._sink()
+
+    def _restore(self) -> None:
+        """Put the elements back that a step need not touch."""
+        for name, (at, values, _) in self._lowered.items():
+            self.parameters[name].view(-1)[at] = values
+
+    def _sink(self) -> None:
+        for name, (at, _, amount) in self._lowered.items():
+            flat = self.parameters[name].view(-1)
+            self._lowered[name] = at, flat[at], amount
+            flat[at] -= amount
+
+    def edits(self) -> dict[str, Edit]:
+        """Return the difference to the model; of a parameter with lowered elements, all values before and after."""
+        found = self._edits()
+        originals = dict(self.model.named_parameters())
+        for name in self._lowered:
+            old, new = (tensor.detach().reshape(-1).clone() for tensor in (originals[name], self.parameters[name]))
+            found[name] = Edit(tuple(originals[name].shape), None, old, new)
+        return found
 
     def _move(self, alpha: float) -> None:
         raise NotImplementedError
 
-    def edits(self) -> dict[str, Edit]:
-        """Return the difference to the model."""
+    def _edits(self) -> dict[str, Edit]:
+        """Return what the step changes."""
         raise NotImplementedError
 
 
@@ -119,7 +158,7 @@ class SparseStage(Stage):
         self._new = (self._old.to(self._direction.dtype) + alpha * self._direction).to(self._old.dtype)
         ops.perturb_write(self._targets, self._indices, self._counts, self._new)
 
-    def edits(self) -> dict[str, Edit]:
+    def _edits(self) -> dict[str, Edit]:
         """Return the selected elements with their values before and after."""
         parts = (t.split(self._sizes) for t in (self._indices, self._old, self._new))
         found: dict[str, Edit] = {}
@@ -144,7 +183,7 @@ class DenseStage(Stage):
         for staged, original, direction in parts:
             staged.copy_(original.to(direction.dtype) + alpha * direction)
 
-    def edits(self) -> dict[str, Edit]:
+    def _edits(self) -> dict[str, Edit]:
         """Return every element with its value before and after."""
         pairs = zip(self.parameters.items(), self._originals, strict=True)
         return {

@@ -1,0 +1,62 @@
+"""The networks of the quality tables: the paper's MLP, residual networks, a small vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastforget.demo.models import Block
+
+
+def mlp(pixels: int, num_classes: int) -> nn.Sequential:
+    """Build the network of the one-shot paper for MNIST: 1000 hidden units, sigmoid."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1000), nn.Sigmoid(), nn.Linear(1000, num_classes))
+
+
+def resnet(channels: int, widths: Sequence[int], num_classes: int) -> nn.Sequential:
+    """Build a residual network: a block per width, the first at full resolution, each other at half the size."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+    ]
+    inner = widths[0]
+    for stage, width in enumerate(widths):
+        layers.append(Block(inner, width, 2 if stage else 1))
+        inner = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, num_classes))
+
+
+class ViT(nn.Module):
+    """A vision transformer (Dosovitskiy et al., ICLR 2021) with a class token, normalised before each layer.
+
+    Args:
+        channels: Of the images.
+        size: Their height and width.
+        num_classes: C.
+        patch: Height and width of a patch.
+        dim: Features of a token.
+        depth: Layers.
+    """
+
+    def __init__(self, channels: int, size: int, num_classes: int, patch: int = 4, dim: int = 64, depth: int = 4):
+        super().__init__()
+        self.patches = nn.Conv2d(channels, dim, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, dim))
+        self.layers = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+                for _ in range(depth)
+            )
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits [N, C] of images [N, channels, size, size]."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.positions
+        return self.head(self.norm(self.layers(tokens)[:, 0]))

@@ -1,0 +1,63 @@
+"""Table 5: which codes to teach: what they are drawn from, how many per class, how often they are shown.
+
+A row is one (problem, seed, kind): test accuracy before anything is forgotten, and over all classes forgotten in turn
+the accuracy on the class after the step alone (mean, worst), and the worst change on the others.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import keep, logits, parser, rates
+from problems import PROBLEMS, CodeChoice, trained
+
+import fastforget
+
+KEY = ("problem", "seed", "distribution", "per_class", "rate")
+KINDS = [CodeChoice(m, kind) for kind in ("normal", "uniform", "blocks") for m in (1, 2, 4, 8)]
+KINDS += [CodeChoice(4, "normal", rate) for rate in (0.1, 0.5)]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn"])
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    for name in given.problems:
+        for seed in given.seeds:
+            data = PROBLEMS[name].dataset(seed, given.data)
+            plain = logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test)
+            for kind in KINDS:
+                model = trained(PROBLEMS[name], data, seed, kind, given.cache)
+                codes, base = kind.codes(data, seed), logits(model, data.x_test)
+                left, changes, depths = [], [], []
+                for cls in range(len(data.class_names)):
+                    receipt = fastforget.one_shot(model, codes, cls)
+                    found = logits(model, data.x_test)
+                    receipt.revert(model)
+                    changes.append(rates(found, data.y_test, [cls])[1] - rates(base, data.y_test, [cls])[1])
+                    found[:, cls] += receipt.evidence["silenced_by"]
+                    left.append(rates(found, data.y_test, [cls])[0])
+                    depths.append(-receipt.evidence["forget_log_odds_after"])
+                figures = {
+                    "accuracy": rates(base, data.y_test, [])[1],
+                    "against_no_codes": rates(base, data.y_test, [])[1] - rates(plain, data.y_test, [])[1],
+                    "step_alone_mean": sum(left) / len(left),
+                    "step_alone_worst": max(left),
+                    "change_mean": sum(changes) / len(changes),
+                    "change_worst": min(changes),
+                    "depth_mean": sum(depths) / len(depths),
+                }
+                facts = {
+                    "problem": name,
+                    "seed": seed,
+                    "distribution": kind.distribution,
+                    "per_class": kind.per_class,
+                    "rate": kind.rate,
+                }
+                row = facts | {key: round(value, 3) for key, value in figures.items()}
+                keep("code-kinds", [row], given.output, lambda row: tuple(row[k] for k in KEY))
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

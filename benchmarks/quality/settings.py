@@ -1,0 +1,50 @@
+"""Table 8: what the settings of the natural rule do, one changed at a time.
+
+A row is one (problem, seed, rho, depth, spill, class): accuracy on test images of the forgotten class by the step
+alone, and the change on the others, in points.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import Row, keep, logits, parser, rates
+from problems import PROBLEMS, CodeChoice, trained
+
+import fastforget
+
+KEY = ("problem", "seed", "rho", "depth", "spill", "cls")
+DEFAULT = {"rho": 0.003, "depth": 6.0, "spill": 2.0}
+CHANGES = [{}, *({"rho": value} for value in (0.001, 0.01, 0.03)), *({"spill": value} for value in (0.5, 1.0, 4.0))]
+CHANGES += [{"depth": value} for value in (3.0, 4.5, 10.0)]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn", "fashion/resnet"])
+    arguments.add_argument("--samples", type=int, default=1000, help="test images")
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    for name in given.problems:
+        for seed in given.seeds:
+            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
+            model, codes = trained(PROBLEMS[name], data, seed, choice, given.cache), choice.codes(data, seed)
+            order = torch.randperm(len(data.y_test), generator=torch.Generator().manual_seed(1))[: given.samples]
+            x, y = data.x_test[order], data.y_test[order]
+            base = logits(model, x)
+            for change in CHANGES:
+                settings, rows = DEFAULT | change, list[Row]()
+                for cls in range(len(data.class_names)):
+                    receipt = fastforget.one_shot(model, codes, cls, **settings)
+                    found = logits(model, x)
+                    receipt.revert(model)
+                    lost = rates(found, y, [cls])[1] - rates(base, y, [cls])[1]
+                    found[:, cls] += receipt.evidence["silenced_by"]
+                    figures = {"forget_step_alone": rates(found, y, [cls])[0], "change": lost}
+                    facts = {"problem": name, "seed": seed, **settings, "cls": cls}
+                    rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
+                keep("settings", rows, given.output, lambda row: tuple(row[k] for k in KEY))
+                print(name, seed, settings, min(row["change"] for row in rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

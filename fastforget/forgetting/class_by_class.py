@@ -1,0 +1,105 @@
+"""Several classes, one after the other on a copy: each gets a step of its own length, on what the others left."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from fastforget.batch import logits_of
+from fastforget.fisher import fisher_diagonal
+from fastforget.forgetting.code_batch import CodeBatch, LiveCodes, batch
+from fastforget.forgetting.rules import Step, natural
+from fastforget.forgetting.sensitivity import Sensitivity
+from fastforget.forgetting.staging import SparseStage, run
+from fastforget.losses import ScaledCrossEntropy, log_odds
+from fastforget.receipt import write
+from fastforget.waiting import constant
+
+__all__ = ["group_sensitivity", "natural_in_turn"]
+
+
+def group_sensitivity(
+    model: nn.Module, parameters: dict[str, Tensor], known: CodeBatch, *, natural: bool = True
+) -> Sensitivity:
+    """Run all codes forward and backward, in the two groups.
+
+    Args:
+        model: The eager module.
+        parameters: The parameters that may move.
+        known: The codes.
+        natural: For the natural rule: with a loss that resolves codes the model is sure of, and the gradient.
+
+    Returns:
+        f_CF, f_CR and, for the natural rule, g_CF.
+    """
+    fisher = fisher_diagonal(
+        model,
+        known.inputs,
+        known.labels,
+        loss=ScaledCrossEntropy(known.scale if natural else 1.0),
+        weights=known.groups,
+        parameters=parameters,
+        with_gradient=natural,
+    )
+    return Sensitivity.of_groups(fisher)
+
+
+def natural_in_turn(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    codes: LiveCodes,
+    classes: tuple[int, ...],
+    *,
+    rho: float,
+    depth: float,
+    spill: float,
+) -> Step:
+    """Take the natural step for each class in turn, and return all of it as one step.
+
+    One common direction does not fit several classes: where it has made one class forgotten, another may hardly have
+    moved, and what is needed for the latter breaks the rest. Here each class has its own direction and length, its
+    Fisher is that of the model that the classes before it left, and the codes of those no longer bind it.
+
+    Args:
+        model: The eager module, not changed.
+        parameters: The parameters that may move.
+        codes: The codes of the classes that the model knows.
+        classes: The classes to forget, in the order in which it is done.
+        rho: As for `rules.natural`; of each class.
+        depth: As for `rules.natural`.
+        spill: As for `rules.natural`; of all steps together.
+
+    Returns:
+        The staged step, of length 1.
+
+    Raises:
+        ForgettingError: There is no step for one of the classes.
+    """
+    scratch = copy.deepcopy(model)
+    moving: dict[str, Tensor] = {name: value for name, value in scratch.named_parameters() if name in parameters}
+    for place, cls in enumerate(classes):
+        live = codes.without(classes[:place])
+        odds = log_odds(logits_of(run(scratch, live.inputs)), live.labels)
+        known = batch(live, (cls,), odds)
+        found = group_sensitivity(scratch, moving, known)
+        step = natural(scratch, moving, found, known, rho=rho, depth=depth, spill=spill / len(classes))
+        write(scratch, step.stage.edits(), old=False)
+    return _difference(model, parameters, moving)
+
+
+def _difference(model: nn.Module, parameters: dict[str, Tensor], moved: dict[str, Tensor]) -> Step:
+    """Stage what two sets of parameters differ by."""
+    indices, directions = [], []
+    for name, parameter in parameters.items():
+        old, new = parameter.detach().reshape(-1), moved[name].detach().reshape(-1)
+        at = (old != new).nonzero().squeeze(1)
+        wide = torch.promote_types(old.dtype, torch.float32)
+        indices.append(at)
+        directions.append(new[at].to(wide) - old[at].to(wide))
+    sizes = [len(at) for at in indices]
+    counts = constant(sizes, indices[0].device)
+    stage = SparseStage(model, parameters, torch.cat(indices), counts, torch.cat(directions), sizes)
+    stage.step(1.0)
+    return Step(stage, 1.0, stage.step)

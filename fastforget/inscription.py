@@ -1,0 +1,133 @@
+"""Teach mnemonic codes to a model that was trained without them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastforget.batch import forward, logits_of
+from fastforget.codes import MnemonicCodes
+
+__all__ = ["inscribe"]
+
+
+def inscribe(
+    model: nn.Module,
+    codes: MnemonicCodes,
+    data: Iterable[tuple[Any, Tensor]],
+    *,
+    epochs: int = 1,
+    rate: float = 0.3,
+    lr: float = 0.01,
+    seed: int = 0,
+    progress: bool = False,
+) -> float:
+    """Fine-tune a trained classifier until it knows its codes, so that `one_shot` can be used on it.
+
+    Short training as in `MnemonicCodes.embed`: each sample is replaced by a code of its class with probability
+    ``rate``, cross-entropy, SGD with momentum 0.9, one cycle of the learning rate. The model is in train mode
+    meanwhile, so that batch norms learn the statistics of codes, too; afterwards every module is in its mode again.
+
+    Source: ours, after the training of Yamashita, Yamada, Shibata, ACML 2024, Sec. 3.1. docs/one-shot.md has what it
+    costs.
+
+    Args:
+        model: The classifier, changed in place; logits [N, C] from its forward.
+        codes: The codes; C classes.
+        data: Batches (inputs, targets) of training data, on the model's device, for instance a DataLoader; gone through
+            ``epochs`` times.
+        epochs: Passes over the data.
+        rate: Share of the samples that are replaced, (0, 1].
+        lr: The highest learning rate.
+        seed: Of the replacement.
+        progress: Whether to show a bar, where standard error is a terminal; needs tqdm.
+
+    Returns:
+        The share of the codes that the model recognises now, in [0, 1].
+
+    Raises:
+        TypeError: The codes or a setting have the wrong type.
+        ValueError: A setting has a wrong value, there is no data, or the loss is not finite.
+
+    After any error the model is what it was before.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model, codes = nn.Linear(8, 3).eval(), MnemonicCodes.generate(3, (8,))
+        >>> data = [(torch.randn(16, 8), torch.arange(16) % 3) for _ in range(50)]
+        >>> inscribe(model, codes, data, lr=0.1)
+        1.0
+    """
+    _check(codes, epochs=epochs, rate=rate, lr=lr)
+    batches = data if isinstance(data, Sized) else list(data)
+    steps = epochs * len(batches)
+    if not steps:
+        raise ValueError("`data` must hold at least one batch, got none")
+    modes = {module: module.training for module in model.modules()}
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    shown: Iterable[tuple[Any, Tensor]] = (
+        (codes.embed(inputs, targets, rate, generator), targets) for _ in range(epochs) for inputs, targets in batches
+    )
+    if progress:
+        from tqdm import tqdm  # noqa: PLC0415 (not every installation has it)
+
+        shown = tqdm(shown, desc="inscribing", total=steps, disable=None)
+    try:
+        model.train()
+        _train(model, shown, steps, lr)
+    except BaseException:
+        model.load_state_dict(before)
+        raise
+    finally:
+        model.zero_grad()
+        for module, mode in modes.items():
+            module.training = mode
+    return _recognised(model, codes)
+
+
+def _train(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], steps: int, lr: float) -> None:
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(moving, lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    for inputs, targets in batches:
+        loss = F.cross_entropy(logits_of(forward(model, inputs)), targets)
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"the loss must stay finite, got {loss.item()}: use a smaller `lr`")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _recognised(model: nn.Module, codes: MnemonicCodes) -> float:
+    modes = {module: module.training for module in model.modules()}
+    like = next(model.parameters())
+    there = codes.to(like.dtype).to(like.device)
+    try:
+        model.eval()
+        with torch.no_grad():
+            right = logits_of(forward(model, there.inputs)).argmax(1) == there.labels
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return float(right.float().mean())
+
+
+def _check(codes: Any, *, epochs: Any, rate: Any, lr: Any) -> None:
+    if not isinstance(codes, MnemonicCodes):
+        raise TypeError(f"`codes` must be MnemonicCodes, got {type(codes).__name__}")
+    if isinstance(epochs, bool) or not isinstance(epochs, int):
+        raise TypeError(f"`epochs` must be an integer, got {type(epochs).__name__}")
+    if epochs < 1:
+        raise ValueError(f"`epochs` must be at least 1, got {epochs}")
+    for name, value, most in (("rate", rate, 1.0), ("lr", lr, math.inf)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
+        if not 0 < value <= most or value == math.inf:
+            raise ValueError(f"`{name}` must lie in (0, {most:g}{']' if most == 1 else ')'}, got {value}")

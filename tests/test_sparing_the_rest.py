@@ -1,0 +1,256 @@
+"""What keeps the rest whole: the output bias, the bound on what the others lose, classes and requests in turn."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from asserts import assert_close
+from known_codes import CLASSES, assert_holds, contents, convnet, digits, edits_values_only, knowing, mlp, refused
+from test_one_shot import FREE, RHO, accuracies
+from torch import Tensor, nn
+
+from fastforget import FisherDiagonal, ForgettingError, MnemonicCodes, fingerprint, fisher_diagonal, one_shot
+from fastforget.losses import log_odds
+
+
+def logits(model: nn.Module, codes: MnemonicCodes) -> Tensor:
+    with torch.no_grad():
+        return model(codes.inputs)
+
+
+# The output bias
+
+
+class Scaled(nn.Module):
+    """Divides its logits by a temperature; a norm of as many features as there are classes comes before them."""
+
+    def __init__(self, inner: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.inner, self.norm, self.temperature = inner, nn.LayerNorm(CLASSES), temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x - 0 * self.norm(x[:, :CLASSES]).sum()) / self.temperature
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.9])
+def test_silence_moves_the_logit_of_its_class_alone(temperature: float) -> None:
+    inner, codes = knowing()
+    model = Scaled(inner, temperature).eval()
+    stepped = copy.deepcopy(model)
+    loud = one_shot(stepped, codes, 1, rho=RHO, silence=False, spill=FREE)
+    quiet = one_shot(model, codes, 1, rho=RHO, spill=FREE)
+    lowered = quiet.evidence["silenced_by"]
+    difference = logits(stepped, codes) - logits(model, codes)
+    assert loud.evidence["silenced_by"] == 0 < lowered
+    assert_close(difference[:, 1], torch.full_like(difference[:, 1], lowered), 1e-5)
+    assert difference[:, [0, 2, 3]].abs().max() < 1e-3
+    assert quiet.evidence["forget_log_odds_after"] == pytest.approx(loud.evidence["forget_log_odds_after"], abs=1e-3)
+    assert "inner.2.bias" in quiet.edits
+    with torch.no_grad():
+        assert bool((model(10 * torch.randn(1000, 6)).argmax(1) != 1).all())
+
+
+def test_every_other_class_keeps_its_lead() -> None:
+    """Where nothing but the output bias moves, no prediction among the others changes."""
+    original, codes, data = digits()
+    model = copy.deepcopy(original)
+    assert set(one_shot(model, codes, 4, parameters=["8.bias"], rho=0.1).edits) == {"8.bias"}
+    with torch.no_grad():
+        before, after = original(data.x_test), model(data.x_test)
+    before[:, 4] = -torch.inf
+    assert torch.equal(before.argmax(1), after.argmax(1))
+
+
+def test_a_model_without_output_bias() -> None:
+    model, codes = knowing()
+    head = model[2]
+    assert isinstance(head, nn.Linear)
+    head.bias = None
+    with refused(model, ForgettingError, "^`silence` needs a parameter that moves the logit of each class alone"):
+        one_shot(model, codes, 1, rho=RHO, silence=True)
+    assert one_shot(model, codes, 1, rho=RHO, spill=FREE).evidence["silenced_by"] == 0
+
+
+def test_a_bias_that_may_not_move() -> None:
+    model, codes = knowing()
+    receipt = one_shot(model, codes, 1, rho=0.5, parameters=["0.weight", "2.weight"], spill=FREE)
+    assert receipt.evidence["silenced_by"] == 0
+    assert set(receipt.edits) <= {"0.weight", "2.weight"}
+
+
+def test_the_papers_rule_is_silenced_on_demand() -> None:
+    model, codes = knowing()
+    settings: dict[str, Any] = {"rule": "paper", "lambda1": 1e-6}
+    receipt = one_shot(model, codes, 1, **settings)
+    assert receipt.evidence["silenced_by"] == 0
+    receipt.revert(model)
+    before = contents(model)
+    receipt = one_shot(model, codes, 1, silence=True, **settings)
+    assert bool((logits(model, codes).argmax(1) != 1).all())
+    receipt.revert(model)
+    assert_holds(model, before)
+
+
+# What the remaining codes may lose
+
+
+@pytest.mark.parametrize("spill", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("build", [mlp, convnet])
+def test_no_remaining_code_loses_more(build: Any, spill: float) -> None:
+    model, codes = knowing(build)
+    before = log_odds(logits(model, codes), codes.labels)
+    free = one_shot(copy.deepcopy(model), codes, 2, rho=0.5, depth=60.0, spill=FREE)
+    receipt = one_shot(model, codes, 2, rho=0.5, depth=60.0, spill=spill)
+    rest = codes.labels != 2
+    among = logits(model, codes)[rest].index_fill(1, torch.tensor(2), -torch.inf)
+    lost = (before[rest] - log_odds(among, codes.labels[rest])).max().item()
+    assert lost <= spill + 1e-4
+    assert receipt.evidence["remain_log_odds_lost"] == pytest.approx(lost, abs=1e-4)
+    assert receipt.alpha < free.alpha  # the bound was what held it
+    assert bool((logits(model, codes).argmax(1) != 2).all())
+
+
+class OneScale(nn.Module):
+    """What makes one class less likely makes every class less likely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
+
+def test_too_little_to_forget_anything() -> None:
+    model = OneScale().eval()
+    with refused(model, ForgettingError, "^no step that forgets the codes spares the remaining ones, a larger `spill`"):
+        one_shot(model, 3 * torch.eye(3), 1, rho=1.0)
+    assert one_shot(model, 3 * torch.eye(3), 1, rho=1.0, spill=100.0).changed == 1
+
+
+# Several classes
+
+
+@pytest.mark.parametrize("classes", [(0, 3), (1, 2, 6), (0, 2, 4, 6, 8)])
+def test_several_classes_of_digits(classes: tuple[int, ...]) -> None:
+    original, codes, data = digits()
+    model = copy.deepcopy(original)
+    base = accuracies(original, data, classes)
+    with edits_values_only(model):
+        receipt = one_shot(model, codes, classes)
+    forget, remain = accuracies(model, data, classes)
+    assert forget == 0
+    assert remain >= base[1] - 0.005
+    assert receipt.classes == classes
+    receipt.revert(model)
+    assert_holds(model, contents(original))
+
+
+def test_several_classes_are_taken_in_turn() -> None:
+    """The same as single requests, each with its share of the bound, up to rounding."""
+    model, codes = knowing(convnet)
+    model.double()
+    turns = copy.deepcopy(model)
+    one_shot(model, codes, [1, 3], rho=RHO, silence=False, spill=FREE)
+    one_shot(turns, codes, 1, rho=RHO, silence=False, spill=FREE)
+    one_shot(turns, codes, 3, rho=RHO, silence=False, spill=FREE, forgotten=1)
+    for name, value in contents(turns).items():
+        assert_close(contents(model)[name], value, 1e-9, name)
+
+
+def test_an_edit_of_several_classes_says_what_differs() -> None:
+    model, codes = knowing(convnet)
+    before = contents(model)
+    receipt = one_shot(model, codes, [0, 1], rho=RHO, silence=False, spill=FREE)
+    differ = sum(int((value != before[name]).sum()) for name, value in contents(model).items())
+    assert receipt.changed == differ > 0
+
+
+# Request after request
+
+
+def test_ten_requests_of_digits_but_one() -> None:
+    """Nine requests, and no class comes back; the last class is all that is left."""
+    original, codes, data = digits()
+    model, gone = copy.deepcopy(original), list[int]()
+    kept = fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")
+    for cls in (3, 1, 4, 5, 9, 2, 6, 8, 7):
+        one_shot(model, codes, cls, forgotten=gone, fisher=kept, update=True)
+        gone.append(cls)
+        forget, remain = accuracies(model, data, gone)
+        assert forget == 0
+        assert remain >= accuracies(original, data, gone)[1] - 0.015
+    assert (kept.samples, len(kept.losses), kept.weight.item()) == (4, 4, 4)
+    assert kept.model == fingerprint(model)
+
+
+def test_a_request_without_word_of_the_earlier_ones() -> None:
+    """Once most classes are gone, their codes are not known, and the text says what to do about it."""
+    model, codes = knowing()
+    for place, cls in enumerate((0, 1)):
+        one_shot(model, codes, cls, rho=RHO, forgotten=range(place))
+    before = contents(model)
+    one_shot(model, codes, 2, rho=RHO, forgotten=[0, 1])
+    assert not torch.equal(before["2.bias"], contents(model)["2.bias"])
+
+
+def test_updated_is_what_was_kept_without_the_forgotten() -> None:
+    model, codes = knowing()
+    model.double()
+    original = copy.deepcopy(model)
+    kept = fisher_diagonal(model, codes.to(torch.float64).inputs, codes.labels, reduction="sum")
+    rest = codes.labels != 2
+    inputs = codes.to(torch.float64).tensor.flatten(0, 1)[rest]
+    expected = fisher_diagonal(original, inputs, codes.labels[rest], reduction="sum")
+    receipt = one_shot(model, codes, 2, rho=RHO, fisher=kept, update=True)
+    for name, value in expected.items():
+        assert_close(kept[name], value, 1e-9, name)
+    losses = nn.functional.cross_entropy(model(inputs), codes.labels[rest], reduction="none")
+    assert_close(kept.losses, losses.detach(), 1e-6)
+    assert (kept.model, kept.samples) == (receipt.after, int(rest.sum()))
+    assert receipt.evidence["remain_log_odds_lost"] <= 2
+    receipt.revert(model)
+    with refused(model, ValueError, "^`fisher` must be of the model as it is"):
+        one_shot(model, codes, 1, rho=RHO, fisher=kept, forgotten=2)
+
+
+def test_receipts_are_reverted_in_order_only() -> None:
+    model, codes = knowing()
+    before = contents(model)
+    first = one_shot(model, codes, 0, rho=RHO)
+    second = one_shot(model, codes, 1, rho=RHO, forgotten=0)
+    with refused(model, ValueError, "^`model` must be as this edit left it"):
+        first.revert(model)
+    second.revert(model)
+    first.revert(model)
+    assert_holds(model, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"forgotten": [1]}, ValueError, r"^`cls` must not name classes that were forgotten earlier, got \[1\]$"),
+        ({"forgotten": [0, 2, 3]}, ValueError, "^`cls` must leave at least one of 1 classes, got all of them$"),
+        ({"forgotten": [4]}, ValueError, r"^`forgotten` must lie in \[0, 4\), got \[4\]$"),
+        ({"forgotten": [2, 2]}, ValueError, "^`forgotten` must name each class once"),
+        ({"forgotten": "2"}, TypeError, "^`forgotten` must be an int or a sequence of ints"),
+        ({"spill": 0}, ValueError, r"^`spill` must lie in \(0, inf\), got 0$"),
+        ({"spill": "2"}, TypeError, "^`spill` must be a number, got str$"),
+        ({"silence": 1}, TypeError, "^`silence` must be a bool or None, got int$"),
+        ({"update": 1}, TypeError, "^`update` must be a bool, got int$"),
+        ({"update": True}, ValueError, "^`update` must come with `fisher` and without `parameters`"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    model, codes = knowing()
+    with refused(model, error, text):
+        one_shot(model, codes, 1, **arguments)
+
+
+def test_a_kept_sum_of_all_codes_is_not_one_of_the_rest() -> None:
+    model, codes = knowing()
+    kept = fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")
+    assert isinstance(kept, FisherDiagonal)
+    with refused(model, ValueError, "^`fisher` must be the sum over all 6 codes, each once, got 8 samples"):
+        one_shot(model, codes, 1, rho=RHO, fisher=kept, forgotten=3)
