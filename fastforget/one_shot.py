@@ -75,8 +75,10 @@ def one_shot(
         spill: Natural rule: how much of its log-odds a remaining code may lose, nats; the step is shortened until none
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
             With ``fisher=`` but without ``update``, the remaining codes are not run, and nothing is shortened.
-        silence: Also lower the output bias of the forgotten classes, until no input is assigned to them; no other class
-            loses by it. By default with the natural rule, if the model has such a parameter among those that may move.
+        silence: Also move the output biases: those of the forgotten classes down until no input is assigned to them,
+            those of the others by what the step shifted their logits on their codes, see
+            `fastforget.forgetting.output_bias.settle`. By default with the natural rule, if the model has such a
+            parameter among those that may move.
         lambda1: Paper's rule: bound on the scale of a tensor's change.
         lambda2: Paper's rule: bound on the largest change in a tensor.
         forgotten: Classes forgotten earlier: the model need not know their codes, and nothing is done to keep them.
@@ -132,7 +134,7 @@ def one_shot(
     with clock.phase("fingerprint"):
         before = fingerprint(model)
     with clock.phase("check"):
-        known = _examine(model, codes, classes, fisher, before)
+        known = _examine(model, codes, classes, fisher, before, update=update)
         validate = _check_floor(model, floor, known)
     tried = known if fisher is None or update else known.to_forget()
     budget = {**settings, "spill": spill * _share(len(codes.codes) - len(codes.classes), len(classes))}
@@ -140,10 +142,10 @@ def one_shot(
         clock, model, watched, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
     )
     with clock.phase("step"):
-        silenced = _silence(step, tried, classes, wanted=silence, natural=rule == "natural")
+        silenced, lowered = _settle(step, tried, classes, silence, natural=rule == "natural", spill=budget["spill"])
     with clock.phase("floor"):
         factor = _back_off(step, tried, validate)
-        evidence = _evidence(known, tried, step, silenced)
+        evidence = _evidence(known, tried, step, silenced, lowered)
     with clock.phase("write"):
         edits = step.stage.edits()
         write(model, edits, old=False)
@@ -174,13 +176,20 @@ def _share(earlier: int, classes: int) -> float:
 
 
 def _examine(
-    model: nn.Module, codes: LiveCodes, classes: tuple[int, ...], fisher: FisherDiagonal | None, fingerprint: str
+    model: nn.Module,
+    codes: LiveCodes,
+    classes: tuple[int, ...],
+    fisher: FisherDiagonal | None,
+    fingerprint: str,
+    *,
+    update: bool,
 ) -> CodeBatch:
-    """Return the codes with their log-odds, which a kept sum remembers."""
+    """Return the codes with their log-odds, which a kept sum remembers; it need not be updated then."""
     if fisher is None:
         return code_batch.examine(model, codes, classes)
     kept_fisher.check_model(fisher, fingerprint)
-    return kept_fisher.recall(fisher, model, codes, classes)
+    found = kept_fisher.recall(fisher, model, codes, classes)
+    return code_batch.examine(model, codes, classes) if update else found
 
 
 def _step(
@@ -208,11 +217,13 @@ def _step(
         return (rules.natural if rule == "natural" else rules.paper)(model, watched, found, tried, **settings), found
 
 
-def _silence(step: Step, codes: CodeBatch, classes: Sequence[int], *, wanted: bool | None, natural: bool) -> float:
-    """Lower the output biases if that is wanted; a natural step must then, or already, have forgotten every code."""
-    silenced = (
-        output_bias.silence(step.stage, codes.to_forget(), classes) if wanted or (wanted is None and natural) else 0.0
-    )
+def _settle(
+    step: Step, codes: CodeBatch, classes: Sequence[int], wanted: bool | None, *, natural: bool, spill: float
+) -> tuple[float, Tensor]:
+    """Move the output biases if that is wanted; a natural step must then, or already, have forgotten every code."""
+    silenced, lowered = 0.0, torch.zeros((), device=codes.labels.device)
+    if wanted or (wanted is None and natural):
+        silenced, lowered = output_bias.settle(step.stage, codes, classes, spill)
     if wanted and not silenced:
         raise ForgettingError(
             "`silence` needs a parameter that moves the logit of each class alone, an output bias, and there is none "
@@ -223,7 +234,7 @@ def _silence(step: Step, codes: CodeBatch, classes: Sequence[int], *, wanted: bo
             "no step that forgets the codes spares the remaining ones, a larger `spill` allows more; the model is "
             "unchanged"
         )
-    return silenced
+    return silenced, lowered
 
 
 def _forgotten(step: Step, few: CodeBatch) -> bool:
@@ -331,13 +342,12 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
     )
 
 
-def _evidence(known: CodeBatch, tried: CodeBatch, step: Step, silenced: float) -> dict[str, float]:
-    """What a receipt says of the codes; the forgotten ones after the step are without their lowered output bias."""
+def _evidence(known: CodeBatch, tried: CodeBatch, step: Step, silenced: float, lowered: Tensor) -> dict[str, float]:
+    """What a receipt says of the codes; of the forgotten ones after the step, without what the output biases did."""
     logits = step.stage.outputs(tried.inputs)
-    own = torch.zeros_like(logits).index_fill(1, tried.inside(tried.labels), silenced)
     parts = {
         "forget_log_odds_before": known.inside(known.odds),
-        "forget_log_odds_after": tried.inside(log_odds(logits + own, tried.labels)),
+        "forget_log_odds_after": tried.inside(log_odds(logits.double() + lowered, tried.labels)),
         "remain_log_odds_before": known.outside(known.odds),
         "remain_log_odds_after": tried.outside(log_odds(logits, tried.labels)),
     }

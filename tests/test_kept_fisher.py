@@ -91,8 +91,9 @@ def test_small_models(build: Callable[[], nn.Module], per_class: int, classes: l
     model, codes = knowing(build, per_class=per_class)
     model.double()
     other = copy.deepcopy(model)
-    receipt = one_shot(model, codes, classes, rho=rho, fisher=keep(model, codes))
-    full = one_shot(other, codes, classes, rho=rho, spill=FREE)
+    # the output biases make up for what the step did to the remaining codes only if these are run
+    receipt = one_shot(model, codes, classes, rho=rho, silence=False, fisher=keep(model, codes))
+    full = one_shot(other, codes, classes, rho=rho, silence=False, spill=FREE)
     assert positions(receipt) == positions(full)
     assert receipt.alpha == pytest.approx(full.alpha, rel=1e-6)
     for name, value in contents(other).items():

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import correlation, mean
 
 import matplotlib as mpl
 from common import RESULTS, Row
@@ -234,6 +234,25 @@ def draw(rows: Sequence[Row]) -> None:
     plt.close(figure)
 
 
+def shifts() -> str:
+    lines = []
+    for (problem, seed), rows in groups(load("shifts"), "problem", "seed").items():
+        of_codes, of_images = ([value for row in rows for value in row[key]] for key in ("codes", "images"))
+        apart = mean((a - b) ** 2 for a, b in zip(of_codes, of_images, strict=True)) ** 0.5
+        lines.append(
+            (
+                f"{problem}, seed {seed}",
+                f"{correlation(of_codes, of_images):.2f}",
+                f"{mean(value**2 for value in of_images) ** 0.5:.2f}",
+                f"{apart:.2f}",
+                damage(rows),
+                signed(*(choose(row["change_made_up"] for row in rows) for choose in (mean, min))),
+            )
+        )
+    header = ("problem", "correlation", "shift of images, nats", "difference to codes, nats", "change: mean, worst")
+    return markdown((*header, "with the shifts taken back"), lines)
+
+
 TABLES = {
     "summary": summary,
     "one-class": one_class,
@@ -245,6 +264,7 @@ TABLES = {
     "code-kinds": code_kinds,
     "calibration": calibration,
     "what-remains": what_remains,
+    "shifts": shifts,
 }
 
 

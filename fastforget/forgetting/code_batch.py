@@ -91,6 +91,7 @@ class CodeBatch:
         forget: Whether a code belongs to a class to forget, bool [N].
         odds: Log-odds of each code's own class under the model as it is, [N].
         per_class: Codes per class, M.
+        logits: Of the model as it is, [N, C], where it was run.
 
     What follows from them is computed once; where the host knows it already, `batch` and `examine` put it there, since
     reading it would wait for the device.
@@ -101,6 +102,7 @@ class CodeBatch:
     forget: Tensor
     odds: Tensor
     per_class: int = 1
+    logits: Tensor | None = None
 
     @property
     def groups(self) -> Tensor:
@@ -218,11 +220,11 @@ def prepare(
     return LiveCodes(codes.to(like.dtype).to(like.device), live), classes
 
 
-def batch(codes: LiveCodes, classes: Sequence[int], odds: Tensor) -> CodeBatch:
-    """Return the codes as one batch, given their log-odds, [N]."""
+def batch(codes: LiveCodes, classes: Sequence[int], odds: Tensor, logits: Tensor | None = None) -> CodeBatch:
+    """Return the codes as one batch, given their log-odds, [N], and what the model returned if it was run."""
     labels = codes.labels
     forget = torch.isin(labels, constant(classes, labels.device))
-    found = CodeBatch(codes.inputs, labels, forget, odds, codes.codes.per_class)
+    found = CodeBatch(codes.inputs, labels, forget, odds, codes.codes.per_class, logits)
     vars(found)["rows"] = tuple(codes.rows(c) for c in classes)
     return found
 
@@ -244,7 +246,7 @@ def examine(model: nn.Module, codes: LiveCodes, classes: Sequence[int]) -> CodeB
     """
     found = fitting_logits(model, codes.inputs, "mnemonic_codes")
     check_outputs(found, codes)
-    known = batch(codes, classes, log_odds(found, codes.labels))
+    known = batch(codes, classes, log_odds(found, codes.labels), found)
     vars(known)["doubt"] = _check_recognised(found, known)
     return known
 

@@ -1,4 +1,4 @@
-"""The output bias of a class: the one parameter that its codes and its images certainly share."""
+"""The output biases: the parameters that the codes and the images of a class certainly share."""
 
 from __future__ import annotations
 
@@ -12,50 +12,90 @@ from fastforget.forgetting.code_batch import CodeBatch
 from fastforget.forgetting.staging import Stage
 from fastforget.waiting import constant, read
 
-__all__ = ["silence"]
+__all__ = ["settle"]
 
 # Logits of images spread more widely than those of codes, at most twofold on the networks of docs/one-shot.md.
 _SPREADS = 10.0
 _ROUNDING = 256.0
 
 
-def silence(stage: Stage, codes: CodeBatch, classes: Sequence[int]) -> float:
-    """Lower the output biases of some classes until no input is assigned to them.
+def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float) -> tuple[float, Tensor]:
+    """Make up for what a step did to the remaining classes on average, and silence the forgotten ones.
 
-    The bias is found by what it does, whatever the layer is called: a parameter of C elements, each of which moves the
-    logit of its own class alone, by the same amount for every code. It is lowered by ten times the spread of the
-    logits of the codes. No other class loses by this: each keeps its lead over each other one.
+    The output bias is found by what it does, whatever the layer is called: a parameter of C elements, each of which
+    moves the logit of its own class alone, by the same amount for every code.
+
+    * Of each remaining class it takes back the mean shift of the logit of the class on its own codes, against the mean
+      of the remaining logits. A step shifts the logits of images just as it shifts those of codes, and a shift common
+      to all inputs is what moves the images that are near a boundary across it. Left out where a remaining code would
+      lose more than ``spill`` nats by it, or where the remaining codes are not run.
+    * The forgotten classes are lowered by ten times the spread of the logits of the codes, until no input is assigned
+      to them. No other class loses by this: each keeps its lead over each other one.
 
     Args:
-        stage: The parameters, with a step taken or not; the bias stays lowered in whatever step is taken later.
+        stage: The parameters, with a step taken or not; the biases stay moved in whatever step is taken later.
         codes: The codes to forget, or all.
         classes: The classes to forget.
+        spill: Nats.
 
     Returns:
-        By how much their logits are lower, nats; 0 if there is no such parameter among those that may move.
+        By how much the logits of the forgotten classes are lower, nats, and those of every class, [C]; zeros if there
+        is no such parameter among those that may move.
     """
-    before = stage.outputs(codes.inputs)
-    total = before.shape[1]
-    candidates = [name for name, value in stage.parameters.items() if value.shape == (total,)]
+    few = codes.to_forget()
+    before = stage.outputs(few.inputs)
+    nothing = torch.zeros_like(before[0], dtype=torch.float64)
+    candidates = [name for name, value in stage.parameters.items() if value.shape == (before.shape[1],)]
     if not candidates:
-        return 0.0
+        return 0.0, nothing
+    drift = _drift(codes, stage.outputs(codes.inputs))
     (low, high) = (number for (number,) in read(before.min(), before.max()))
     amount = _SPREADS * (high - low)
     if not 0 < amount < math.inf:
-        return 0.0
+        return 0.0, nothing
+    chosen = constant([cls in classes for cls in range(len(nothing))], nothing.device)
     for name in candidates:
-        stage.lower(name, classes, amount)
-        effect = _effect(before.double() - stage.outputs(codes.inputs).double(), classes, before, amount)
+        stage.lower(name, amount * chosen.double())
+        effect = _effect(before.double() - stage.outputs(few.inputs).double(), chosen, before, amount)
         if effect > 0:
-            return effect
-        stage.lower(name, classes, 0.0)
-    return 0.0
+            silent = effect * chosen.double()
+            return effect, silent if drift is None else _make_up(
+                stage, name, codes, silent, drift, effect / amount, spill
+            )
+        stage.lower(name, None)
+    return 0.0, nothing
 
 
-def _effect(drop: Tensor, classes: Sequence[int], before: Tensor, amount: float) -> float:
-    """Return by how much the logits of the classes fell, if all by the same and no other moved; else 0."""
-    where = constant([cls in classes for cls in range(drop.shape[1])], drop.device)
-    own, others = torch.where(where, drop, math.nan), torch.where(where, 0.0, drop)
+def _drift(codes: CodeBatch, logits: Tensor) -> Tensor | None:
+    """Return the mean shift of the logit of each remaining class on its own codes, float64 [C]; 0 for the others."""
+    if codes.logits is None or not len(codes.outside(codes.labels)):
+        return None
+    labels = codes.outside(codes.labels)
+    shift = codes.outside(logits).double() - codes.outside(codes.logits).double()
+    count = torch.zeros(shift.shape[1], dtype=torch.float64, device=shift.device).index_add_(
+        0, labels, torch.ones_like(labels, dtype=torch.float64)
+    )
+    live = (count > 0).double()
+    own = shift.gather(1, labels[:, None]).squeeze(1) - (shift * live).sum(1) / live.sum()
+    return torch.zeros_like(count).index_add_(0, labels, own) / count.clamp(min=1)
+
+
+def _make_up(
+    stage: Stage, name: str, codes: CodeBatch, silent: Tensor, drift: Tensor, scale: float, spill: float
+) -> Tensor:
+    """Take the drift back, too, if the remaining codes bear it."""
+    (worst,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
+    stage.lower(name, (silent + drift) / scale)
+    (made,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
+    if made <= max(worst, spill):
+        return silent + drift
+    stage.lower(name, silent / scale)
+    return silent
+
+
+def _effect(drop: Tensor, chosen: Tensor, before: Tensor, amount: float) -> float:
+    """Return by how much the chosen logits fell, if all by the same and no other moved; else 0."""
+    own, others = torch.where(chosen, drop, math.nan), torch.where(chosen, 0.0, drop)
     (least,), (most,), (other,) = read(
         own.nan_to_num(nan=math.inf).min(), own.nan_to_num(nan=-math.inf).max(), others.abs().max()
     )

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from fastforget import ops
 from fastforget.batch import Inputs, forward, logits_of
 from fastforget.receipt import Edit
-from fastforget.waiting import constant, random_devices
+from fastforget.waiting import random_devices
 
 __all__ = ["DenseStage", "SparseStage", "Stage", "run"]
 
@@ -58,7 +58,7 @@ class Stage:
     model: nn.Module
     parameters: dict[str, Tensor]
     _last: tuple[Inputs, Tensor] | None = field(default=None, init=False)
-    _lowered: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict, init=False)
+    _lowered: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Find every name of the parameters."""
@@ -79,32 +79,30 @@ class Stage:
         self._move(alpha)
         self._sink()
 
-    def lower(self, name: str, elements: Sequence[int], amount: float) -> None:
-        """Lower some elements of a parameter, below what this step and every later one makes of them.
+    def lower(self, name: str, amounts: Tensor | None) -> None:
+        """Lower a parameter, below what this step and every later one makes of it.
 
         Args:
             name: The parameter.
-            elements: Which, row-major and increasing.
-            amount: By how much, instead of what was said before.
+            amounts: By how much, in its shape, instead of what was said before; None for nothing.
         """
         self._last = None
         self._restore()
-        at = constant(elements, self.parameters[name].device).long()
-        self._lowered[name] = at, self.parameters[name].view(-1)[at], amount
-        if not amount:
-            del self._lowered[name]
+        self._lowered.pop(name, None)
+        if amounts is not None:
+            self._lowered[name] = self.parameters[name].clone(), amounts
         self._sink()
 
     def _restore(self) -> None:
         """Put the elements back that a step need not touch."""
-        for name, (at, values, _) in self._lowered.items():
-            self.parameters[name].view(-1)[at] = values
+        for name, (values, _) in self._lowered.items():
+            self.parameters[name].copy_(values)
 
     def _sink(self) -> None:
-        for name, (at, _, amount) in self._lowered.items():
-            flat = self.parameters[name].view(-1)
-            self._lowered[name] = at, flat[at], amount
-            flat[at] -= amount
+        for name, (_, amounts) in self._lowered.items():
+            parameter = self.parameters[name]
+            self._lowered[name] = parameter.clone(), amounts
+            parameter.copy_(parameter.double() - amounts)
 
     def edits(self) -> dict[str, Edit]:
         """Return the difference to the model; of a parameter with lowered elements, all values before and after."""
