@@ -76,7 +76,7 @@ def one_shot(
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
             With ``fisher=`` but without ``update``, the remaining codes are not run, and nothing is shortened.
         silence: Also move the output biases: those of the forgotten classes down until no input is assigned to them,
-            those of the others by what the step shifted their logits on their codes, see
+            those of the others by what the step shifted their logits on the remaining codes, see
             `fastforget.forgetting.output_bias.settle`. By default with the natural rule, if the model has such a
             parameter among those that may move.
         lambda1: Paper's rule: bound on the scale of a tensor's change.

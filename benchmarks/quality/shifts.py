@@ -1,8 +1,8 @@
 """Table 9: a step shifts the logits of images as it shifts those of codes.
 
-A row is one (problem, seed, forgotten class): the mean shifts of the logits of the remaining classes on their own codes
-and on their own test images, against the mean of the remaining logits, nats; and the change of accuracy on the rest, in
-points, with the output biases as they were, and with the shifts of the codes taken back.
+A row is one (problem, seed, forgotten class): the mean shifts of the logits of the remaining classes over the
+remaining codes and over the remaining test images, against the mean of these logits, nats; and the change of accuracy
+on the rest, in points, with the output biases as they were, and with the shifts of the codes taken back.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ KEY = ("problem", "seed", "cls")
 
 
 def shifts(before: Tensor, after: Tensor, labels: Tensor, rest: list[int]) -> Tensor:
-    """Return the mean shift of each remaining class's logit on its own samples."""
-    moved = (after - before)[:, rest]
-    moved = moved - moved.mean(1, keepdim=True)
-    return torch.stack([moved[labels == cls, place].mean() for place, cls in enumerate(rest)])
+    """Return the mean shift of each remaining class's logit over the samples of remaining classes."""
+    moved = (after - before)[torch.isin(labels, torch.tensor(rest))][:, rest].mean(0)
+    return moved - moved.mean()
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
     The output bias is found by what it does, whatever the layer is called: a parameter of C elements, each of which
     moves the logit of its own class alone, by the same amount for every code.
 
-    * Of each remaining class it takes back the mean shift of the logit of the class on its own codes, against the mean
-      of the remaining logits. A step shifts the logits of images just as it shifts those of codes, and a shift common
-      to all inputs is what moves the images that are near a boundary across it. Left out where a remaining code would
+    * Of each remaining class it takes back the mean shift of its logit over the remaining codes, against the mean of
+      the remaining logits. A step shifts the logits of images much as it shifts those of codes, and a shift common to
+      all inputs is what moves the images that are near a boundary across it. Left out where a remaining code would
       lose more than ``spill`` nats by it, or where the remaining codes are not run.
     * The forgotten classes are lowered by ten times the spread of the logits of the codes, until no input is assigned
       to them. No other class loses by this: each keeps its lead over each other one.
@@ -67,17 +67,12 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
 
 
 def _drift(codes: CodeBatch, logits: Tensor) -> Tensor | None:
-    """Return the mean shift of the logit of each remaining class on its own codes, float64 [C]; 0 for the others."""
+    """Return the mean shift of the logit of each remaining class over the remaining codes, [C]; 0 for the others."""
     if codes.logits is None or not len(codes.outside(codes.labels)):
         return None
-    labels = codes.outside(codes.labels)
-    shift = codes.outside(logits).double() - codes.outside(codes.logits).double()
-    count = torch.zeros(shift.shape[1], dtype=torch.float64, device=shift.device).index_add_(
-        0, labels, torch.ones_like(labels, dtype=torch.float64)
-    )
-    live = (count > 0).double()
-    own = shift.gather(1, labels[:, None]).squeeze(1) - (shift * live).sum(1) / live.sum()
-    return torch.zeros_like(count).index_add_(0, labels, own) / count.clamp(min=1)
+    shift = (codes.outside(logits).double() - codes.outside(codes.logits).double()).mean(0)
+    live = torch.zeros_like(shift).index_fill(0, codes.outside(codes.labels), 1.0)
+    return live * (shift - (shift * live).sum() / live.sum())
 
 
 def _make_up(
