@@ -21,6 +21,7 @@ from fastforget.fingerprint import fingerprint
 from fastforget.forgetting import code_batch, kept_fisher, output_bias, rules
 from fastforget.forgetting.class_by_class import group_sensitivity, natural_in_turn
 from fastforget.forgetting.code_batch import CodeBatch, LiveCodes
+from fastforget.forgetting.output_bias import Biases
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import log_odds
@@ -142,10 +143,10 @@ def one_shot(
         clock, model, watched, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
     )
     with clock.phase("step"):
-        silenced, lowered = _settle(step, tried, classes, silence, natural=rule == "natural", spill=budget["spill"])
+        silenced, biases = _settle(step, tried, classes, silence, natural=rule == "natural", spill=budget["spill"])
     with clock.phase("floor"):
-        factor = _back_off(step, tried, validate)
-        evidence = _evidence(known, tried, step, silenced, lowered)
+        factor = _back_off(step, biases, tried, validate)
+        evidence = _evidence(known, tried, step, silenced, biases.scaled(factor).lowered)
     with clock.phase("write"):
         edits = step.stage.edits()
         write(model, edits, old=False)
@@ -219,11 +220,12 @@ def _step(
 
 def _settle(
     step: Step, codes: CodeBatch, classes: Sequence[int], wanted: bool | None, *, natural: bool, spill: float
-) -> tuple[float, Tensor]:
+) -> tuple[float, Biases]:
     """Move the output biases if that is wanted; a natural step must then, or already, have forgotten every code."""
-    silenced, lowered = 0.0, torch.zeros((), device=codes.labels.device)
+    nothing = torch.zeros((), device=codes.labels.device)
+    silenced, biases = 0.0, Biases(nothing, nothing)
     if wanted or (wanted is None and natural):
-        silenced, lowered = output_bias.settle(step.stage, codes, classes, spill)
+        silenced, biases = output_bias.settle(step.stage, codes, classes, spill)
     if wanted and not silenced:
         raise ForgettingError(
             "`silence` needs a parameter that moves the logit of each class alone, an output bias, and there is none "
@@ -234,7 +236,7 @@ def _settle(
             "no step that forgets the codes spares the remaining ones, a larger `spill` allows more; the model is "
             "unchanged"
         )
-    return silenced, lowered
+    return silenced, biases
 
 
 def _forgotten(step: Step, few: CodeBatch) -> bool:
@@ -319,7 +321,9 @@ def _check_floor(
     return inputs, targets, remain, accuracy
 
 
-def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor, float] | None) -> float:
+def _back_off(
+    step: Step, biases: Biases, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor, float] | None
+) -> float:
     """Shorten the step until the floor holds; the codes of every class to forget must still be beyond the boundary."""
     if floor is None:
         return 1.0
@@ -336,6 +340,7 @@ def _back_off(step: Step, codes: CodeBatch, floor: tuple[Inputs, Tensor, Tensor,
         best = max(best, reached)
         factor *= _BACK_OFF
         step.retake(factor)
+        biases.scaled(factor).write(step.stage)
     raise ForgettingError(
         f"no step that forgets the codes keeps an accuracy of {accuracy:.3f} on the remaining classes of `floor`; the "
         f"best was {best:.3f}, and the model is unchanged"

@@ -109,6 +109,21 @@ def test_the_papers_rule_is_silenced_on_demand() -> None:
     assert_holds(model, before)
 
 
+def test_a_floor_below_what_was_can_always_be_held() -> None:
+    """However much the step costs, it is shortened to nothing if need be; the class stays silent."""
+    original, codes, data = digits()
+    model, rest = copy.deepcopy(original), data.y_test != 8
+    floor = (data.x_test[rest], data.y_test[rest], accuracies(original, data, [8])[1] - 0.003)
+    full = one_shot(model, codes, 8, rho=0.3, depth=60.0, spill=FREE)
+    assert accuracies(model, data, [8])[1] < floor[2]  # there is something to hold
+    full.revert(model)
+    receipt = one_shot(model, codes, 8, rho=0.3, depth=60.0, spill=FREE, floor=floor)
+    assert receipt.alpha < full.alpha
+    forget, remain = accuracies(model, data, [8])
+    assert forget == 0
+    assert remain >= floor[2]
+
+
 # What the remaining codes may lose
 
 

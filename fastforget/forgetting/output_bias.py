@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,14 +13,45 @@ from fastforget.forgetting.code_batch import CodeBatch
 from fastforget.forgetting.staging import Stage
 from fastforget.waiting import constant, read
 
-__all__ = ["settle"]
+__all__ = ["Biases", "settle"]
 
 # Logits of images spread more widely than those of codes, at most twofold on the networks of docs/one-shot.md.
 _SPREADS = 10.0
 _ROUNDING = 256.0
 
 
-def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float) -> tuple[float, Tensor]:
+@dataclass
+class Biases:
+    """How output biases were moved, in terms of the logits.
+
+    Attributes:
+        silent: By how much the logits of the forgotten classes were lowered, [C], nats.
+        drift: What was taken back of the step's shift of the others, [C], nats.
+        name: The parameter; None if there is none.
+        scale: Nats by which a logit falls when its bias is lowered by one.
+    """
+
+    silent: Tensor
+    drift: Tensor
+    name: str | None = None
+    scale: float = 1.0
+
+    @property
+    def lowered(self) -> Tensor:
+        """By how much every logit was lowered, [C]."""
+        return self.silent + self.drift
+
+    def write(self, stage: Stage) -> None:
+        """Stage the biases."""
+        if self.name is not None:
+            stage.lower(self.name, self.lowered / self.scale)
+
+    def scaled(self, factor: float) -> Biases:
+        """Return what belongs to a step scaled by a factor: its shift is so much smaller, and silence is silence."""
+        return Biases(self.silent, factor * self.drift, self.name, self.scale)
+
+
+def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float) -> tuple[float, Biases]:
     """Make up for what a step did to the remaining classes on average, and silence the forgotten ones.
 
     The output bias is found by what it does, whatever the layer is called: a parameter of C elements, each of which
@@ -39,31 +71,29 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
         spill: Nats.
 
     Returns:
-        By how much the logits of the forgotten classes are lower, nats, and those of every class, [C]; zeros if there
-        is no such parameter among those that may move.
+        By how much the logits of the forgotten classes are lower, nats, and how the biases were moved; not at all if
+        there is no such parameter among those that may move.
     """
     few = codes.to_forget()
     before = stage.outputs(few.inputs)
-    nothing = torch.zeros_like(before[0], dtype=torch.float64)
-    candidates = [name for name, value in stage.parameters.items() if value.shape == (before.shape[1],)]
+    zeros = torch.zeros_like(before[0], dtype=torch.float64)
+    candidates = [name for name, value in stage.parameters.items() if value.shape == zeros.shape]
     if not candidates:
-        return 0.0, nothing
+        return 0.0, Biases(zeros, zeros)
     drift = _drift(codes, stage.outputs(codes.inputs))
     (low, high) = (number for (number,) in read(before.min(), before.max()))
     amount = _SPREADS * (high - low)
     if not 0 < amount < math.inf:
-        return 0.0, nothing
-    chosen = constant([cls in classes for cls in range(len(nothing))], nothing.device)
+        return 0.0, Biases(zeros, zeros)
+    chosen = constant([cls in classes for cls in range(len(zeros))], zeros.device)
     for name in candidates:
         stage.lower(name, amount * chosen.double())
         effect = _effect(before.double() - stage.outputs(few.inputs).double(), chosen, before, amount)
         if effect > 0:
-            silent = effect * chosen.double()
-            return effect, silent if drift is None else _make_up(
-                stage, name, codes, silent, drift, effect / amount, spill
-            )
+            silent = Biases(effect * chosen.double(), zeros, name, effect / amount)
+            return effect, silent if drift is None else _make_up(stage, codes, silent, drift, spill)
         stage.lower(name, None)
-    return 0.0, nothing
+    return 0.0, Biases(zeros, zeros)
 
 
 def _drift(codes: CodeBatch, logits: Tensor) -> Tensor | None:
@@ -75,16 +105,15 @@ def _drift(codes: CodeBatch, logits: Tensor) -> Tensor | None:
     return live * (shift - (shift * live).sum() / live.sum())
 
 
-def _make_up(
-    stage: Stage, name: str, codes: CodeBatch, silent: Tensor, drift: Tensor, scale: float, spill: float
-) -> Tensor:
+def _make_up(stage: Stage, codes: CodeBatch, silent: Biases, drift: Tensor, spill: float) -> Biases:
     """Take the drift back, too, if the remaining codes bear it."""
     (worst,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
-    stage.lower(name, (silent + drift) / scale)
+    both = Biases(silent.silent, drift, silent.name, silent.scale)
+    both.write(stage)
     (made,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
     if made <= max(worst, spill):
-        return silent + drift
-    stage.lower(name, silent / scale)
+        return both
+    silent.write(stage)
     return silent
 
 
