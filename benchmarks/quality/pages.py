@@ -183,7 +183,7 @@ def code_kinds() -> str:
                 count,
                 rate,
                 signed(mean(row["against_no_codes"] for row in rows)),
-                f"{mean(row['depth_mean'] for row in rows):.1f}",
+                signed(mean(row["depth_mean"] for row in rows)),
                 f"{mean(r['step_alone_mean'] for r in rows):.1f}, {max(r['step_alone_worst'] for r in rows):.1f}",
                 signed(min(row["change_worst"] for row in rows)),
             )
