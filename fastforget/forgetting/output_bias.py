@@ -74,13 +74,12 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
         By how much the logits of the forgotten classes are lower, nats, and how the biases were moved; not at all if
         there is no such parameter among those that may move.
     """
-    few = codes.to_forget()
-    before = stage.outputs(few.inputs)
+    few, outputs = codes.to_forget(), stage.outputs(codes.inputs)
+    before = codes.inside(outputs)
     zeros = torch.zeros_like(before[0], dtype=torch.float64)
     candidates = [name for name, value in stage.parameters.items() if value.shape == zeros.shape]
     if not candidates:
         return 0.0, Biases(zeros, zeros)
-    drift = _drift(codes, stage.outputs(codes.inputs))
     (low, high) = (number for (number,) in read(before.min(), before.max()))
     amount = _SPREADS * (high - low)
     if not 0 < amount < math.inf:
@@ -91,7 +90,7 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
         effect = _effect(before.double() - stage.outputs(few.inputs).double(), chosen, before, amount)
         if effect > 0:
             silent = Biases(effect * chosen.double(), zeros, name, effect / amount)
-            return effect, silent if drift is None else _make_up(stage, codes, silent, drift, spill)
+            return effect, _make_up(stage, codes, silent, outputs, spill)
         stage.lower(name, None)
     return 0.0, Biases(zeros, zeros)
 
@@ -105,16 +104,18 @@ def _drift(codes: CodeBatch, logits: Tensor) -> Tensor | None:
     return live * (shift - (shift * live).sum() / live.sum())
 
 
-def _make_up(stage: Stage, codes: CodeBatch, silent: Biases, drift: Tensor, spill: float) -> Biases:
-    """Take the drift back, too, if the remaining codes bear it."""
-    (worst,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
+def _make_up(stage: Stage, codes: CodeBatch, silent: Biases, outputs: Tensor, spill: float) -> Biases:
+    """Take the drift back, too, if the remaining codes bear it; what it does to logits is known without a run."""
+    drift = _drift(codes, outputs)
+    if drift is None:
+        return silent
+    losses = codes.loss_of_others(outputs.double()), codes.loss_of_others(outputs.double() - drift)
+    (before,), (after,) = read(*losses)
+    if not after <= max(before, spill):
+        return silent
     both = Biases(silent.silent, drift, silent.name, silent.scale)
     both.write(stage)
-    (made,) = read(codes.loss_of_others(stage.outputs(codes.inputs)))[0]
-    if made <= max(worst, spill):
-        return both
-    silent.write(stage)
-    return silent
+    return both
 
 
 def _effect(drop: Tensor, chosen: Tensor, before: Tensor, amount: float) -> float:
