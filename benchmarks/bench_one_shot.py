@@ -120,8 +120,9 @@ def test_the_class_is_forgotten_and_the_kept_fisher_makes_the_same_edit(case: Ca
     model, codes, kept = case
     receipts = []
     for fisher in (None, kept):
-        # with a kept Fisher the remaining codes are not run, and so cannot shorten the step
-        receipt = fastforget.one_shot(model, codes, CLS, fisher=fisher, spill=1e9)
+        # With a kept Fisher the remaining codes are not run, and so cannot shorten the step. A wide mask: the largest
+        # ratios are those that a difference of float32 sums does not resolve, and in 0.3 % they are one in a hundred.
+        receipt = fastforget.one_shot(model, codes, CLS, fisher=fisher, spill=1e9, rho=0.03)
         right = model(codes.inputs).argmax(1) == codes.labels
         assert not right[CLS]
         receipt.revert(model)
