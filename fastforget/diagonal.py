@@ -275,7 +275,7 @@ class FisherDiagonal(dict[str, Tensor]):
 def replace_sum(
     diagonal: FisherDiagonal, values: Mapping[str, Tensor], losses: Tensor, model: str, *, gone: int
 ) -> None:
-    """Make a sum one over fewer samples, in its own memory.
+    """Make a sum one over fewer samples, in its own memory; of their gradient nothing is known, it has none then.
 
     Args:
         diagonal: The sum, every sample of weight 1.
@@ -286,7 +286,7 @@ def replace_sum(
     """
     for name, value in values.items():
         diagonal[name].copy_(value)
-    diagonal.losses, diagonal.model = losses, model
+    diagonal.losses, diagonal.model, diagonal.gradient = losses, model, None
     diagonal.samples -= gone
     diagonal.weight = diagonal.weight - gone
 

@@ -103,6 +103,8 @@ def _train(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], steps: int, 
         loss.backward()
         optimizer.step()
         schedule.step()
+    if not all(bool(parameter.isfinite().all()) for parameter in moving):
+        raise ValueError("the parameters must stay finite: use a smaller `lr`")
 
 
 def _recognised(model: nn.Module, codes: MnemonicCodes) -> float:

@@ -27,7 +27,7 @@ from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import log_odds
 from fastforget.model import eager, watched_parameters
 from fastforget.receipt import Receipt, write
-from fastforget.waiting import Checks, read
+from fastforget.waiting import Checks, constant, read
 
 __all__ = ["one_shot"]
 
@@ -136,9 +136,9 @@ def one_shot(
         before = fingerprint(model)
     with clock.phase("check"):
         known = _examine(model, codes, classes, fisher, before, update=update)
-        validate = _check_floor(model, floor, known)
+        validate = _check_floor(model, floor, known, codes.gone)
     tried = known if fisher is None or update else known.to_forget()
-    budget = {**settings, "spill": spill * _share(len(codes.codes) - len(codes.classes), len(classes))}
+    budget = {**settings, "spill": spill * _share(len(codes.gone), len(classes))}
     step, found = _step(
         clock, model, watched, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
     )
@@ -292,7 +292,7 @@ def _check_eval(model: nn.Module) -> None:
 
 
 def _check_floor(
-    model: nn.Module, floor: Floor | None, codes: CodeBatch
+    model: nn.Module, floor: Floor | None, codes: CodeBatch, gone: Sequence[int]
 ) -> tuple[Inputs, Tensor, Tensor, float] | None:
     if floor is None:
         return None
@@ -311,7 +311,8 @@ def _check_floor(
     checks = Checks()
     check_finite(inputs, checks)
     code_batch.fitting_logits(model, inputs, "floor")
-    remain = ~torch.isin(targets, codes.inside(codes.labels))
+    # samples of classes forgotten earlier cannot be right, and are no reason to shorten this step
+    remain = ~torch.isin(targets, torch.cat([codes.inside(codes.labels), constant(gone, device).long()]))
 
     def none() -> None:
         raise ValueError("`floor` must hold samples of remaining classes, got none")

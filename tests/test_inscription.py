@@ -65,6 +65,13 @@ def test_more_training_teaches_more() -> None:
     assert first < inscribe(model, CODES, data(), epochs=10, rate=0.9, progress=False) == 1
 
 
+def test_a_last_step_that_goes_too_far() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 4)).eval()
+    batch = (torch.full((2, 2, 4, 4), 1e30), torch.tensor([0, 1]))
+    with refused(model, ValueError, "^the parameters must stay finite: use a smaller `lr`$"):
+        inscribe(model, CODES, [batch], lr=1e20, rate=1e-9, progress=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [

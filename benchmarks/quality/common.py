@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 Row = dict[str, Any]
 
 CACHE = Path.home() / ".cache" / "fastforget" / "quality"
+FOLDERS = ("--data", "--cache", "--output")
 RESULTS = Path(__file__).parents[1] / "results" / "quality"
 
 
@@ -59,8 +60,11 @@ def keep(name: str, rows: Iterable[Row], folder: Path, key: Callable[[Row], Any]
 def _circumstances() -> Row:
     command = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout  # noqa: S603
+    given = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    # without the folders of one machine
+    shown = [word for before, word in zip(["", *given], given, strict=False) if before not in FOLDERS]
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if os.sep not in a)]),
+        "command": shlex.join(shown),
         "commit": commit.strip(),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": platform.machine(),

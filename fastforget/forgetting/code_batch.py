@@ -67,6 +67,11 @@ class LiveCodes:
             return self.codes.labels
         return constant(self.classes, self.codes.labels.device).long().repeat_interleave(self.codes.per_class)
 
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes forgotten earlier, in order."""
+        return tuple(c for c in range(len(self.codes)) if c not in self.classes)
+
     def __len__(self) -> int:
         """Return the number of codes, N."""
         return len(self.classes) * self.codes.per_class

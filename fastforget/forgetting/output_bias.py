@@ -15,9 +15,10 @@ from fastforget.waiting import constant, read
 
 __all__ = ["Biases", "settle"]
 
-# Logits of images spread more widely than those of codes, at most twofold on the networks of docs/one-shot.md.
+# Logits of images spread more widely than those of codes; ten times as far is beyond any of them.
 _SPREADS = 10.0
-_ROUNDING = 256.0
+# Roundings between a bias and its logit, generously: in bfloat16 many more would let any parameter pass.
+_ROUNDING = 16.0
 
 
 @dataclass
@@ -87,10 +88,11 @@ def settle(stage: Stage, codes: CodeBatch, classes: Sequence[int], spill: float)
     chosen = constant([cls in classes for cls in range(len(zeros))], zeros.device)
     for name in candidates:
         stage.lower(name, amount * chosen.double())
-        effect = _effect(before.double() - stage.outputs(few.inputs).double(), chosen, before, amount)
+        effect = _effect(before.double() - stage.outputs(few.inputs).double(), chosen, before.dtype, amount)
         if effect > 0:
-            silent = Biases(effect * chosen.double(), zeros, name, effect / amount)
-            return effect, _make_up(stage, codes, silent, outputs, spill)
+            silent = Biases(amount * chosen.double(), zeros, name, effect / amount)
+            silent.write(stage)  # a temperature, for instance, makes it more or less than was asked for
+            return amount, _make_up(stage, codes, silent, outputs, spill)
         stage.lower(name, None)
     return 0.0, Biases(zeros, zeros)
 
@@ -118,12 +120,11 @@ def _make_up(stage: Stage, codes: CodeBatch, silent: Biases, outputs: Tensor, sp
     return both
 
 
-def _effect(drop: Tensor, chosen: Tensor, before: Tensor, amount: float) -> float:
+def _effect(drop: Tensor, chosen: Tensor, dtype: torch.dtype, amount: float) -> float:
     """Return by how much the chosen logits fell, if all by the same and no other moved; else 0."""
     own, others = torch.where(chosen, drop, math.nan), torch.where(chosen, 0.0, drop)
     (least,), (most,), (other,) = read(
         own.nan_to_num(nan=math.inf).min(), own.nan_to_num(nan=-math.inf).max(), others.abs().max()
     )
-    slack = _ROUNDING * torch.finfo(before.dtype).eps * amount
-    alike = most - least <= slack and other <= slack
-    return least if alike and least >= amount / 2 else 0.0
+    slack = _ROUNDING * torch.finfo(dtype).eps * max(abs(most), amount)
+    return least if most - least <= slack and other <= slack < least else 0.0
