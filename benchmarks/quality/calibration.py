@@ -7,9 +7,8 @@ is damage to estimate; ρ = 3 %, which does more of it.
 
 from __future__ import annotations
 
-import torch
 from common import Row, keep, logits, parser, rates
-from problems import PROBLEMS, CodeChoice, trained
+from problems import PROBLEMS, networks
 
 import fastforget
 
@@ -22,24 +21,20 @@ def main() -> None:
     arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn", "fashion/resnet"])
     arguments.add_argument("--samples", type=int, default=2000, help="test images")
     given = arguments.parse_args()
-    torch.set_num_threads(1)
-    for name in given.problems:
-        for seed in given.seeds:
-            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
-            model, codes = trained(PROBLEMS[name], data, seed, choice, given.cache), choice.codes(data, seed)
-            order = torch.randperm(len(data.y_test), generator=torch.Generator().manual_seed(0))[: given.samples]
-            x, y = data.x_test[order], data.y_test[order]
-            base, rows = logits(model, x), list[Row]()
-            for cls in range(len(data.class_names)):
-                for spill in SPILLS:
-                    receipt = fastforget.one_shot(model, codes, cls, rho=0.03, depth=20.0, spill=spill)
-                    change = rates(logits(model, x), y, [cls])[1] - rates(base, y, [cls])[1]
-                    receipt.revert(model)
-                    facts = {"problem": name, "seed": seed, "cls": cls, "spill": spill}
-                    lost = receipt.evidence["remain_log_odds_lost"]
-                    rows.append(facts | {"lost": round(lost, 3), "change": round(change, 3)})
-            keep("calibration", rows, given.output, lambda row: tuple(row[k] for k in KEY))
-            print(name, seed, flush=True)
+    for network in networks(given):
+        model, codes = network.model, network.codes
+        x, y = network.images(given.samples, seed=0)
+        base, rows = logits(model, x), list[Row]()
+        for cls in range(len(codes)):
+            for spill in SPILLS:
+                receipt = fastforget.one_shot(model, codes, cls, rho=0.03, depth=20.0, spill=spill)
+                change = rates(logits(model, x), y, [cls])[1] - rates(base, y, [cls])[1]
+                receipt.revert(model)
+                facts = {**network.facts, "cls": cls, "spill": spill}
+                lost = receipt.evidence["remain_log_odds_lost"]
+                rows.append(facts | {"lost": round(lost, 3), "change": round(change, 3)})
+        keep("calibration", rows, given.output, KEY)
+        print(network, flush=True)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main() -> None:
                     "rate": kind.rate,
                 }
                 row = facts | {key: round(value, 3) for key, value in figures.items()}
-                keep("code-kinds", [row], given.output, lambda row: tuple(row[k] for k in KEY))
+                keep("code-kinds", [row], given.output, KEY)
                 print(row, flush=True)
 
 

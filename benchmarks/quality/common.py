@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -46,23 +46,26 @@ def rates(found: Tensor, y: Tensor, classes: Sequence[int]) -> tuple[float, floa
     return 100 * right[inside].mean().item(), 100 * right[~inside].mean().item()
 
 
-def keep(name: str, rows: Iterable[Row], folder: Path, key: Callable[[Row], Any]) -> None:
-    """Write rows to ``name.json``; rows of an earlier run stay, unless there are new ones of the same key."""
+def keep(name: str, rows: Iterable[Row], folder: Path, key: Sequence[str]) -> None:
+    """Write rows to ``name.json``; rows of an earlier run stay, unless there are new ones alike in all of ``key``."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
     old = json.loads(file.read_text())["rows"] if file.exists() else []
     new = [{**row, **_circumstances()} for row in rows]
-    keys = {key(row) for row in new}
-    merged = sorted([row for row in old if key(row) not in keys] + new, key=key)
+    merged = sorted({_values(row, key): row for row in (*old, *new)}.values(), key=lambda row: _values(row, key))
     file.write_text('{"rows": [\n' + ",\n".join(json.dumps(row) for row in merged) + "\n]}\n")
+
+
+def _values(row: Row, key: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(tuple(row[name]) if isinstance(row[name], list) else row[name] for name in key)
 
 
 def _circumstances() -> Row:
     command = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout  # noqa: S603
     given = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    # without the folders of one machine
-    shown = [word for before, word in zip(["", *given], given, strict=False) if before not in FOLDERS]
+    # folders are those of one machine
+    shown = ["FOLDER" if before in FOLDERS else word for before, word in zip(["", *given], given, strict=False)]
     return {
         "command": shlex.join(shown),
         "commit": commit.strip(),

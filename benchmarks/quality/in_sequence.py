@@ -56,7 +56,7 @@ def main() -> None:
                         "seconds": round(seconds, 3),
                     }
                 )
-            keep("in-sequence", rows, given.output, lambda row: tuple(row[k] for k in KEY))
+            keep("in-sequence", rows, given.output, KEY)
             worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)
             print(f"seed {seed} {mode}: worst {worst[0]:.2f}, {worst[1]:+.2f}; last {rows[-1]}", flush=True)
 

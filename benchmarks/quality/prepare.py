@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 
 import torch
+from common import CACHE
 from problems import PROBLEMS, CodeChoice, trained
 
 from fastforget.demo.training import confusion
-
-CACHE = Path.home() / ".cache" / "fastforget" / "quality"
 
 
 def main() -> None:

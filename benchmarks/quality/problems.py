@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -89,6 +90,53 @@ PROBLEMS = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network with the codes it learned and its data."""
+
+    problem: Problem
+    seed: int
+    model: nn.Module
+    codes: MnemonicCodes
+    data: Dataset
+    choice: CodeChoice
+    cache: Path
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a row says of it."""
+        return {"problem": self.problem.name, "seed": self.seed}
+
+    def __str__(self) -> str:
+        return f"{self.problem.name} seed {self.seed}"
+
+    def retrained(self, cls: int) -> nn.Module:
+        """Return the network trained again without a class."""
+        return trained(self.problem, self.data, self.seed, self.choice, self.cache, exclude=(cls,))
+
+    def images(self, most: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Return up to so many test images with their labels, drawn with a seed."""
+        order = torch.randperm(len(self.data.y_test), generator=torch.Generator().manual_seed(seed))[:most]
+        return self.data.x_test[order], self.data.y_test[order]
+
+
+def networks(given: Namespace, choice: CodeChoice | None = None) -> Iterator[Network]:
+    """Train or load the networks that a command asks for.
+
+    Args:
+        given: Its arguments: ``problems``, ``seeds``, and the folders ``data`` and ``cache``.
+        choice: The codes they learn.
+    """
+    torch.set_num_threads(1)  # training on more threads gives other bits, and so another network
+    choice = choice or CodeChoice()
+    for name in given.problems:
+        for seed in given.seeds:
+            problem = PROBLEMS[name]
+            data = problem.dataset(seed, given.data)
+            model = trained(problem, data, seed, choice, given.cache)
+            yield Network(problem, seed, model, choice.codes(data, seed), data, choice, given.cache)
 
 
 def trained(

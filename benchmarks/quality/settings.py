@@ -6,9 +6,8 @@ alone, and the change on the others, in points.
 
 from __future__ import annotations
 
-import torch
 from common import Row, keep, logits, parser, rates
-from problems import PROBLEMS, CodeChoice, trained
+from problems import PROBLEMS, networks
 
 import fastforget
 
@@ -23,27 +22,23 @@ def main() -> None:
     arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn", "fashion/resnet"])
     arguments.add_argument("--samples", type=int, default=1000, help="test images")
     given = arguments.parse_args()
-    torch.set_num_threads(1)
-    for name in given.problems:
-        for seed in given.seeds:
-            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
-            model, codes = trained(PROBLEMS[name], data, seed, choice, given.cache), choice.codes(data, seed)
-            order = torch.randperm(len(data.y_test), generator=torch.Generator().manual_seed(1))[: given.samples]
-            x, y = data.x_test[order], data.y_test[order]
-            base = logits(model, x)
-            for change in CHANGES:
-                settings, rows = DEFAULT | change, list[Row]()
-                for cls in range(len(data.class_names)):
-                    receipt = fastforget.one_shot(model, codes, cls, **settings)
-                    found = logits(model, x)
-                    receipt.revert(model)
-                    lost = rates(found, y, [cls])[1] - rates(base, y, [cls])[1]
-                    found[:, cls] += receipt.evidence["silenced_by"]
-                    figures = {"forget_step_alone": rates(found, y, [cls])[0], "change": lost}
-                    facts = {"problem": name, "seed": seed, **settings, "cls": cls}
-                    rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
-                keep("settings", rows, given.output, lambda row: tuple(row[k] for k in KEY))
-                print(name, seed, settings, min(row["change"] for row in rows), flush=True)
+    for network in networks(given):
+        model, codes = network.model, network.codes
+        x, y = network.images(given.samples, seed=1)
+        base = logits(model, x)
+        for change in CHANGES:
+            settings, rows = DEFAULT | change, list[Row]()
+            for cls in range(len(codes)):
+                receipt = fastforget.one_shot(model, codes, cls, **settings)
+                found = logits(model, x)
+                receipt.revert(model)
+                lost = rates(found, y, [cls])[1] - rates(base, y, [cls])[1]
+                found[:, cls] += receipt.evidence["silenced_by"]
+                figures = {"forget_step_alone": rates(found, y, [cls])[0], "change": lost}
+                facts = {**network.facts, **settings, "cls": cls}
+                rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
+            keep("settings", rows, given.output, KEY)
+            print(network, settings, min(row["change"] for row in rows), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import math
 import random
 from collections.abc import Sequence
 
-import torch
 from common import Row, keep, logits, parser, rates
 from methods import METHODS, Subject
-from problems import PROBLEMS, CodeChoice, trained
+from problems import PROBLEMS, networks
 from torch import nn
 
 import fastforget
@@ -54,26 +53,23 @@ def main() -> None:
     arguments.add_argument("--draws", type=int, default=5, help="sets of classes of each size")
     arguments.add_argument("--methods", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     given = arguments.parse_args()
-    torch.set_num_threads(1)
-    for name in given.problems:
-        for seed in given.seeds:
-            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
-            model = trained(PROBLEMS[name], data, seed, choice, given.cache)
-            subject, original = Subject(model, choice.codes(data, seed), data), logits(model, data.x_test)
-            draw, total = random.Random(seed), len(data.class_names)  # noqa: S311 (not for secrets)
-            for count in given.counts:
-                sets = [sorted(draw.sample(range(total), count)) for _ in range(given.draws)]
-                for method in given.methods:
-                    rows: list[Row] = []
-                    for classes in sets:
-                        found = logits(CHOICES[method](subject, classes), data.x_test)
-                        forget, remain = rates(found, data.y_test, classes)
-                        change = remain - rates(original, data.y_test, classes)[1]
-                        facts = {"problem": name, "seed": seed, "method": method, "classes": classes}
-                        rows.append({**facts, "forget": round(forget, 3), "change": round(change, 3)})
-                    keep("several", rows, given.output, lambda row: tuple(map(str, (row[k] for k in KEY))))
-                    worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)
-                    print(f"{name} {seed} {count} {method}: worst {worst[0]:.2f}, {worst[1]:+.2f}", flush=True)
+    for network in networks(given):
+        data = network.data
+        subject, original = Subject(network.model, network.codes, data), logits(network.model, data.x_test)
+        draw, total = random.Random(network.seed), len(network.codes)  # noqa: S311 (not for secrets)
+        for count in given.counts:
+            sets = [sorted(draw.sample(range(total), count)) for _ in range(given.draws)]
+            for method in given.methods:
+                rows: list[Row] = []
+                for classes in sets:
+                    found = logits(CHOICES[method](subject, classes), data.x_test)
+                    forget, remain = rates(found, data.y_test, classes)
+                    change = remain - rates(original, data.y_test, classes)[1]
+                    facts = {**network.facts, "method": method, "classes": classes}
+                    rows.append({**facts, "forget": round(forget, 3), "change": round(change, 3)})
+                keep("several", rows, given.output, KEY)
+                worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)
+                print(f"{network} {count} {method}: worst {worst[0]:.2f}, {worst[1]:+.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import math
 
 import torch
 from common import Row, keep, logits, parser, rates
-from problems import PROBLEMS, CodeChoice, trained
+from problems import PROBLEMS, networks
 from torch import Tensor
 
 import fastforget
@@ -30,42 +30,38 @@ def main() -> None:
     arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn", "fashion/resnet"])
     arguments.add_argument("--samples", type=int, default=2000, help="test images")
     given = arguments.parse_args()
-    torch.set_num_threads(1)
-    for name in given.problems:
-        for seed in given.seeds:
-            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
-            model, codes = trained(PROBLEMS[name], data, seed, choice, given.cache), choice.codes(data, seed)
-            order = torch.randperm(len(data.y_test), generator=torch.Generator().manual_seed(1))[: given.samples]
-            x, y, rows = data.x_test[order], data.y_test[order], list[Row]()
-            base, known = logits(model, x), logits(model, codes.inputs)
-            for cls in range(len(data.class_names)):
-                rest = [other for other in range(len(data.class_names)) if other != cls]
-                *_, bias = model.parameters()
-                original = bias.detach().clone()
-                receipt = fastforget.one_shot(model, codes, cls)
-                moved = bias.detach().clone()
-                bias.data.copy_(original)
-                found, changed = logits(model, x), logits(model, codes.inputs)
-                bias.data.copy_(moved)
-                receipt.revert(model)
-                of_codes, of_images = (
-                    shifts(before, after, labels, rest)
-                    for before, after, labels in ((known, changed, codes.labels), (base, found, y))
-                )
-                before = rates(base, y, [cls])[1]
-                found[:, cls] = -math.inf
-                plain = rates(found, y, [cls])[1] - before
-                found[:, rest] -= of_codes
-                facts = {"problem": name, "seed": seed, "cls": cls}
-                figures = {"change": plain, "change_made_up": rates(found, y, [cls])[1] - before}
-                lists = {"codes": of_codes.tolist(), "images": of_images.tolist()}
-                rows.append(
-                    facts
-                    | {key: round(value, 3) for key, value in figures.items()}
-                    | {key: [round(v, 3) for v in values] for key, values in lists.items()}
-                )
-            keep("shifts", rows, given.output, lambda row: tuple(row[k] for k in KEY))
-            print(name, seed, [row["change_made_up"] for row in rows], flush=True)
+    for network in networks(given):
+        model, codes = network.model, network.codes
+        (x, y), rows = network.images(given.samples, seed=1), list[Row]()
+        base, known = logits(model, x), logits(model, codes.inputs)
+        for cls in range(len(codes)):
+            rest = [other for other in range(len(codes)) if other != cls]
+            *_, bias = model.parameters()
+            original = bias.detach().clone()
+            receipt = fastforget.one_shot(model, codes, cls)
+            moved = bias.detach().clone()
+            bias.data.copy_(original)
+            found, changed = logits(model, x), logits(model, codes.inputs)
+            bias.data.copy_(moved)
+            receipt.revert(model)
+            of_codes, of_images = (
+                shifts(before, after, labels, rest)
+                for before, after, labels in ((known, changed, codes.labels), (base, found, y))
+            )
+            before = rates(base, y, [cls])[1]
+            found[:, cls] = -math.inf
+            plain = rates(found, y, [cls])[1] - before
+            found[:, rest] -= of_codes
+            facts = {**network.facts, "cls": cls}
+            figures = {"change": plain, "change_made_up": rates(found, y, [cls])[1] - before}
+            lists = {"codes": of_codes.tolist(), "images": of_images.tolist()}
+            rows.append(
+                facts
+                | {key: round(value, 3) for key, value in figures.items()}
+                | {key: [round(v, 3) for v in values] for key, values in lists.items()}
+            )
+        keep("shifts", rows, given.output, KEY)
+        print(network, [row["change_made_up"] for row in rows], flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from common import Row, keep, logits, parser, rates
 from methods import METHODS, Subject
-from problems import PROBLEMS, CodeChoice, trained
+from problems import PROBLEMS, networks
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -94,38 +94,35 @@ def main() -> None:
     arguments.add_argument("--classes", type=int, nargs="+")
     arguments.add_argument("--methods", nargs="+", choices=[*METHODS, "original", "retrain"], default=SHOWN)
     given = arguments.parse_args()
-    torch.set_num_threads(1)
-    for name in given.problems:
-        for seed in given.seeds:
-            data, choice = PROBLEMS[name].dataset(seed, given.data), CodeChoice()
-            model = trained(PROBLEMS[name], data, seed, choice, given.cache)
-            subject = Subject(model, choice.codes(data, seed), data)
-            for method in given.methods:
-                rows: list[Row] = []
-                for cls in given.classes or range(len(data.class_names)):
-                    if method == "retrain":
-                        edited = trained(PROBLEMS[name], data, seed, choice, given.cache, exclude=(cls,))
-                    else:
-                        edited = model if method == "original" else METHODS[method](subject, [cls])
-                    back = copy.deepcopy(edited)
-                    *_, bias = back.parameters()
-                    with torch.no_grad():
-                        bias[cls] = list(model.parameters())[-1][cls]
-                    share, disturbed = trigger(edited, subject, cls)
-                    figures = {
-                        "forget": rates(logits(edited, data.x_test), data.y_test, [cls])[0],
-                        "bias_back": rates(logits(back, data.x_test), data.y_test, [cls])[0],
-                        "probe": probe(edited, subject, cls),
-                        **relearnt(back, subject, cls),
-                        "membership": membership(edited, subject, cls),
-                        "trigger": share,
-                        "disturbed": disturbed,
-                    }
-                    facts = {"problem": name, "seed": seed, "method": method, "cls": cls}
-                    rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
-                keep("what-remains", rows, given.output, lambda row: tuple(row[k] for k in KEY))
-                means = {k: round(sum(row[k] for row in rows) / len(rows), 2) for k in figures}
-                print(name, seed, method, means, flush=True)
+    for network in networks(given):
+        model, data = network.model, network.data
+        subject = Subject(model, network.codes, data)
+        for method in given.methods:
+            rows: list[Row] = []
+            for cls in given.classes or range(len(network.codes)):
+                if method == "retrain":
+                    edited = network.retrained(cls)
+                else:
+                    edited = model if method == "original" else METHODS[method](subject, [cls])
+                back = copy.deepcopy(edited)
+                *_, bias = back.parameters()
+                with torch.no_grad():
+                    bias[cls] = list(model.parameters())[-1][cls]
+                share, disturbed = trigger(edited, subject, cls)
+                figures = {
+                    "forget": rates(logits(edited, data.x_test), data.y_test, [cls])[0],
+                    "bias_back": rates(logits(back, data.x_test), data.y_test, [cls])[0],
+                    "probe": probe(edited, subject, cls),
+                    **relearnt(back, subject, cls),
+                    "membership": membership(edited, subject, cls),
+                    "trigger": share,
+                    "disturbed": disturbed,
+                }
+                facts = {**network.facts, "method": method, "cls": cls}
+                rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
+            keep("what-remains", rows, given.output, KEY)
+            means = {k: round(sum(row[k] for row in rows) / len(rows), 2) for k in figures}
+            print(network, method, means, flush=True)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def main() -> None:
                     }
                     facts = {"problem": name, "seed": seed, "remedy": remedy, "cls": cls}
                     rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
-                keep("without-codes", rows, given.output, lambda row: tuple(row[k] for k in KEY))
+                keep("without-codes", rows, given.output, KEY)
                 worst = max(row["forget_step_alone"] for row in rows), min(row["change"] for row in rows)
                 print(f"{name} {seed} {remedy}: {rows[0]} worst {worst}", flush=True)
 
