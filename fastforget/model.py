@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fastforget import ops
 
-__all__ = ["check_device", "eager", "watched_parameters"]
+__all__ = ["check_device", "eager", "watched_parameters", "weights"]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -65,6 +65,29 @@ def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[st
             )
     check_device(f"`{first_name}`", first)
     return chosen
+
+
+def weights(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those parameters through which an input's own features act: matrices and kernels.
+
+    Not biases and the scales and shifts of norms, which act on all inputs alike, and not the tables of embeddings,
+    where each token has a row of its own: those are what the codes of a class have for themselves, and images or texts
+    of the class do not pass through them.
+
+    Args:
+        model: The eager module.
+        parameters: Some of its parameters by name.
+
+    Returns:
+        The weights among them; all of them if there are none.
+    """
+    tables, others = set[int](), set[int]()
+    for module in model.modules():
+        owned = {id(parameter) for parameter in module.parameters(recurse=False)}
+        (tables if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) else others).update(owned)
+    looked_up = tables - others  # a table can be the weight of a linear layer as well
+    found = {name: value for name, value in parameters.items() if value.dim() > 1 and id(value) not in looked_up}
+    return found or dict(parameters)
 
 
 def _check_parameter(name: str, parameter: Tensor, *, named: bool) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from fastforget.forgetting.output_bias import Biases
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import log_odds
-from fastforget.model import eager, watched_parameters
+from fastforget.model import eager, watched_parameters, weights
 from fastforget.receipt import Receipt, write
 from fastforget.waiting import Checks, constant, read
 
@@ -59,7 +60,7 @@ def one_shot(
 
     One forward and backward over all codes gives the diagonal Fisher of the forgotten classes, f_CF, and of the
     remaining ones, f_CR. ``rule="natural"`` (default, ours) takes one natural-gradient step up the forgotten codes'
-    loss on the share ``rho`` of parameters with the largest f_CF / f_CR; its length comes from forward passes of
+    loss on the share ``rho`` of the weights with the largest f_CF / f_CR; its length comes from forward passes of
     the codes, see `fastforget.forgetting.rules.natural`. ``rule="paper"`` moves every parameter by its ratio, see
     `fastforget.forgetting.rules.paper`. Both are deterministic and use no data but the codes.
 
@@ -71,7 +72,7 @@ def one_shot(
         mnemonic_codes: `MnemonicCodes`, or a tensor [C, \*shape] or [C, M, \*shape], on any device.
         cls: The class to forget, or several.
         rule: "natural" or "paper".
-        rho: Natural rule: share of the parameters that moves, (0, 1].
+        rho: Natural rule: share of the weights that moves, (0, 1].
         depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: Natural rule: how much of its log-odds a remaining code may lose, nats; the step is shortened until none
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
@@ -84,7 +85,9 @@ def one_shot(
         lambda2: Paper's rule: bound on the largest change in a tensor.
         forgotten: Classes forgotten earlier: the model need not know their codes, and nothing is done to keep them.
             To be given with every request after the first.
-        parameters: Names of the parameters that may move; all of them by default.
+        parameters: Names of the parameters that may move. By default all of them: the natural rule's step takes the
+            weights, matrices and kernels, but neither biases and norms nor the tables of embeddings, see
+            `fastforget.model.weights`; ``silence`` the output biases.
         fisher: Natural rule: the sum over all codes, kept from before,
             ``fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")``. Then only the codes to forget are
             run, and f_CR is the difference. It belongs to the model as it is, and is outdated by every edit that is not
@@ -129,9 +132,11 @@ def one_shot(
         _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
         _check_eval(model)
+        moving = watched if rule == "paper" or parameters is not None else weights(model, watched)
+        scope = _Scope(watched, moving, watched if update else moving)
         codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, next(iter(watched.values())))
         if fisher is not None:
-            kept_fisher.check(fisher, watched, codes, classes, rule)
+            kept_fisher.check(fisher, scope.examined, codes, classes, rule)
     with clock.phase("fingerprint"):
         before = fingerprint(model)
     with clock.phase("check"):
@@ -140,7 +145,7 @@ def one_shot(
     tried = known if fisher is None or update else known.to_forget()
     budget = {**settings, "spill": spill * _share(len(codes.gone), len(classes))}
     step, found = _step(
-        clock, model, watched, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
+        clock, model, scope, codes, known, tried, fisher, rule, budget if rule == "natural" else settings
     )
     with clock.phase("step"):
         silenced, biases = _settle(step, tried, classes, silence, natural=rule == "natural", spill=budget["spill"])
@@ -171,6 +176,26 @@ def one_shot(
     return receipt if undo else receipt.without_undo()
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """Which parameters take part in what.
+
+    Attributes:
+        allowed: Those that may change.
+        moving: Those that the step is taken on.
+        examined: Those whose Fisher is needed.
+    """
+
+    allowed: dict[str, Tensor]
+    moving: dict[str, Tensor]
+    examined: dict[str, Tensor]
+
+    @property
+    def staged(self) -> dict[str, Tensor]:
+        """Those that a natural step is tried on: what moves, and what can be an output bias."""
+        return {name: value for name, value in self.allowed.items() if name in self.moving or value.dim() == 1}
+
+
 def _share(earlier: int, classes: int) -> float:
     """What some classes may take of a bound, after others: what independent losses would add to those before."""
     return math.sqrt(earlier + classes) - math.sqrt(earlier)
@@ -196,7 +221,7 @@ def _examine(
 def _step(
     clock: _Clock,
     model: nn.Module,
-    watched: dict[str, Tensor],
+    scope: _Scope,
     codes: LiveCodes,
     known: CodeBatch,
     tried: CodeBatch,
@@ -208,14 +233,17 @@ def _step(
     if rule == "natural" and fisher is None and len(known.rows) > 1:
         with clock.phase("step"):
             classes = tuple(int(known.labels[rows[0]]) for rows in known.rows)
-            return natural_in_turn(model, watched, codes, classes, **settings), None
+            step = natural_in_turn(model, scope.staged, codes, classes, moving=list(scope.moving), **settings)
+            return step, None
     with clock.phase("fisher"):
         if fisher is None:
-            found = group_sensitivity(model, watched, known, natural=rule == "natural")
+            found = group_sensitivity(model, scope.examined, known, natural=rule == "natural")
         else:
-            found = kept_fisher.sensitivity(fisher, model, watched, codes, known)
+            found = kept_fisher.sensitivity(fisher, model, scope.examined, codes, known)
     with clock.phase("step"):
-        return (rules.natural if rule == "natural" else rules.paper)(model, watched, found, tried, **settings), found
+        if rule == "paper":
+            return rules.paper(model, scope.moving, found, tried, **settings), found
+        return rules.natural(model, scope.staged, found, tried, moving=list(scope.moving), **settings), found
 
 
 def _settle(

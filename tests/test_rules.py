@@ -161,15 +161,16 @@ def test_natural_needs_the_gradient() -> None:
     model, given_codes = knowing()
     groups = torch.ones(2, len(given_codes.labels))
     fisher = Sensitivity.of_groups(fisher_diagonal(model, given_codes.inputs, given_codes.labels, weights=groups))
+    parameters = dict(model.named_parameters())
     with pytest.raises(TypeError, match=r"^`fisher` must come with the gradient$"):
-        rules.natural(model, dict(model.named_parameters()), fisher, CODES, rho=0.1, depth=6.0, spill=2.0)
+        rules.natural(model, parameters, fisher, CODES, moving=parameters, rho=0.1, depth=6.0, spill=2.0)
 
 
 def test_ratio_of_zeros_and_extremes() -> None:
     """Two zeros are one, and nothing is infinite."""
     values = {"w": torch.tensor([[0.0, 1.0, 0.0, 1e30, math.inf, math.nan], [0.0, 0.0, 1.0, 1e-30, math.inf, 1.0]])}
     fisher = FisherDiagonal(values, gradient=None, fallback={}, losses=torch.zeros(0))
-    (found,) = Sensitivity.of_groups(fisher).ratios()
+    found = Sensitivity.of_groups(fisher).ratios()["w"]
     largest = torch.finfo(torch.float32).max
     assert found.tolist() == pytest.approx([1, 1e16, 1e-16, largest, 1, 1], rel=1e-5)
 

@@ -27,7 +27,8 @@ def sparse(model: nn.Module, directions: list[Tensor], scores: list[Tensor], k: 
     indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
     parts = zip(directions, indices.split(counts.tolist()), strict=True)
     chosen = torch.cat([direction.view(-1)[at] for direction, at in parts])
-    return SparseStage(model, dict(model.named_parameters()), indices, counts, chosen)
+    parameters = dict(model.named_parameters())
+    return SparseStage(model, parameters, parameters, indices, counts, chosen)
 
 
 @pytest.mark.parametrize("kind", [DenseStage, SparseStage])

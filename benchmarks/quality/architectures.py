@@ -1,4 +1,4 @@
-"""The networks of the quality tables: the paper's MLP, residual networks, a small vision transformer."""
+"""The networks of the quality tables: the paper's MLP, residual networks, small transformers of images and text."""
 
 from __future__ import annotations
 
@@ -46,12 +46,7 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(channels, dim, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, dim))
-        self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
-                for _ in range(depth)
-            )
-        )
+        self.layers = nn.Sequential(*(encoder_layer(dim) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
 
@@ -60,3 +55,36 @@ class ViT(nn.Module):
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.positions
         return self.head(self.norm(self.layers(tokens)[:, 0]))
+
+
+class TextTransformer(nn.Module):
+    """A text classifier: a transformer encoder, and the mean of its features over the tokens that are not padding.
+
+    Args:
+        vocabulary: Number of different tokens; token 0 is padding.
+        length: Tokens of a text.
+        num_classes: C.
+        dim: Features of a token.
+        depth: Layers.
+    """
+
+    def __init__(self, vocabulary: int, length: int, num_classes: int, dim: int = 64, depth: int = 2):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
+        self.layers = nn.ModuleList(encoder_layer(dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits [N, C] of token numbers, int64 [N, length]."""
+        padding, features = x == 0, self.tokens(x) + self.positions
+        for layer in self.layers:
+            features = layer(features, src_key_padding_mask=padding)
+        shown = (~padding).unsqueeze(2)
+        return self.head((self.norm(features) * shown).sum(1) / shown.sum(1))
+
+
+def encoder_layer(dim: int) -> nn.TransformerEncoderLayer:
+    """Build a layer of a transformer, normalised before each part, without dropout."""
+    return nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ def natural_in_turn(
     codes: LiveCodes,
     classes: tuple[int, ...],
     *,
+    moving: Collection[str],
     rho: float,
     depth: float,
     spill: float,
@@ -67,6 +69,7 @@ def natural_in_turn(
         parameters: The parameters that may move.
         codes: The codes of the classes that the model knows.
         classes: The classes to forget, in the order in which it is done.
+        moving: As for `rules.natural`.
         rho: As for `rules.natural`; of each class.
         depth: As for `rules.natural`.
         spill: As for `rules.natural`; of all steps together.
@@ -78,15 +81,15 @@ def natural_in_turn(
         ForgettingError: There is no step for one of the classes.
     """
     scratch = copy.deepcopy(model)
-    moving: dict[str, Tensor] = {name: value for name, value in scratch.named_parameters() if name in parameters}
+    moved: dict[str, Tensor] = {name: value for name, value in scratch.named_parameters() if name in parameters}
     for place, cls in enumerate(classes):
         live = codes.without(classes[:place])
         odds = log_odds(logits_of(run(scratch, live.inputs)), live.labels)
         known = batch(live, (cls,), odds)
-        found = group_sensitivity(scratch, moving, known)
-        step = natural(scratch, moving, found, known, rho=rho, depth=depth, spill=spill / len(classes))
+        found = group_sensitivity(scratch, {name: moved[name] for name in moving}, known)
+        step = natural(scratch, moved, found, known, moving=moving, rho=rho, depth=depth, spill=spill / len(classes))
         write(scratch, step.stage.edits(), old=False)
-    return _difference(model, parameters, moving)
+    return _difference(model, parameters, moved)
 
 
 def _difference(model: nn.Module, parameters: dict[str, Tensor], moved: dict[str, Tensor]) -> Step:
@@ -100,6 +103,6 @@ def _difference(model: nn.Module, parameters: dict[str, Tensor], moved: dict[str
         directions.append(new[at].to(wide) - old[at].to(wide))
     sizes = [len(at) for at in indices]
     counts = constant(sizes, indices[0].device)
-    stage = SparseStage(model, parameters, torch.cat(indices), counts, torch.cat(directions), sizes)
+    stage = SparseStage(model, parameters, parameters, torch.cat(indices), counts, torch.cat(directions), sizes)
     stage.step(1.0)
     return Step(stage, 1.0, stage.step)

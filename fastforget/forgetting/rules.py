@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,7 @@ def paper(
     Returns:
         The staged step; ``alpha`` is +1 or -1.
     """
-    directions = fisher.ratios()
+    directions = list(fisher.ratios().values())
     (largest,) = read(torch.stack([eta.max() for eta in directions]))
     for eta, most in zip(directions, largest, strict=True):
         eta.mul_(min(lambda1, lambda2 / most))
@@ -98,6 +98,7 @@ def natural(
     fisher: Sensitivity,
     codes: CodeBatch,
     *,
+    moving: Collection[str],
     rho: float,
     depth: float,
     spill: float,
@@ -107,7 +108,7 @@ def natural(
     ::
 
         delta_i = mask_i g_CF,i / (f_CR,i + eps)      eps = 0.1 mean_i f_CR,i
-        mask = the share rho of all parameters with the largest f_CF,i / f_CR,i
+        mask = the share rho of the moving parameters with the largest f_CF,i / f_CR,i
         w <- w + alpha delta
 
     where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
@@ -117,10 +118,11 @@ def natural(
 
     Args:
         model: The eager module.
-        parameters: The parameters that move.
+        parameters: The parameters that may move.
         fisher: Fisher of the codes to forget and of the others, and the gradient of the former.
         codes: The codes; those to forget suffice, but then nothing is known of the others.
-        rho: Share of the parameters that moves, (0, 1].
+        moving: Names of the parameters that the step is taken on.
+        rho: Share of these that moves, (0, 1].
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: How much log-odds a remaining code may lose, nats.
 
@@ -131,13 +133,14 @@ def natural(
         TypeError: ``fisher`` comes without the gradient.
         ForgettingError: The direction leads nowhere, or the codes are forgotten already.
     """
-    scores, few = fisher.ratios(), codes.to_forget()
+    ratios, few = fisher.ratios(), codes.to_forget()
+    scores = [ratios[name] for name in moving]
     k = count(rho, sum(map(torch.numel, scores)))
     indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
-    selected, totals = read(counts, fisher.totals())
+    selected, totals = read(counts, fisher.totals(moving))
     sizes = [int(size) for size in selected]
-    direction, gradient = fisher.steepest(indices.split(sizes), totals)
-    stage = SparseStage(model, parameters, indices, counts, direction, sizes)
+    direction, gradient = fisher.steepest(dict(zip(moving, indices.split(sizes), strict=True)), totals)
+    stage = SparseStage(model, parameters, moving, indices, counts, direction, sizes)
     slope, doubts, odds = read(
         gradient.double() @ direction.double(), mean_doubt(few.odds), few.least_forgotten(few.odds)
     )

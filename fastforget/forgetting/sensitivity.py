@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +39,7 @@ class Sensitivity:
     tiny: float = TINY
     kept: Mapping[str, Tensor] | None = None
     counts: tuple[int, int] = (0, 0)
-    _sums: list[Tensor] = field(default_factory=list, init=False)
+    _sums: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     @classmethod
     def of_groups(cls, fisher: FisherDiagonal) -> Sensitivity:
@@ -66,10 +66,10 @@ class Sensitivity:
         counts = (kept.samples, forget.samples)
         return cls(dict(forget), remain, forget.gradient, forget.definition.scale, tiny, kept, counts)
 
-    def ratios(self) -> list[Tensor]:
+    def ratios(self) -> dict[str, Tensor]:
         """Return f_CF / f_CR of every parameter, finite; once, since they take the place of f_CF."""
         everything, few = self.counts
-        self._sums = []
+        self._sums = {}
         for name, value in self.forget.items():
             kept = [] if self.kept is None else [self.kept[name].contiguous()]
             sums = []
@@ -78,19 +78,20 @@ class Sensitivity:
                     torch.sub(of_all[0], forget, alpha=few, out=remain).clamp_(min=0).mul_(1 / (everything - few))
                 sums.append(remain.sum())
                 forget.add_(self.tiny).div_(remain + self.tiny).nan_to_num_(nan=1.0)
-            self._sums += [torch.stack(sums).double().sum()] if sums else []
-        return list(self.forget.values())
+            if sums:
+                self._sums[name] = torch.stack(sums).double().sum()
+        return self.forget
 
-    def totals(self) -> Tensor:
-        """Return the sum of f_CR of each parameter that has elements, float64; after the ratios."""
-        return torch.stack(self._sums)
+    def totals(self, names: Iterable[str]) -> Tensor:
+        """Return the sum of f_CR of each of these parameters that has elements, float64; after the ratios."""
+        return torch.stack([self._sums[name] for name in names if name in self._sums])
 
-    def steepest(self, places: Sequence[Tensor], totals: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+    def steepest(self, places: Mapping[str, Tensor], totals: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
         """Return g_CF / (f_CR + eps), eps = 0.1 mean f_CR, and g_CF at some places; after the ratios.
 
         Args:
-            places: Indices of elements of each parameter in turn.
-            totals: The `totals`, where the host has read them.
+            places: Indices of elements of some parameters, over which f_CR is averaged.
+            totals: The `totals` of these, where the host has read them.
 
         Returns:
             Both in one piece, in the order of the places.
@@ -101,10 +102,11 @@ class Sensitivity:
         if self.gradient is None:
             raise TypeError("`fisher` must come with the gradient")
         gradient, remain = (
-            torch.cat([values[name].view(-1)[at] for name, at in zip(values, places, strict=True)])
+            torch.cat([values[name].view(-1)[at] for name, at in places.items()])
             for values in (self.gradient, self.remain)
         )
-        mean = sum(self.totals().tolist() if totals is None else totals) / sum(map(torch.numel, self.remain.values()))
+        elements = sum(self.remain[name].numel() for name in places)
+        mean = sum(self.totals(places).tolist() if totals is None else totals) / elements
         return gradient / remain.add_(max(0.1 * mean, self.tiny)), gradient
 
 

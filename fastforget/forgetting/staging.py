@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +128,7 @@ class SparseStage(Stage):
         self,
         model: nn.Module,
         originals: Mapping[str, Tensor],
+        moving: Iterable[str],
         indices: Tensor,
         counts: Tensor,
         direction: Tensor,
@@ -138,13 +139,15 @@ class SparseStage(Stage):
         Args:
             model: The eager module.
             originals: The parameters by name.
-            indices: Which elements.
+            moving: Those that the step is on.
+            indices: Which elements of these.
             counts: How many of them are in each parameter.
             direction: The direction on them.
             sizes: The counts, where the host has read them.
         """
         super().__init__(model, _copies(originals))
-        self._targets = list(self.parameters.values())
+        self._moving = {name: self.parameters[name] for name in moving}
+        self._targets = list(self._moving.values())
         self._indices, self._counts, self._direction = indices, counts, direction
         self._sizes = counts.tolist() if sizes is None else sizes
         parts = zip(self._targets, indices.split(self._sizes), strict=True)
@@ -160,7 +163,7 @@ class SparseStage(Stage):
         """Return the selected elements with their values before and after."""
         parts = (t.split(self._sizes) for t in (self._indices, self._old, self._new))
         found: dict[str, Edit] = {}
-        for (name, parameter), indices, old, new in zip(self.parameters.items(), *parts, strict=True):
+        for (name, parameter), indices, old, new in zip(self._moving.items(), *parts, strict=True):
             if len(new):
                 narrow = torch.int32 if parameter.numel() < 2**31 else torch.int64
                 found[name] = Edit.selected(tuple(parameter.shape), indices.to(narrow), old.clone(), new.clone())
