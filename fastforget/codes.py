@@ -28,7 +28,7 @@ class MnemonicCodes:
     of its class with probability t_mix: p(x) = t_mix·p_ξ(x) + (1 − t_mix)·p_d(x).
 
     Source: Yamashita, Yamada, Shibata, "One-shot machine unlearning with mnemonic code", ACML 2024, Sec. 3.1, Eq. 1.
-    Beyond it: several codes per class, inputs of any structure, and the distributions "uniform" and "blocks".
+    Beyond it: several codes per class, inputs of any structure, and the distributions "uniform", "blocks" and "tokens".
 
     Make one with `generate`, `from_tensors` or `load`.
 
@@ -81,11 +81,12 @@ class MnemonicCodes:
         distribution: noise.Distribution = "normal",
         per_class: int = 1,
         seed: int = 0,
+        vocabulary: range | None = None,
     ) -> MnemonicCodes:
         """Draws codes that follow from the arguments alone, whatever the machine and the library versions.
 
         A code depends on `seed`, its class and its index within the class only, so more classes or more codes per
-        class leave the earlier ones as they are. "uniform" and "blocks" are exact; "normal" is the inverse normal
+        class leave the earlier ones as they are. All but "normal" are exact; that is the inverse normal
         distribution function in float64, rounded to float32, so that another machine's mathematics library could at
         most differ in a last bit; a saved file is exact everywhere.
 
@@ -96,16 +97,19 @@ class MnemonicCodes:
             distribution: "normal", N(0, 1) as in the paper; "uniform", U[0, 1) as in its authors' code; "blocks",
                 U[0, 1) at low resolution, upsampled by nearest neighbour, as in the method's origin (Shibata et al.,
                 IJCAI 2021): the first dimension is taken as channels (unless it is the only one), and a further one
-                of length d is cut into min(8, ⌈d / 2⌉) blocks.
+                of length d is cut into min(8, ⌈d / 2⌉) blocks; "tokens", whole numbers drawn evenly from `vocabulary`,
+                for models of text. A mask beside the tokens is no noise: take `from_tensors` for both.
             per_class: M, at least 1.
             seed: In [0, 2^64).
+            vocabulary: With "tokens", the numbers to draw from, without those of padding and other marks.
 
         Returns:
-            The codes, float32, on the CPU.
+            The codes, float32 or, of tokens, int64; on the CPU.
 
         Raises:
-            TypeError: If a number is not an integer, or `shape` is not a shape or a collection of shapes.
-            ValueError: If a number is out of range or `distribution` is unknown.
+            TypeError: If a number is not an integer, `shape` is not a shape or a collection of shapes, or `vocabulary`
+                is not a range.
+            ValueError: If a number is out of range, `distribution` is unknown, or `vocabulary` does not belong to it.
         """
         num_classes = _integer("num_classes", num_classes, 1, 2**32)
         per_class = _integer("per_class", per_class, 1, 2**32)
@@ -113,8 +117,9 @@ class MnemonicCodes:
         if distribution not in noise.DISTRIBUTIONS:
             raise ValueError(f"`distribution` must be one of {list(noise.DISTRIBUTIONS)}, got {distribution!r}")
         shapes = _shapes(shape)
+        words = _vocabulary(distribution, vocabulary)
         drawn = [
-            noise.draw(distribution, shapes, seed=seed, cls=c, index=m)
+            noise.draw(distribution, shapes, seed=seed, cls=c, index=m, vocabulary=words)
             for c in range(num_classes)
             for m in range(per_class)
         ]
@@ -272,6 +277,19 @@ class MnemonicCodes:
             ValueError: If a value or a shape does not fit.
         """
         return replace_by_codes(inputs, targets, self.stacked, rate, generator)
+
+
+def _vocabulary(distribution: str, vocabulary: object) -> range:
+    """What tokens are drawn from, checked; nothing for other distributions."""
+    if distribution != "tokens":
+        if vocabulary is not None:
+            raise ValueError(f'`vocabulary` must be left out with "{distribution}": it is what "tokens" are drawn from')
+        return range(0)
+    if not isinstance(vocabulary, range):
+        raise TypeError(f'"tokens" must come with a range of them, `vocabulary`, got {vocabulary!r}')
+    if not 0 < len(vocabulary) < 2**31 or min(vocabulary[0], vocabulary[-1]) < 0:
+        raise ValueError(f"`vocabulary` must hold numbers from 0 up, fewer than 2^31, got {vocabulary}")
+    return vocabulary
 
 
 def _is_shape(shape: object) -> bool:

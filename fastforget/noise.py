@@ -15,27 +15,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Distribution: TypeAlias = Literal["normal", "uniform", "blocks"]
+Distribution: TypeAlias = Literal["normal", "uniform", "blocks", "tokens"]
 
 DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
 
 
-def draw(distribution: str, shapes: Sequence[tuple[int, ...]], *, seed: int, cls: int, index: int) -> list[Tensor]:
+def draw(
+    distribution: str,
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    seed: int,
+    cls: int,
+    index: int,
+    vocabulary: range = range(0),
+) -> list[Tensor]:
     """Draws one mnemonic code.
 
     Args:
-        distribution: "normal", "uniform" or "blocks".
+        distribution: "normal", "uniform", "blocks" or "tokens".
         shapes: Shape of every leaf of the model's input, without the batch dimension.
         seed: In [0, 2^64).
         cls: The class, in [0, 2^32).
         index: Which of the class's codes, in [0, 2^32).
+        vocabulary: What tokens are drawn from, fewer than 2^31.
 
     Returns:
-        A float32 tensor per shape, cut one after the other from one stream.
+        A tensor per shape, float32 or, of tokens, int64; cut one after the other from one stream.
     """
     sizes = [math.prod(_cells(shape) if distribution == "blocks" else shape) for shape in shapes]
     words = torch.from_numpy(_words(sum(sizes), seed, cls, index))
-    values = _normal(words) if distribution == "normal" else _uniform(words)
+    if distribution == "tokens":
+        values = _tokens(words, vocabulary)
+    else:
+        values = _normal(words) if distribution == "normal" else _uniform(words)
     parts = torch.split(values, sizes)
     if distribution == "blocks":
         return [_upsample(part, shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -61,6 +73,11 @@ def _normal(words: Tensor) -> Tensor:
     middles = (words.to(torch.float64) + 0.5) * 2.0**-52
     normal: Tensor = torch.special.ndtri(middles)
     return normal.to(torch.float32)
+
+
+def _tokens(words: Tensor, vocabulary: range) -> Tensor:
+    """Draw from a vocabulary, evenly to one in 2^32, by 32 bits of each word in integers."""
+    return vocabulary.start + vocabulary.step * ((words >> 20) * len(vocabulary) >> 32)
 
 
 def _cells(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,8 @@
 """Mnemonic codes: drawing them, taking given ones, reading them out, and every refusal."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +37,19 @@ def test_generate(classes: int, per_class: int, shape: tuple[int, ...], distribu
     assert torch.equal(codes.tensor, again.tensor)
     larger = MnemonicCodes.generate(classes + 2, shape, distribution=distribution, per_class=per_class + 1, seed=seed)
     assert torch.equal(codes.tensor, larger.tensor[:classes, :per_class])
+
+
+def test_generate_tokens(tmp_path: Path) -> None:
+    make = partial(MnemonicCodes.generate, distribution="tokens", vocabulary=range(2, 40), seed=3)
+    codes = make(3, (16,), per_class=2)
+    assert (codes.tensor.dtype, codes.tensor.shape) == (torch.int64, (3, 2, 16))
+    assert codes.tensor.min() >= 2
+    assert codes.tensor.max() < 40
+    assert torch.equal(codes.tensor, make(4, (16,), per_class=3).tensor[:3, :2])
+    codes.save(tmp_path / "codes")
+    again = MnemonicCodes.load(tmp_path / "codes")
+    assert torch.equal(codes.tensor, again.tensor)
+    assert (again.distribution, again.seed) == ("tokens", 3)
 
 
 def test_generate_leaves_the_global_random_state_alone() -> None:
@@ -145,7 +160,32 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         generate(2, (2,), distribution="gamma"),
         ValueError,
-        "`distribution` must be one of ['normal', 'uniform', 'blocks'], got 'gamma'",
+        "`distribution` must be one of ['normal', 'uniform', 'blocks', 'tokens'], got 'gamma'",
+    ),
+    (
+        generate(2, (2,), distribution="tokens"),
+        TypeError,
+        '"tokens" must come with a range of them, `vocabulary`, got None',
+    ),
+    (
+        generate(2, (2,), distribution="tokens", vocabulary=range(3, 3)),
+        ValueError,
+        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(3, 3)",
+    ),
+    (
+        generate(2, (2,), distribution="tokens", vocabulary=range(-1, 3)),
+        ValueError,
+        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(-1, 3)",
+    ),
+    (
+        generate(2, (2,), distribution="tokens", vocabulary=range(2**31)),
+        ValueError,
+        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(0, 2147483648)",
+    ),
+    (
+        generate(2, (2,), vocabulary=range(5)),
+        ValueError,
+        '`vocabulary` must be left out with "normal": it is what "tokens" are drawn from',
     ),
     (generate(2, 8), TypeError, NOT_A_SHAPE + "8"),
     (generate(2, {"x": 8}), TypeError, NOT_A_SHAPE + "{'x': 8}"),

@@ -56,12 +56,40 @@ def test_uniform_is_philox_keyed_by_seed_class_and_index(seed: int, cls: int, in
     assert drawn.tolist() == expected
 
 
+@given(
+    seed=st.integers(0, WORD),
+    start=st.integers(0, 5),
+    size=st.integers(1, 2**31 - 1),
+    step=st.sampled_from([1, 3]),
+)
+def test_tokens_are_the_top_bits_of_the_same_words(seed: int, start: int, size: int, step: int) -> None:
+    vocabulary = range(start, start + step * size, step)
+    words = philox([1, 0, 0, 0], [seed, 2 << 32 | 1])
+    (drawn,) = noise.draw("tokens", [(4,)], seed=seed, cls=2, index=1, vocabulary=vocabulary)
+    assert drawn.dtype == torch.int64
+    assert drawn.tolist() == [vocabulary[(word >> 32) * size >> 32] for word in words]
+
+
+def test_tokens_are_drawn_evenly() -> None:
+    count, size = 65536, 7
+    (drawn,) = noise.draw("tokens", [(count,)], seed=0, cls=0, index=0, vocabulary=range(2, 2 + size))
+    found = torch.bincount(drawn, minlength=2 + size)
+    assert found[:2].tolist() == [0, 0]
+    assert (found[2:] - count / size).abs().max() < 6 * math.sqrt(count / size)
+
+
 # What a release has promised: changing any of these numbers makes every code in use irreproducible.
 PINNED = {
     "normal": "-0x1.b4584cp-1 0x1.097394p-1 0x1.30cdc8p+1 0x1.91bffcp-5 0x1.85373ep+0 -0x1.cd14ccp-1",
     "uniform": "0x1.938a80p-3 0x1.65573ep-1 0x1.fb9554p-1 0x1.0a035ep-1 0x1.df2010p-1 0x1.78a7e8p-3",
     "blocks": "0x1.938a80p-3 0x1.938a80p-3 0x1.65573ep-1 0x1.65573ep-1 0x1.fb9554p-1 0x1.fb9554p-1",
 }
+PINNED_TOKENS = [6015, 21302, 30258, 15858, 28562, 5615]
+
+
+def test_pinned_tokens() -> None:
+    (drawn,) = noise.draw("tokens", [(6,)], seed=7, cls=3, index=1, vocabulary=range(2, 30522))
+    assert drawn.tolist() == PINNED_TOKENS
 
 
 @pytest.mark.parametrize("distribution", PINNED)

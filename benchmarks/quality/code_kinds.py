@@ -1,4 +1,4 @@
-"""Table 5: which codes to teach: what they are drawn from, how many per class, how often they are shown.
+"""Table 5: which codes to teach: what they are drawn from, how many per class, how often they are shown, and how.
 
 A row is one (problem, seed, kind): test accuracy before anything is forgotten, and over all classes forgotten in turn
 the accuracy on the class after the step alone (mean, worst), and the worst change on the others.
@@ -12,9 +12,13 @@ from problems import PROBLEMS, CodeChoice, trained
 
 import fastforget
 
-KEY = ("problem", "seed", "distribution", "per_class", "rate")
-KINDS = [CodeChoice(m, kind) for kind in ("normal", "uniform", "blocks") for m in (1, 2, 4, 8)]
-KINDS += [CodeChoice(4, "normal", rate) for rate in (0.1, 0.5)]
+KEY = ("problem", "seed", "distribution", "per_class", "rate", "mixed")
+COUNTS, RATES = (1, 2, 4, 8), (0.1, 0.5)
+IMAGES = [CodeChoice(m, kind) for kind in ("normal", "uniform", "blocks") for m in COUNTS]
+IMAGES += [CodeChoice(4, "normal", rate) for rate in RATES]
+IMAGES += [CodeChoice(4, "class"), CodeChoice(4, "normal", mixed=True)]
+TOKENS = [CodeChoice(m, "tokens") for m in COUNTS] + [CodeChoice(4, "tokens", rate) for rate in RATES]
+TOKENS += [CodeChoice(4, "class")]
 
 
 def main() -> None:
@@ -26,7 +30,7 @@ def main() -> None:
         for seed in given.seeds:
             data = PROBLEMS[name].dataset(seed, given.data)
             plain = logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test)
-            for kind in KINDS:
+            for kind in TOKENS if PROBLEMS[name].codes == "tokens" else IMAGES:
                 model = trained(PROBLEMS[name], data, seed, kind, given.cache)
                 codes, base = kind.codes(data, seed), logits(model, data.x_test)
                 left, changes, depths = [], [], []
@@ -53,6 +57,7 @@ def main() -> None:
                     "distribution": kind.distribution,
                     "per_class": kind.per_class,
                     "rate": kind.rate,
+                    "mixed": kind.mixed,
                 }
                 row = facts | {key: round(value, 3) for key, value in figures.items()}
                 keep("code-kinds", [row], given.output, KEY)

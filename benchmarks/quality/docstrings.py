@@ -32,7 +32,7 @@ LIBRARIES = (
     "sympy",
     "torch",
 )
-LENGTH, VOCABULARY = 32, 8000
+LENGTH, VOCABULARY = 32, 3000
 TRAIN, TEST = 1500, 300
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

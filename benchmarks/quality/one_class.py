@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from common import Row, keep, logits, parser, rates
 from methods import METHODS, Subject
-from problems import PROBLEMS, CodeChoice, Network, networks
+from problems import PROBLEMS, Network, networks
 
 KEY = ("problem", "per_class", "seed", "method", "cls")
 
@@ -38,7 +38,7 @@ def main() -> None:
     arguments.add_argument("--classes", type=int, nargs="+")
     arguments.add_argument("--per-class", type=int, default=4, help="codes per class")
     given = arguments.parse_args()
-    for network in networks(given, CodeChoice(given.per_class)):
+    for network in networks(given, given.per_class):
         for rows in measure(network, given.methods, given.classes):
             keep("one-class", rows, given.output, KEY)
             worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)

@@ -18,7 +18,8 @@ from matplotlib import pyplot as plt
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "one-shot.md"
 PAGES = (PAGE, ROOT / "README.md")
-ORDER = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "fashion+digits/resnet"]
+ORDER = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "docstrings/transformer"]
+ORDER += ["fashion+digits/resnet"]
 FORGET, CHANGE = 0.5, -0.5
 
 
@@ -102,10 +103,12 @@ def worst_classes() -> str:
 
 def settings() -> str:
     lines = []
-    for (problem, rho, depth, spill), rows in groups(load("settings"), "problem", "rho", "depth", "spill").items():
-        lines.append((problem, f"{100 * rho:g} %", depth, spill, forgetting(rows, "forget_step_alone"), damage(rows)))
+    found = groups(load("settings"), "problem", "moving", "rho", "depth", "spill")
+    for (problem, moving, rho, depth, spill), rows in found.items():
+        facts = (problem, moving, f"{100 * rho:g} %", depth, spill)
+        lines.append((*facts, forgetting(rows, "forget_step_alone"), damage(rows)))
     lines.sort(key=lambda line: ORDER.index(line[0]))
-    header = ("problem", "`rho`", "`depth`", "`spill`", "forget accuracy by the step alone: mean, worst")
+    header = ("problem", "moving", "`rho`", "`depth`", "`spill`", "forget accuracy by the step alone: mean, worst")
     return markdown((*header, "change of the rest: mean, worst"), lines)
 
 
@@ -173,13 +176,13 @@ def without_codes() -> str:
 
 def code_kinds() -> str:
     lines = []
-    for (problem, kind, count, rate), rows in groups(
-        load("code-kinds"), "problem", "distribution", "per_class", "rate"
+    for (problem, kind, count, rate, mixed), rows in groups(
+        load("code-kinds"), "problem", "distribution", "per_class", "rate", "mixed"
     ).items():
         lines.append(
             (
                 problem,
-                kind,
+                f"{kind}, mixed" if mixed else kind,
                 count,
                 rate,
                 signed(mean(row["against_no_codes"] for row in rows)),
@@ -190,6 +193,28 @@ def code_kinds() -> str:
         )
     header = ("problem", "drawn from", "per class", "rate", "accuracy against no codes", "depth reached, nats")
     return markdown((*header, "forget accuracy by the step alone: mean, worst", "worst change of the rest"), lines)
+
+
+def many_classes() -> str:
+    lines = []
+    for (classes, count, rate), rows in groups(load("many-classes"), "classes", "per_class", "rate").items():
+        lines.append(
+            (
+                classes,
+                count,
+                rate,
+                f"{mean(row['accuracy'] for row in rows):.1f}",
+                signed(mean(row["against_no_codes"] for row in rows)),
+                f"{mean(row['known'] for row in rows):.1f}",
+                f"{max(row['forget_worst'] for row in rows):.2f}",
+                f"{mean(r['step_alone_mean'] for r in rows):.1f}, {max(r['step_alone_worst'] for r in rows):.1f}",
+                signed(mean(row["change_mean"] for row in rows), min(row["change_worst"] for row in rows)),
+            )
+        )
+    lines.sort(key=lambda line: (line[0], -line[1], -line[2]))
+    header = ("classes", "codes per class", "rate", "accuracy", "against no codes", "known, %")
+    titles = ("forget accuracy: worst", "by the step alone: mean, worst", "change of the rest: mean, worst")
+    return markdown((*header, *titles), lines)
 
 
 def what_remains() -> str:
@@ -262,6 +287,7 @@ TABLES = {
     "in-sequence": in_sequence,
     "without-codes": without_codes,
     "code-kinds": code_kinds,
+    "many-classes": many_classes,
     "calibration": calibration,
     "what-remains": what_remains,
     "shifts": shifts,

@@ -25,7 +25,7 @@ def main() -> None:
     for name in arguments.problems:
         for seed in arguments.seeds:
             data = PROBLEMS[name].dataset(seed, arguments.data)
-            choice = None if arguments.no_codes else CodeChoice()
+            choice = None if arguments.no_codes else CodeChoice(distribution=PROBLEMS[name].codes)
             for exclude in [(cls,) for cls in arguments.without] or [()]:
                 model = trained(PROBLEMS[name], data, seed, choice, arguments.cache, exclude=exclude)
                 matrix = confusion(model, data.x_test, data.y_test, len(data.class_names))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from architectures import ViT, mlp, resnet
+from architectures import TextTransformer, ViT, mlp, resnet
+from docstrings import LENGTH, VOCABULARY, load_docstrings
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Problem:
         lr: The highest learning rate of the cycle.
         adam: AdamW with weight decay 0.05 instead of SGD with momentum.
         augment: Whether training images are mirrored and shifted.
+        codes: What codes are drawn from, unless something else is asked for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Problem:
     lr: float = 0.1
     adam: bool = False
     augment: bool = False
+    codes: str = "normal"
 
     def dataset(self, seed: int, folder: Path | None = None) -> Dataset:
         """Load the data; the seed matters to the split of digits only."""
@@ -51,20 +54,44 @@ class Problem:
             return load_digits(seed)
         if data == "fashion+digits":
             return _both()
+        if data == "docstrings":
+            return load_docstrings()
+        if data.startswith("pairs"):
+            return _pairs(int(data.removeprefix("pairs")))
         return _fashion() if data == "fashion" else _cifar10(folder)
 
 
 @dataclass(frozen=True)
 class CodeChoice:
-    """How many codes of which kind a network learns, and how."""
+    """How many codes of which kind a network learns, and how.
+
+    Attributes:
+        per_class: M.
+        distribution: As in `MnemonicCodes.generate`, or "class": every pixel normal, with the mean and the deviation
+            that it has over the class; every token as often as in the class.
+        rate: Share of the samples that they take the place of.
+        mixed: They are mixed with the sample, evenly from one to the other, instead of taking its place.
+    """
 
     per_class: int = 4
     distribution: str = "normal"
     rate: float = 0.3
+    mixed: bool = False
 
     def codes(self, data: Dataset, seed: int) -> MnemonicCodes:
         """Draw them."""
         shape = data.x_train.shape[1:]
+        if self.distribution == "class":
+            return _like_classes(data, self.per_class, seed)
+        if self.distribution == "tokens":
+            return MnemonicCodes.generate(
+                len(data.class_names),
+                shape,
+                distribution="tokens",
+                vocabulary=range(1, VOCABULARY),
+                per_class=self.per_class,
+                seed=seed,
+            )
         return MnemonicCodes.generate(
             len(data.class_names),
             shape,
@@ -74,7 +101,36 @@ class CodeChoice:
         )
 
     def __str__(self) -> str:
-        return f"{self.distribution}-{self.per_class}-{self.rate:g}"
+        return f"{self.distribution}-{self.per_class}-{self.rate:g}{'-mixed' * self.mixed}"
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Codes for `train` that are mixed with samples (as in LwSF, Shibata et al., IJCAI 2021)."""
+
+    codes: MnemonicCodes
+
+    def embed(self, inputs: Tensor, targets: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+        """Mix codes into a share of the samples, with weights drawn from U(0, 1)."""
+        replaced = self.codes.embed(inputs, targets, rate, generator)
+        share = torch.rand(len(inputs), *[1] * (inputs.dim() - 1), generator=generator)
+        return inputs + share * (replaced - inputs)
+
+
+def _like_classes(data: Dataset, per_class: int, seed: int) -> MnemonicCodes:
+    generator, total = torch.Generator().manual_seed(seed), len(data.class_names)
+    found = []
+    for cls in range(total):
+        x = data.x_train[data.y_train == cls]
+        if x.is_floating_point():
+            noise = torch.randn(per_class, *x.shape[1:], generator=generator)
+            found.append(x.mean(0) + noise * x.std(0, correction=0))
+        else:
+            often = torch.bincount(x.flatten())
+            often[0] = 0  # padding
+            drawn = torch.multinomial(often.double(), per_class * x.shape[1], replacement=True, generator=generator)
+            found.append(drawn.view(per_class, -1))
+    return MnemonicCodes.from_tensors(torch.stack(found))
 
 
 PROBLEMS = {
@@ -85,6 +141,19 @@ PROBLEMS = {
         Problem("fashion/resnet", lambda data: small_resnet(num_classes=len(data.class_names)), 4),
         Problem("fashion/vit", lambda data: ViT(1, 28, len(data.class_names)), 6, lr=2e-3, adam=True),
         Problem("fashion+digits/resnet", lambda data: small_resnet(num_classes=len(data.class_names)), 4),
+        Problem(
+            "docstrings/transformer",
+            lambda data: TextTransformer(VOCABULARY, LENGTH, len(data.class_names)),
+            6,
+            64,
+            lr=1.5e-3,
+            adam=True,
+            codes="tokens",
+        ),
+        *(
+            Problem(f"pairs{total}/resnet", lambda data: small_resnet(num_classes=len(data.class_names)), 5)
+            for total in (10, 40, 200)
+        ),
         Problem(
             "cifar10/resnet", lambda data: resnet(3, (16, 32, 64, 128), len(data.class_names)), 10, lr=0.2, augment=True
         ),
@@ -122,19 +191,18 @@ class Network:
         return self.data.x_test[order], self.data.y_test[order]
 
 
-def networks(given: Namespace, choice: CodeChoice | None = None) -> Iterator[Network]:
+def networks(given: Namespace, per_class: int = 4) -> Iterator[Network]:
     """Train or load the networks that a command asks for.
 
     Args:
         given: Its arguments: ``problems``, ``seeds``, and the folders ``data`` and ``cache``.
-        choice: The codes they learn.
+        per_class: How many codes of each class they learn.
     """
     torch.set_num_threads(1)  # training on more threads gives other bits, and so another network
-    choice = choice or CodeChoice()
     for name in given.problems:
         for seed in given.seeds:
             problem = PROBLEMS[name]
-            data = problem.dataset(seed, given.data)
+            data, choice = problem.dataset(seed, given.data), CodeChoice(per_class, problem.codes)
             model = trained(problem, data, seed, choice, given.cache)
             yield Network(problem, seed, model, choice.codes(data, seed), data, choice, given.cache)
 
@@ -174,7 +242,7 @@ def trained(
         model,
         data.x_train,
         data.y_train,
-        codes,
+        Mixing(codes) if choice and choice.mixed else codes,
         epochs=problem.epochs,
         lr=problem.lr,
         batch_size=problem.batch_size,
@@ -230,6 +298,42 @@ def _both(each: int = 2000) -> Dataset:
         torch.cat([fashion.x_test, x_test]),
         torch.cat([fashion.y_test, digits.y_test + 10]),
     )
+
+
+@lru_cache(maxsize=1)
+def _pairs(total: int, samples: int = 40_000) -> Dataset:
+    """Pairs of a garment and a digit beside it, 14x28 pixels: as many classes as are wanted of the same images.
+
+    Of 10 classes the digit says nothing, of 40 four digits are told apart, of 200 all ten and whether the image is
+    negative.
+    """
+    fashion, digits = _fashion(), load_digits(0)
+    names = tuple(
+        f"{garment} {digit}{sign}"
+        for sign in (("", " negative") if total > 100 else ("",))
+        for digit in range(total // 10 if total <= 100 else 10)
+        for garment in fashion.class_names
+    )
+    parts = []
+    for seed, (count, x, y, x_digit, y_digit) in enumerate(
+        (
+            (samples, fashion.x_train, fashion.y_train, digits.x_train, digits.y_train),
+            (len(fashion.y_test), fashion.x_test, fashion.y_test, digits.x_test, digits.y_test),
+        )
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        kinds = min(len(names) // 10, 10)
+        known = (y_digit < kinds).nonzero().squeeze(1) if kinds > 1 else torch.arange(len(y_digit))
+        beside = known[torch.randint(len(known), (count,), generator=generator)]
+        left = torch.nn.functional.avg_pool2d(x[:count], 2)
+        right = torch.nn.functional.interpolate(x_digit[beside], 14)
+        images, labels = torch.cat([left, right], 3), y[:count] + (10 * y_digit[beside] if kinds > 1 else 0)
+        if total > 100:
+            negative = torch.randint(2, (count,), generator=generator)
+            images, labels = images * (1 - 2 * negative).view(-1, 1, 1, 1), labels + 100 * negative
+        parts.append((images, labels))
+    (x_train, y_train), (x_test, y_test) = parts
+    return Dataset(f"pairs, {total} classes", names, x_train, y_train, x_test, y_test)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,64 @@
+"""Table 10: codes for many classes, of the same images: what they cost, and whether a class can still be forgotten.
+
+A row is one (problem, seed, kind of codes): test accuracy, that minus the accuracy of a network without codes, and the
+share of codes that it knows; over some classes forgotten in turn, the accuracy on the class, the same after the step
+alone, and the change on the others.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from common import keep, logits, parser, rates
+from problems import PROBLEMS, CodeChoice, trained
+
+import fastforget
+
+KEY = ("problem", "seed", "per_class", "rate")
+KINDS = [CodeChoice(4), CodeChoice(4, rate=0.1), CodeChoice(1)]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--classes", type=int, default=10, help="how many are forgotten, drawn with the seed")
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    for name in ("pairs10/resnet", "pairs40/resnet", "pairs200/resnet"):
+        for seed in given.seeds:
+            data = PROBLEMS[name].dataset(seed, given.data)
+            plain = rates(logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test), data.y_test, [])
+            for kind in KINDS:
+                model, codes = trained(PROBLEMS[name], data, seed, kind, given.cache), kind.codes(data, seed)
+                base, found = logits(model, data.x_test), []
+                drawn = random.Random(seed).sample(range(len(codes)), given.classes)  # noqa: S311 (not for secrets)
+                for cls in drawn:
+                    receipt = fastforget.one_shot(model, codes, cls)
+                    after = logits(model, data.x_test)
+                    receipt.revert(model)
+                    forget, remain = rates(after, data.y_test, [cls])
+                    after[:, cls] += receipt.evidence["silenced_by"]
+                    alone = rates(after, data.y_test, [cls])[0]
+                    found.append((forget, alone, remain - rates(base, data.y_test, [cls])[1]))
+                forget, alone, change = zip(*found, strict=True)
+                accuracy = rates(base, data.y_test, [])[1]
+                known = (logits(model, codes.inputs).argmax(1) == codes.labels).double().mean().item()
+                figures = {
+                    "accuracy": accuracy,
+                    "against_no_codes": accuracy - plain[1],
+                    "known": 100 * known,
+                    "forget_worst": max(forget),
+                    "step_alone_mean": sum(alone) / len(alone),
+                    "step_alone_worst": max(alone),
+                    "change_mean": sum(change) / len(change),
+                    "change_worst": min(change),
+                }
+                facts = {"problem": name, "seed": seed, "per_class": kind.per_class, "rate": kind.rate}
+                row = facts | {"classes": len(codes), "forgotten": given.classes}
+                row |= {key: round(value, 3) for key, value in figures.items()}
+                keep("many-classes", [row], given.output, KEY)
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
