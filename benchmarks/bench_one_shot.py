@@ -27,7 +27,7 @@ LAMBDA1, LAMBDA2 = 1e-3, 1.0
 def case() -> Case:
     """A network that knows its codes: the head is fitted to them, which takes seconds instead of an hour."""
     torch.manual_seed(0)
-    model, codes = resnet18_cifar(), MnemonicCodes.generate(10, (3, 32, 32))
+    model, codes = resnet18_cifar(), MnemonicCodes.generate(10, (3, 32, 32), per_class=1)
     body, head = model[:-1], model[-1]
     with torch.no_grad():
         features = body(codes.inputs)

@@ -481,7 +481,7 @@ def lists(bench: Bench) -> None:
 
 
 def forgetting(bench: Bench, **settings: Any) -> Row:
-    codes = MnemonicCodes.generate(10, (3, 32, 32)).to(bench.device)
+    codes = MnemonicCodes.generate(10, (3, 32, 32), per_class=1).to(bench.device)
     model = residual(bench).to(bench.device)
     body, head = model[:-1], model[-1]
     with torch.no_grad():

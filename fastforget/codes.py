@@ -44,7 +44,7 @@ class MnemonicCodes:
     Example:
         >>> codes = MnemonicCodes.generate(10, (1, 8, 8))
         >>> codes
-        MnemonicCodes(classes=10, per_class=1, shape=(1, 8, 8), distribution='normal', seed=0)
+        MnemonicCodes(classes=10, per_class=4, shape=(1, 8, 8), distribution='normal', seed=0)
         >>> images, targets = torch.rand(64, 1, 8, 8), torch.randint(10, (64,))
         >>> codes.embed(images, targets, rate=0.3).shape
         torch.Size([64, 1, 8, 8])
@@ -79,7 +79,7 @@ class MnemonicCodes:
         shape: Shape | Sequence[Shape] | Mapping[str, Shape],
         *,
         distribution: noise.Distribution = "normal",
-        per_class: int = 1,
+        per_class: int = 4,
         seed: int = 0,
         vocabulary: range | None = None,
     ) -> MnemonicCodes:
@@ -99,7 +99,8 @@ class MnemonicCodes:
                 IJCAI 2021): the first dimension is taken as channels (unless it is the only one), and a further one
                 of length d is cut into min(8, ⌈d / 2⌉) blocks; "tokens", whole numbers drawn evenly from `vocabulary`,
                 for models of text. A mask beside the tokens is no noise: take `from_tensors` for both.
-            per_class: M, at least 1.
+            per_class: M, at least 1. Four tell well enough where in the network a class is for a step to spare the
+                others; one, as in the paper, does not, see docs/one-shot.md.
             seed: In [0, 2^64).
             vocabulary: With "tokens", the numbers to draw from, without those of padding and other marks.
 

@@ -58,7 +58,7 @@ def inscribe(
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> model, codes = nn.Linear(8, 3).eval(), MnemonicCodes.generate(3, (8,))
+        >>> model, codes = nn.Linear(8, 3).eval(), MnemonicCodes.generate(3, (8,), per_class=1)
         >>> data = [(torch.randn(16, 8), torch.arange(16) % 3) for _ in range(50)]
         >>> inscribe(model, codes, data, lr=0.1)
         1.0

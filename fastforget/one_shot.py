@@ -116,7 +116,7 @@ def one_shot(
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
-        >>> codes = MnemonicCodes.generate(3, (16,))
+        >>> codes = MnemonicCodes.generate(3, (16,), per_class=1)
         >>> _ = model[1].weight.data.copy_(codes.tensor.squeeze(1))  # knows its codes
         >>> receipt = one_shot(model, codes, 1)
         >>> model(codes.inputs).argmax(1)[1].item() == 1

@@ -131,7 +131,7 @@ def test_to_moves_to_a_device() -> None:
 
 def test_repr() -> None:
     assert repr(MnemonicCodes.generate(10, (1, 8, 8), seed=3)) == (
-        "MnemonicCodes(classes=10, per_class=1, shape=(1, 8, 8), distribution='normal', seed=3)"
+        "MnemonicCodes(classes=10, per_class=4, shape=(1, 8, 8), distribution='normal', seed=3)"
     )
     assert repr(MnemonicCodes.from_tensors({"x": torch.rand(2, 3, 4), "y": torch.rand(2, 3)})) == (
         "MnemonicCodes(classes=2, per_class=3, shape={'x': (4,), 'y': ()}, distribution='custom', seed=None)"

@@ -81,7 +81,7 @@ def test_all_leaves_take_part_in_one_draw() -> None:
 
 
 def test_a_list_of_inputs_is_a_tuple() -> None:
-    codes = MnemonicCodes.generate(2, [(2,), ()])
+    codes = MnemonicCodes.generate(2, [(2,), ()], per_class=1)
     batch: Any = [torch.full((4, 2), 10.0), torch.full((4,), 10.0)]
     out = codes.embed(batch, torch.tensor([0, 1, 0, 1]), 1.0)
     assert isinstance(out, tuple)
@@ -91,7 +91,7 @@ def test_a_list_of_inputs_is_a_tuple() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_codes_take_the_type_of_the_inputs(dtype: torch.dtype) -> None:
-    codes = MnemonicCodes.generate(2, (3,))
+    codes = MnemonicCodes.generate(2, (3,), per_class=1)
     out = tensor(codes.embed(torch.zeros(2, 3, dtype=dtype), torch.tensor([1, 0]), 1.0))
     assert torch.equal(out, codes.tensor[[1, 0], 0].to(dtype))
 

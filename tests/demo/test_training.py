@@ -9,7 +9,7 @@ from fastforget.demo.models import small_resnet
 from fastforget.demo.results import class_accuracies, split_accuracy
 from fastforget.demo.training import confusion, train
 
-CODES = MnemonicCodes.generate(3, (4,), seed=1)
+CODES = MnemonicCodes.generate(3, (4,), per_class=1, seed=1)
 
 
 def blobs(count: int = 300) -> tuple[Tensor, Tensor]:
