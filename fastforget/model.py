@@ -11,6 +11,8 @@ from fastforget import ops
 
 __all__ = ["check_device", "eager", "watched_parameters", "weights"]
 
+# Modules whose parameters are not weights, of whatever shape: tables, and norms over several dimensions.
+_NO_WEIGHTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -81,12 +83,12 @@ def weights(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Ten
     Returns:
         The weights among them; all of them if there are none.
     """
-    tables, others = set[int](), set[int]()
+    apart, used = set[int](), set[int]()
     for module in model.modules():
         owned = {id(parameter) for parameter in module.parameters(recurse=False)}
-        (tables if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) else others).update(owned)
-    looked_up = tables - others  # a table can be the weight of a linear layer as well
-    found = {name: value for name, value in parameters.items() if value.dim() > 1 and id(value) not in looked_up}
+        (apart if isinstance(module, _NO_WEIGHTS) else used).update(owned)
+    apart -= used  # a table can be the weight of a linear layer as well
+    found = {name: value for name, value in parameters.items() if value.dim() > 1 and id(value) not in apart}
     return found or dict(parameters)
 
 

@@ -78,6 +78,8 @@ class Texts(nn.Module):
 def test_the_step_leaves_tables_of_embeddings_alone() -> None:
     model = Texts()
     assert set(weights(model, dict(model.named_parameters()))) == {"tied.weight", "head.weight"}
+    flat = nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2)), nn.LayerNorm((2, 2)))
+    assert set(weights(flat, dict(flat.named_parameters()))) == {"0.weight"}
     table = nn.Sequential(nn.EmbeddingBag(50, CLASSES))  # nothing else to move
     assert set(weights(table, dict(table.named_parameters()))) == {"0.weight"}
 
