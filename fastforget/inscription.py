@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastforget.batch import forward, logits_of
 from fastforget.codes import MnemonicCodes
+from fastforget.model import evaluating
 
 __all__ = ["inscribe"]
 
@@ -108,16 +109,10 @@ def _train(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], steps: int, 
 
 
 def _recognised(model: nn.Module, codes: MnemonicCodes) -> float:
-    modes = {module: module.training for module in model.modules()}
     like = next(model.parameters())
     there = codes.to(like.dtype).to(like.device)
-    try:
-        model.eval()
-        with torch.no_grad():
-            right = logits_of(forward(model, there.inputs)).argmax(1) == there.labels
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model), torch.no_grad():
+        right = logits_of(forward(model, there.inputs)).argmax(1) == there.labels
     return float(right.float().mean())
 
 

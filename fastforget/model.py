@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from fastforget import ops
 
-__all__ = ["check_device", "eager", "watched_parameters", "weights"]
+__all__ = ["check_device", "eager", "evaluating", "watched_parameters", "weights"]
 
 # Modules whose parameters are not weights, of whatever shape: tables, and norms over several dimensions.
 _NO_WEIGHTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
@@ -28,6 +29,18 @@ def eager(model: nn.Module) -> nn.Module:
         raise TypeError("`model` must be an eager module, got a TorchScript module; use the one it was made from")
     original = getattr(model, "_orig_mod", model)
     return original if isinstance(original, nn.Module) else model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode, and back in its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[str, Tensor]:
