@@ -237,7 +237,7 @@ def trained(
     if file.exists():
         model.load_state_dict(load_file(file))
         return model.eval()
-    codes = (choice or CodeChoice()).codes(data, seed)
+    codes = (choice or CodeChoice(distribution=problem.codes)).codes(data, seed)
     train(
         model,
         data.x_train,
