@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from fastforget import ops
 
-__all__ = ["check_device", "eager", "evaluating", "watched_parameters", "weights"]
+__all__ = ["check_device", "eager", "evaluating", "outside_tables", "watched_parameters"]
 
-# Modules whose parameters are not weights, of whatever shape: tables, and norms over several dimensions.
-_NO_WEIGHTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -82,26 +80,25 @@ def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[st
     return chosen
 
 
-def weights(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those parameters through which an input's own features act: matrices and kernels.
+def outside_tables(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those parameters that are not tables of embeddings.
 
-    Not biases and the scales and shifts of norms, which act on all inputs alike, and not the tables of embeddings,
-    where each token has a row of its own: those are what the codes of a class have for themselves, and images or texts
-    of the class do not pass through them.
+    In a table each token has a row of its own. The rows of the tokens in a class's codes are what these codes have for
+    themselves, and the texts of the class do not pass through them.
 
     Args:
         model: The eager module.
         parameters: Some of its parameters by name.
 
     Returns:
-        The weights among them; all of them if there are none.
+        The parameters of no embedding, or of other modules as well; all of them if there are none.
     """
-    apart, used = set[int](), set[int]()
+    tables, used = set[int](), set[int]()
     for module in model.modules():
         owned = {id(parameter) for parameter in module.parameters(recurse=False)}
-        (apart if isinstance(module, _NO_WEIGHTS) else used).update(owned)
-    apart -= used  # a table can be the weight of a linear layer as well
-    found = {name: value for name, value in parameters.items() if value.dim() > 1 and id(value) not in apart}
+        (tables if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) else used).update(owned)
+    tables -= used  # a table can be the weight of a linear layer as well
+    found = {name: value for name, value in parameters.items() if id(value) not in tables}
     return found or dict(parameters)
 
 

@@ -26,7 +26,7 @@ from fastforget.forgetting.output_bias import Biases
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import log_odds
-from fastforget.model import eager, watched_parameters, weights
+from fastforget.model import eager, outside_tables, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.waiting import Checks, constant, read
 
@@ -46,6 +46,7 @@ def one_shot(
     rho: float = 0.003,
     depth: float = 6.0,
     spill: float = 2.0,
+    reach: float = 16.0,
     silence: bool | None = None,
     lambda1: float = 1e-3,
     lambda2: float = 1.0,
@@ -60,7 +61,7 @@ def one_shot(
 
     One forward and backward over all codes gives the diagonal Fisher of the forgotten classes, f_CF, and of the
     remaining ones, f_CR. ``rule="natural"`` (default, ours) takes one natural-gradient step up the forgotten codes'
-    loss on the share ``rho`` of the weights with the largest f_CF / f_CR; its length comes from forward passes of
+    loss on the share ``rho`` of parameters with the largest f_CF / f_CR; its length comes from forward passes of
     the codes, see `fastforget.forgetting.rules.natural`. ``rule="paper"`` moves every parameter by its ratio, see
     `fastforget.forgetting.rules.paper`. Both are deterministic and use no data but the codes.
 
@@ -72,11 +73,13 @@ def one_shot(
         mnemonic_codes: `MnemonicCodes`, or a tensor [C, \*shape] or [C, M, \*shape], on any device.
         cls: The class to forget, or several.
         rule: "natural" or "paper".
-        rho: Natural rule: share of the weights that moves, (0, 1].
+        rho: Natural rule: share of the parameters that moves, (0, 1].
         depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: Natural rule: how much of its log-odds a remaining code may lose, nats; the step is shortened until none
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
             With ``fisher=`` but without ``update``, the remaining codes are not run, and nothing is shortened.
+        reach: Natural rule: the longest step, in units of the one that would lead to ``depth`` to first order. Beyond
+            it the codes no longer tell what a step does to the data.
         silence: Also move the output biases: those of the forgotten classes down until no input is assigned to them,
             those of the others by what the step shifted their logits on the remaining codes, see
             `fastforget.forgetting.output_bias.settle`. By default with the natural rule, if the model has such a
@@ -85,9 +88,8 @@ def one_shot(
         lambda2: Paper's rule: bound on the largest change in a tensor.
         forgotten: Classes forgotten earlier: the model need not know their codes, and nothing is done to keep them.
             To be given with every request after the first.
-        parameters: Names of the parameters that may move. By default all of them: the natural rule's step takes the
-            weights, matrices and kernels, but neither biases and norms nor the tables of embeddings, see
-            `fastforget.model.weights`; ``silence`` the output biases.
+        parameters: Names of the parameters that may move. By default all of them, but with the natural rule not the
+            tables of embeddings, see `fastforget.model.outside_tables`.
         fisher: Natural rule: the sum over all codes, kept from before,
             ``fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")``. Then only the codes to forget are
             run, and f_CR is the difference. It belongs to the model as it is, and is outdated by every edit that is not
@@ -127,12 +129,12 @@ def one_shot(
     with clock.phase("check"):
         model = eager(model)
         settings = _settings(
-            rule, {"rho": rho, "depth": depth, "spill": spill}, {"lambda1": lambda1, "lambda2": lambda2}
+            rule, {"rho": rho, "depth": depth, "spill": spill, "reach": reach}, {"lambda1": lambda1, "lambda2": lambda2}
         )
         _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
         _check_eval(model)
-        moving = watched if rule == "paper" or parameters is not None else weights(model, watched)
+        moving = watched if rule == "paper" or parameters is not None else outside_tables(model, watched)
         scope = _Scope(watched, moving, watched if update else moving)
         codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, next(iter(watched.values())))
         if fisher is not None:
@@ -261,8 +263,8 @@ def _settle(
         )
     if natural and not silenced and not _forgotten(step, codes.to_forget()):
         raise ForgettingError(
-            "no step that forgets the codes spares the remaining ones, a larger `spill` allows more; the model is "
-            "unchanged"
+            "no step within reach forgets the codes and spares the remaining ones; another `rho`, or a larger `spill` "
+            "or `reach`, may allow more; the model is unchanged"
         )
     return silenced, biases
 

@@ -243,7 +243,7 @@ KEPT: dict[str, tuple[Callable[[nn.Module, MnemonicCodes], Any], type[Exception]
     "missing parameter": (
         lambda m, c: keep(m, c, parameters=["0.weight"]),
         ValueError,
-        "`fisher` must hold parameter `2.weight` of shape (4, 64) on cpu, got none",
+        "`fisher` must hold parameter `0.bias` of shape (64,) on cpu, got none",
     ),
     "another model": (
         lambda _, c: keep(sure(1.1)[0], c),

@@ -500,11 +500,10 @@ def natural_rule(model: nn.Module, codes: MnemonicCodes, cls: int, rho: float, s
     names = list(forget)
     eta = torch.cat([(torch.log(forget[n] + 1e-16) - torch.log(remain[n] + 1e-16)).flatten() for n in names])
     flat = torch.cat([remain[name].flatten() for name in names])
-    weights = torch.cat([torch.full((forget[name].numel(),), forget[name].dim() > 1) for name in names])
-    order = torch.sort(torch.where(weights, eta, -math.inf), descending=True, stable=True).indices
+    chosen = torch.sort(eta, descending=True, stable=True).indices[: round(rho * len(eta))]
     mask = torch.zeros(len(eta), dtype=torch.bool)
-    mask[order[: round(rho * int(weights.sum()))]] = True
-    direction = mask * torch.cat([gradient[name].flatten() for name in names]) / (flat + 0.1 * flat[weights].mean())
+    mask[chosen] = True
+    direction = mask * torch.cat([gradient[name].flatten() for name in names]) / (flat + 0.1 * flat.mean())
     return mask, direction * scale
 
 
@@ -559,7 +558,7 @@ def test_natural_rule_equals_its_definition(build: Any, cls: int, dtype: torch.d
 
 def test_depth_is_where_the_codes_end() -> None:
     model, codes = knowing()
-    assert one_shot(model, codes, 1, rho=RHO).settings == {"rho": RHO, "depth": 6.0, "spill": 2.0}
+    assert one_shot(model, codes, 1, rho=RHO).settings == {"rho": RHO, "depth": 6.0, "spill": 2.0, "reach": 16.0}
     model, codes = knowing()
     receipt = one_shot(model, codes, 1, rho=RHO, depth=3, spill=FREE)
     assert receipt.evidence["forget_log_odds_after"] == pytest.approx(-3, abs=0.11)
@@ -573,15 +572,15 @@ def test_receipt_says_what_was_done() -> None:
     before = fastforget.fingerprint(model)
     receipt = one_shot(model, codes, 1, rho=RHO, silence=False, spill=FREE)
     assert (receipt.rule, receipt.classes, receipt.total) == ("natural", (1,), 708)
-    assert receipt.changed == 64  # a tenth of the weights
-    assert receipt.share == pytest.approx(64 / 708)
+    assert receipt.changed == 71
+    assert receipt.share == pytest.approx(71 / 708)
     assert (receipt.before, receipt.after) == (before, fastforget.fingerprint(model))
     assert set(receipt.seconds) == {"check", "fingerprint", "fisher", "step", "floor", "write", "total"}
     phases = sum(value for key, value in receipt.seconds.items() if key != "total")
     assert 0 < phases <= receipt.seconds["total"]
     assert receipt.created.endswith("+00:00")
     assert receipt.alpha > 0
-    assert "changed=64 of 708" in repr(receipt)
+    assert "changed=71 of 708" in repr(receipt)
 
 
 def test_split_accuracy_agrees(trained: tuple[nn.Module, MnemonicCodes, Dataset]) -> None:

@@ -360,7 +360,7 @@ def with_tensors(**changes: Any) -> Callable[[Any, dict[str, Tensor]], None]:
 
 def test_rewriting_nothing_gives_a_good_file(tmp_path: Path) -> None:
     rewrite(tmp_path / "receipt", lambda *_: None)
-    assert Receipt.load(tmp_path / "receipt").changed == 68  # 64, and the output bias
+    assert Receipt.load(tmp_path / "receipt").changed == 74  # 71, and what the output bias has beside one of them
 
 
 FORGED: list[tuple[Callable[[Any, Any], Any], str]] = [

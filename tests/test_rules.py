@@ -115,7 +115,7 @@ CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
 def test_first_step_at_a_depth(name: str) -> None:
     response, fall, expected = CURVES[name]
     stage = Curve(response)
-    alpha = rules._first_step(stage, CODES, 7.0, fall, 6.0)
+    alpha = rules._first_step(stage, CODES, 7.0, fall, 6.0, 1e3)
     assert abs(response(alpha) + 6) <= 0.1
     assert alpha == pytest.approx(expected, rel=0.05)
     assert stage.alpha == alpha  # the stage is left there
@@ -124,26 +124,36 @@ def test_first_step_at_a_depth(name: str) -> None:
 
 def test_a_jump_is_crossed_just_behind() -> None:
     stage = Curve(lambda a: 7 - a if a < 2 else -20 - a)
-    alpha = rules._first_step(stage, CODES, 7.0, 1.0, 6.0)
+    alpha = rules._first_step(stage, CODES, 7.0, 1.0, 6.0, 16.0)
     assert 2 <= alpha < 2.02
     assert stage.alpha == alpha
 
 
 @pytest.mark.parametrize(
     "response",
-    [lambda _: 7.0, lambda a: 7 - 12 * math.tanh(a), lambda a: 7 + a, lambda a: 7.0 if a < 1 else math.nan],
-    ids=["constant", "bounded", "rising", "breaks"],
+    [lambda _: 7.0, lambda a: 7 - 12 * math.tanh(a), lambda a: 7 + a, lambda a: 7 - a],
+    ids=["constant", "bounded", "rising", "slow"],
 )
-def test_no_step_leads_there(response: Callable[[float], float]) -> None:
+@pytest.mark.parametrize("reach", [0.5, 1.0, 8.0])
+def test_where_no_near_step_leads_there_the_longest_is_taken(response: Callable[[float], float], reach: float) -> None:
+    stage = Curve(response)
+    alpha = rules._first_step(stage, CODES, 7.0, 12.0, 6.0, reach)
+    assert alpha == pytest.approx(reach * 13 / 12)
+    assert stage.alpha == alpha
+    assert max(stage.tried) == alpha
+
+
+def test_a_network_that_breaks_on_the_way() -> None:
+    stage = Curve(lambda a: 7.0 if a < 1 else math.nan)
     with pytest.raises(
         ForgettingError, match=r"^no step along this direction makes the codes forgotten, another `rho`"
     ):
-        rules._first_step(Curve(response), CODES, 7.0, 12.0, 6.0)
+        rules._first_step(stage, CODES, 7.0, 12.0, 6.0, 16.0)
 
 
 def test_codes_that_are_that_deep_already() -> None:
     with pytest.raises(ForgettingError, match=r"^no step along this direction"):
-        rules._first_step(Curve(lambda a: -7 - a), CODES, -7.0, 1.0, 6.0)
+        rules._first_step(Curve(lambda a: -7 - a), CODES, -7.0, 1.0, 6.0, 16.0)
 
 
 def test_least_forgotten_is_the_mean_of_the_worst_class() -> None:
@@ -163,7 +173,7 @@ def test_natural_needs_the_gradient() -> None:
     fisher = Sensitivity.of_groups(fisher_diagonal(model, given_codes.inputs, given_codes.labels, weights=groups))
     parameters = dict(model.named_parameters())
     with pytest.raises(TypeError, match=r"^`fisher` must come with the gradient$"):
-        rules.natural(model, parameters, fisher, CODES, moving=parameters, rho=0.1, depth=6.0, spill=2.0)
+        rules.natural(model, parameters, fisher, CODES, moving=parameters, rho=0.1, depth=6.0, spill=2.0, reach=16.0)
 
 
 def test_ratio_of_zeros_and_extremes() -> None:

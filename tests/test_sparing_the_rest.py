@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastforget import FisherDiagonal, ForgettingError, MnemonicCodes, fingerprint, fisher_diagonal, one_shot
 from fastforget.losses import log_odds
-from fastforget.model import weights
+from fastforget.model import outside_tables
 
 
 def logits(model: nn.Module, codes: MnemonicCodes) -> Tensor:
@@ -52,15 +52,6 @@ def test_silence_moves_the_logit_of_its_class_alone(temperature: float) -> None:
         assert bool((model(10 * torch.randn(1000, 6)).argmax(1) != 1).all())
 
 
-def test_the_step_takes_weights_and_neither_biases_nor_norms() -> None:
-    model, codes = knowing(convnet)
-    kinds = {name: value.dim() for name, value in model.named_parameters()}
-    receipt = one_shot(copy.deepcopy(model), codes, 1, rho=0.5, silence=False, spill=FREE)
-    assert set(receipt.edits) == {name for name, dim in kinds.items() if dim > 1}
-    named = one_shot(copy.deepcopy(model), codes, 1, rho=0.5, silence=False, spill=FREE, parameters=list(kinds))
-    assert set(named.edits) == set(kinds)  # who names them means them
-
-
 class Texts(nn.Module):
     """Two tables, one of which is the weight of a layer as well."""
 
@@ -77,11 +68,9 @@ class Texts(nn.Module):
 
 def test_the_step_leaves_tables_of_embeddings_alone() -> None:
     model = Texts()
-    assert set(weights(model, dict(model.named_parameters()))) == {"tied.weight", "head.weight"}
-    flat = nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2)), nn.LayerNorm((2, 2)))
-    assert set(weights(flat, dict(flat.named_parameters()))) == {"0.weight"}
+    assert set(outside_tables(model, dict(model.named_parameters()))) == {"tied.weight", "head.weight", "head.bias"}
     table = nn.Sequential(nn.EmbeddingBag(50, CLASSES))  # nothing else to move
-    assert set(weights(table, dict(table.named_parameters()))) == {"0.weight"}
+    assert set(outside_tables(table, dict(table.named_parameters()))) == {"0.weight"}
 
 
 def test_a_text_classifier_forgets_without_touching_its_words() -> None:
@@ -93,11 +82,32 @@ def test_a_text_classifier_forgets_without_touching_its_words() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(codes.inputs), codes.labels).backward()
         optimizer.step()
-    receipt = one_shot(model.eval(), codes, 1, rho=0.3)
+    named = one_shot(
+        copy.deepcopy(model.eval()), codes, 1, rho=0.3, parameters=[n for n, _ in model.named_parameters()]
+    )
+    assert "0.weight" in named.edits  # who names it means it
+    receipt = one_shot(model, codes, 1, rho=0.3)
     assert set(receipt.edits) == {"2.weight", "2.bias"}
     assert receipt.evidence["forget_log_odds_after"] < 0
     found = model(codes.inputs).argmax(1)
     assert torch.equal(found == codes.labels, codes.labels != 1)
+
+
+def test_a_step_goes_no_further_than_it_may() -> None:
+    """In units of the step that leads to the depth to first order, whatever the codes say by then."""
+    model, codes = knowing()
+    lengths = [
+        one_shot(copy.deepcopy(model), codes, 1, rho=0.01, spill=FREE, reach=reach).alpha for reach in (0.05, 0.1, 0.5)
+    ]
+    free = one_shot(copy.deepcopy(model), codes, 1, rho=0.01, spill=FREE, reach=1e6)
+    assert lengths[1] == pytest.approx(2 * lengths[0])
+    assert lengths[2] == pytest.approx(10 * lengths[0])
+    assert lengths[2] < free.alpha
+    assert free.evidence["forget_log_odds_after"] == pytest.approx(-6, abs=0.11)
+    with refused(
+        model, ForgettingError, "^no step within reach forgets the codes and spares the remaining ones; another"
+    ):
+        one_shot(model, codes, 1, rho=0.01, spill=FREE, reach=0.1, silence=False)
 
 
 @pytest.mark.parametrize("build", [mlp, convnet])
@@ -226,7 +236,7 @@ class OneScale(nn.Module):
 
 def test_too_little_to_forget_anything() -> None:
     model = OneScale().eval()
-    with refused(model, ForgettingError, "^no step that forgets the codes spares the remaining ones, a larger `spill`"):
+    with refused(model, ForgettingError, "^no step within reach forgets the codes and spares the remaining ones"):
         one_shot(model, 3 * torch.eye(3), 1, rho=1.0)
     assert one_shot(model, 3 * torch.eye(3), 1, rho=1.0, spill=100.0).changed == 1
 

@@ -103,12 +103,20 @@ def worst_classes() -> str:
 
 def settings() -> str:
     lines = []
-    found = groups(load("settings"), "problem", "moving", "rho", "depth", "spill")
-    for (problem, moving, rho, depth, spill), rows in found.items():
-        facts = (problem, moving, f"{100 * rho:g} %", depth, spill)
+    found = groups(load("settings"), "problem", "moving", "rho", "depth", "spill", "reach")
+    for (problem, moving, rho, depth, spill, reach), rows in found.items():
+        facts = (problem, moving, f"{100 * rho:g} %", depth, spill, reach)
         lines.append((*facts, forgetting(rows, "forget_step_alone"), damage(rows)))
     lines.sort(key=lambda line: ORDER.index(line[0]))
-    header = ("problem", "moving", "`rho`", "`depth`", "`spill`", "forget accuracy by the step alone: mean, worst")
+    header = (
+        "problem",
+        "moving",
+        "`rho`",
+        "`depth`",
+        "`spill`",
+        "`reach`",
+        "forget accuracy by the step alone: mean, worst",
+    )
     return markdown((*header, "change of the rest: mean, worst"), lines)
 
 

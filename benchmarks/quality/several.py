@@ -20,7 +20,7 @@ import fastforget
 from fastforget.forgetting.class_by_class import group_sensitivity
 from fastforget.forgetting.code_batch import examine, prepare
 from fastforget.forgetting.rules import natural
-from fastforget.model import watched_parameters, weights
+from fastforget.model import outside_tables, watched_parameters
 from fastforget.receipt import write
 
 KEY = ("problem", "seed", "method", "classes")
@@ -32,10 +32,10 @@ def one_direction(subject: Subject, classes: Sequence[int]) -> nn.Module:
     parameters = watched_parameters(model, None)
     live, chosen = prepare(model, subject.codes, classes, (), next(iter(parameters.values())))
     known = examine(model, live, chosen)
-    moving, few = weights(model, parameters), known.to_forget()
+    moving, few = outside_tables(model, parameters), known.to_forget()
     found = group_sensitivity(model, moving, known)
     try:
-        step = natural(model, parameters, found, few, moving=moving, rho=0.003, depth=6.0, spill=math.inf)
+        step = natural(model, parameters, found, few, moving=moving, rho=0.003, depth=6.0, spill=math.inf, reach=16.0)
     except fastforget.ForgettingError:
         return model  # no step forgets all of them
     write(model, step.stage.edits(), old=False)

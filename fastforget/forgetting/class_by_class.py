@@ -57,6 +57,7 @@ def natural_in_turn(
     rho: float,
     depth: float,
     spill: float,
+    reach: float,
 ) -> Step:
     """Take the natural step for each class in turn, and return all of it as one step.
 
@@ -73,6 +74,7 @@ def natural_in_turn(
         rho: As for `rules.natural`; of each class.
         depth: As for `rules.natural`.
         spill: As for `rules.natural`; of all steps together.
+        reach: As for `rules.natural`; of each class.
 
     Returns:
         The staged step, of length 1.
@@ -87,7 +89,9 @@ def natural_in_turn(
         odds = log_odds(logits_of(run(scratch, live.inputs)), live.labels)
         known = batch(live, (cls,), odds)
         found = group_sensitivity(scratch, {name: moved[name] for name in moving}, known)
-        step = natural(scratch, moved, found, known, moving=moving, rho=rho, depth=depth, spill=spill / len(classes))
+        step = natural(
+            scratch, moved, found, known, moving=moving, rho=rho, depth=depth, spill=spill / len(classes), reach=reach
+        )
         write(scratch, step.stage.edits(), old=False)
     return _difference(model, parameters, moved)
 

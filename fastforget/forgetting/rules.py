@@ -20,7 +20,7 @@ from fastforget.waiting import read
 
 __all__ = ["Step", "natural", "paper"]
 
-_ENLARGEMENTS, _NARROWINGS, _TOLERANCE = 80, 40, 0.1
+_NARROWINGS, _TOLERANCE = 40, 0.1
 _LEAST, _LARGEST = 1.05, 3.0  # growth of the step while it is searched for
 _BROKEN = 1e4  # nats
 _SHORTENINGS, _SHORTER = 60, 0.8
@@ -102,6 +102,7 @@ def natural(
     rho: float,
     depth: float,
     spill: float,
+    reach: float,
 ) -> Step:
     r"""Natural-gradient ascent on the most sensitive parameters, its length read off the codes.
 
@@ -113,8 +114,10 @@ def natural(
 
     where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
     class to forget have log-odds of ``-depth`` nats on average, where they had about +7: far enough for the images
-    that the codes stand for, which are further from the boundary, and not so far that the rest suffers. Where a
-    remaining code would lose more than ``spill`` nats by it, the step is shortened until none does.
+    that the codes stand for, which are further from the boundary, and not so far that the rest suffers. It is at most
+    ``reach`` times the step that would be needed to first order: where that is not enough the codes of the class are
+    held by something that this direction does not reach, and what a longer step does to images, codes do not tell.
+    Where a remaining code would lose more than ``spill`` nats by it, the step is shortened until none does.
 
     Args:
         model: The eager module.
@@ -125,9 +128,10 @@ def natural(
         rho: Share of these that moves, (0, 1].
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: How much log-odds a remaining code may lose, nats.
+        reach: The longest step, in units of the one that would be needed to first order.
 
     Returns:
-        The staged step, short of ``depth`` where ``spill`` or the direction asks for it.
+        The staged step, short of ``depth`` where ``reach`` or ``spill`` asks for it.
 
     Raises:
         TypeError: ``fisher`` comes without the gradient.
@@ -147,11 +151,11 @@ def natural(
     fall = _fall(slope[0], fisher.scale, at_least_some(doubts[0]))
     alone = not len(codes.outside(codes.labels))
     try:
-        alpha = _first_step(stage, few, odds[0], fall, depth)
+        alpha = _first_step(stage, few, odds[0], fall, depth, reach)
     except ForgettingError:
         if odds[0] <= -depth:
             raise
-        # the codes do not get there; what the slope promised is a small step
+        # the network breaks before the codes get there; what the slope promised is a small step
         alpha = (odds[0] + depth) / fall
         stage.step(alpha)
     if not alone:
@@ -159,8 +163,8 @@ def natural(
     return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
 
 
-def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth: float) -> float:
-    """Take the first step at which every forgotten class has mean log-odds of ``-depth``, to a tenth of a nat.
+def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth: float, reach: float) -> float:
+    """Take the first step at which every forgotten class has mean log-odds of ``-depth``, to a tenth of a nat, if near.
 
     The search comes from below: far beyond the first such step the network is broken, and anything may be true.
 
@@ -170,12 +174,13 @@ def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth:
         odds: Their mean log-odds without a step, of the class that is least forgotten.
         fall: How fast the log-odds of the forget codes fall with the step, to first order.
         depth: Nats.
+        reach: The longest step, in units of the one that would be needed to first order.
 
     Returns:
         The step.
 
     Raises:
-        ForgettingError: No step makes the codes forgotten.
+        ForgettingError: The codes are that deep without a step, or no finite step is.
     """
 
     def bounded(odds: float) -> float:
@@ -188,13 +193,17 @@ def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth:
 
     low, above = 0.0, bounded(odds)
     high = above / fall
-    for _ in range(_ENLARGEMENTS if above > 0 else 0):
+    longest = reach * high
+    while above > 0:
+        high = min(high, longest)
         found = excess(high)
         if found <= _TOLERANCE:
             alpha, found = _root(excess, (low, above), (high, found))
             if math.isfinite(found):
                 return alpha
             break
+        if high >= longest:
+            return high
         (low, above), high = (high, found), _further((low, above), (high, found))
     raise ForgettingError(
         "no step along this direction makes the codes forgotten, another `rho` might; the model is unchanged"
