@@ -131,24 +131,23 @@ def test_a_jump_is_crossed_just_behind() -> None:
 
 @pytest.mark.parametrize(
     "response",
-    [lambda _: 7.0, lambda a: 7 - 12 * math.tanh(a), lambda a: 7 + a, lambda a: 7 - a],
-    ids=["constant", "bounded", "rising", "slow"],
+    [
+        lambda _: 7.0,
+        lambda a: 7 - 12 * math.tanh(a),
+        lambda a: 7 + a,
+        lambda a: 7 - a,
+        lambda a: 7.0 if a < 1 else math.nan,
+    ],
+    ids=["constant", "bounded", "rising", "slow", "breaks"],
 )
 @pytest.mark.parametrize("reach", [0.5, 1.0, 8.0])
-def test_where_no_near_step_leads_there_the_longest_is_taken(response: Callable[[float], float], reach: float) -> None:
+def test_no_step_within_reach_leads_there(response: Callable[[float], float], reach: float) -> None:
     stage = Curve(response)
-    alpha = rules._first_step(stage, CODES, 7.0, 12.0, 6.0, reach)
-    assert alpha == pytest.approx(reach * 13 / 12)
-    assert stage.alpha == alpha
-    assert max(stage.tried) == alpha
-
-
-def test_a_network_that_breaks_on_the_way() -> None:
-    stage = Curve(lambda a: 7.0 if a < 1 else math.nan)
     with pytest.raises(
         ForgettingError, match=r"^no step along this direction makes the codes forgotten, another `rho`"
     ):
-        rules._first_step(stage, CODES, 7.0, 12.0, 6.0, 16.0)
+        rules._first_step(stage, CODES, 7.0, 12.0, 6.0, reach)
+    assert max(stage.tried) <= reach * 13 / 12
 
 
 def test_codes_that_are_that_deep_already() -> None:

@@ -115,8 +115,9 @@ def natural(
     where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
     class to forget have log-odds of ``-depth`` nats on average, where they had about +7: far enough for the images
     that the codes stand for, which are further from the boundary, and not so far that the rest suffers. It is at most
-    ``reach`` times the step that would be needed to first order: where that is not enough the codes of the class are
-    held by something that this direction does not reach, and what a longer step does to images, codes do not tell.
+    ``reach`` times the step that would be needed to first order, and that one where more would be needed: then the
+    codes of the class are held by something that this direction does not reach, and what a long step does to images,
+    codes do not tell.
     Where a remaining code would lose more than ``spill`` nats by it, the step is shortened until none does.
 
     Args:
@@ -155,8 +156,8 @@ def natural(
     except ForgettingError:
         if odds[0] <= -depth:
             raise
-        # the network breaks before the codes get there; what the slope promised is a small step
-        alpha = (odds[0] + depth) / fall
+        # the codes do not get there; what the slope promised is a small step
+        alpha = min(reach, 1.0) * (odds[0] + depth) / fall
         stage.step(alpha)
     if not alone:
         alpha = _within(stage, codes, alpha, spill)
@@ -180,7 +181,7 @@ def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth:
         The step.
 
     Raises:
-        ForgettingError: The codes are that deep without a step, or no finite step is.
+        ForgettingError: The codes are that deep without a step, or no step within reach makes them so.
     """
 
     def bounded(odds: float) -> float:
@@ -203,7 +204,7 @@ def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth:
                 return alpha
             break
         if high >= longest:
-            return high
+            break
         (low, above), high = (high, found), _further((low, above), (high, found))
     raise ForgettingError(
         "no step along this direction makes the codes forgotten, another `rho` might; the model is unchanged"
