@@ -79,7 +79,7 @@ def one_shot(
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
             With ``fisher=`` but without ``update``, the remaining codes are not run, and nothing is shortened.
         reach: Natural rule: the longest step, in units of the one that would lead to ``depth`` to first order. Beyond
-            it the codes no longer tell what a step does to the data; that one is taken where a longer one is needed.
+            it the codes no longer tell what a step does to the data.
         silence: Also move the output biases: those of the forgotten classes down until no input is assigned to them,
             those of the others by what the step shifted their logits on the remaining codes, see
             `fastforget.forgetting.output_bias.settle`. By default with the natural rule, if the model has such a

@@ -94,15 +94,20 @@ def test_a_text_classifier_forgets_without_touching_its_words() -> None:
 
 
 def test_a_step_goes_no_further_than_it_may() -> None:
-    """In units of the step that leads to the depth to first order; where more is needed, that one is taken."""
+    """In units of the step that leads to the depth to first order."""
     model, codes = knowing()
     reaches = (0.05, 0.1, 1.0, 1.1, 1e6)
-    short, twice, first, same, free = (
+    short, twice, first, longer, free = (
         one_shot(copy.deepcopy(model), codes, 1, rho=0.01, spill=FREE, reach=reach) for reach in reaches
     )
     assert free.evidence["forget_log_odds_after"] == pytest.approx(-6, abs=0.11)
-    assert 1.1 * first.alpha < free.alpha
-    assert first.alpha == same.alpha == pytest.approx(10 * twice.alpha) == pytest.approx(20 * short.alpha)
+    assert longer.alpha < free.alpha
+    assert first.alpha == pytest.approx(10 * twice.alpha) == pytest.approx(20 * short.alpha)
+    assert longer.alpha == pytest.approx(1.1 * first.alpha)
+    kept = fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")
+    for reach in (0.1, 1.1):  # nothing holds a step back where the remaining codes are not run
+        alone = one_shot(copy.deepcopy(model), codes, 1, rho=0.01, reach=reach, fisher=kept)
+        assert alone.alpha == pytest.approx(min(reach, 1.0) * first.alpha, rel=1e-3)
     with refused(
         model, ForgettingError, "^no step within reach forgets the codes and spares the remaining ones; another"
     ):

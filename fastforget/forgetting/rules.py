@@ -115,10 +115,10 @@ def natural(
     where g_CF is the mean gradient of the forget codes' loss. The step alpha is the first at which the codes of every
     class to forget have log-odds of ``-depth`` nats on average, where they had about +7: far enough for the images
     that the codes stand for, which are further from the boundary, and not so far that the rest suffers. It is at most
-    ``reach`` times the step that would be needed to first order, and that one where more would be needed: then the
-    codes of the class are held by something that this direction does not reach, and what a long step does to images,
-    codes do not tell.
-    Where a remaining code would lose more than ``spill`` nats by it, the step is shortened until none does.
+    ``reach`` times the step that would be needed to first order: where that is not enough, the codes of the class are
+    held by something that this direction does not reach, and what a long step does to images, codes do not tell.
+    Where a remaining code would lose more than ``spill`` nats by it, the step is shortened until none does; where the
+    remaining codes are not run to hold it back, a step that is not enough is no longer than the first order says.
 
     Args:
         model: The eager module.
@@ -156,8 +156,8 @@ def natural(
     except ForgettingError:
         if odds[0] <= -depth:
             raise
-        # the codes do not get there; what the slope promised is a small step
-        alpha = min(reach, 1.0) * (odds[0] + depth) / fall
+        # the codes do not get there: as far as may be if others hold the step back, else what the slope promised
+        alpha = (min(reach, 1.0) if alone else reach) * (odds[0] + depth) / fall
         stage.step(alpha)
     if not alone:
         alpha = _within(stage, codes, alpha, spill)
