@@ -16,15 +16,17 @@ from problems import PROBLEMS, CodeChoice, trained
 import fastforget
 
 KEY = ("problem", "seed", "per_class", "rate")
+PAIRS = ["pairs10/resnet", "pairs40/resnet", "pairs200/resnet"]
 KINDS = [CodeChoice(4), CodeChoice(4, rate=0.1), CodeChoice(1)]
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--classes", type=int, default=10, help="how many are forgotten, drawn with the seed")
+    arguments.add_argument("--problems", nargs="+", choices=PAIRS, default=PAIRS)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    for name in ("pairs10/resnet", "pairs40/resnet", "pairs200/resnet"):
+    for name in given.problems:
         for seed in given.seeds:
             data = PROBLEMS[name].dataset(seed, given.data)
             plain = rates(logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test), data.y_test, [])
