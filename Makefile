@@ -119,8 +119,8 @@ bench-check: $(STAMP)
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
 
-# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set
-# in under 20 minutes on two cores; quality-full is everything, CIFAR10 a folder of that data set as image files.
+# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set;
+# quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn fashion/mlp --seeds 0
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn --seeds 0 --methods retrain
@@ -133,14 +133,16 @@ quality: $(STAMP)
 
 quality-full: $(STAMP)
 	$(BIN)/python benchmarks/quality/one_class.py $(if $(CIFAR10),--data "$(CIFAR10)", \
-	  --problems digits/cnn fashion/mlp fashion/resnet fashion/vit)
+	  --problems digits/cnn fashion/mlp fashion/resnet fashion/vit docstrings/transformer)
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn --per-class 1
 	$(BIN)/python benchmarks/quality/several.py
 	$(BIN)/python benchmarks/quality/in_sequence.py
 	$(BIN)/python benchmarks/quality/without_codes.py
-	$(BIN)/python benchmarks/quality/code_kinds.py
+	$(BIN)/python benchmarks/quality/code_kinds.py --problems digits/cnn docstrings/transformer
+	$(BIN)/python benchmarks/quality/many_classes.py
 	$(BIN)/python benchmarks/quality/calibration.py
-	$(BIN)/python benchmarks/quality/settings.py
+	$(BIN)/python benchmarks/quality/shifts.py
+	$(BIN)/python benchmarks/quality/settings.py --problems digits/cnn fashion/resnet docstrings/transformer
 	$(BIN)/python benchmarks/quality/what_remains.py
 	$(BIN)/python benchmarks/quality/pages.py
 
