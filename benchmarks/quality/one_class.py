@@ -13,6 +13,7 @@ from methods import METHODS, Subject
 from problems import PROBLEMS, Network, networks
 
 KEY = ("problem", "per_class", "seed", "method", "cls")
+DEFAULT = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "docstrings/transformer"]
 
 
 def measure(network: Network, methods: Sequence[str], classes: Sequence[int] | None) -> Iterator[list[Row]]:
@@ -33,7 +34,7 @@ def measure(network: Network, methods: Sequence[str], classes: Sequence[int] | N
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
+    arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=DEFAULT)
     arguments.add_argument("--methods", nargs="+", choices=[*METHODS, "retrain"], default=list(METHODS))
     arguments.add_argument("--classes", type=int, nargs="+")
     arguments.add_argument("--per-class", type=int, default=4, help="codes per class")
