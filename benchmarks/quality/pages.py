@@ -214,13 +214,14 @@ def many_classes() -> str:
                 f"{mean(row['accuracy'] for row in rows):.1f}",
                 signed(mean(row["against_no_codes"] for row in rows)),
                 f"{mean(row['known'] for row in rows):.1f}",
+                sum(row["forgotten"] for row in rows),
                 f"{max(row['forget_worst'] for row in rows):.2f}",
                 f"{mean(r['step_alone_mean'] for r in rows):.1f}, {max(r['step_alone_worst'] for r in rows):.1f}",
                 signed(mean(row["change_mean"] for row in rows), min(row["change_worst"] for row in rows)),
             )
         )
     lines.sort(key=lambda line: (line[0], -line[1], -line[2]))
-    header = ("classes", "codes per class", "rate", "accuracy", "against no codes", "known, %")
+    header = ("classes", "codes per class", "rate", "accuracy", "against no codes", "known, %", "forgotten")
     titles = ("forget accuracy: worst", "by the step alone: mean, worst", "change of the rest: mean, worst")
     return markdown((*header, *titles), lines)
 
