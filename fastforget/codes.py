@@ -288,8 +288,8 @@ def _vocabulary(distribution: str, vocabulary: object) -> range:
         return range(0)
     if not isinstance(vocabulary, range):
         raise TypeError(f'"tokens" must come with a range of them, `vocabulary`, got {vocabulary!r}')
-    if not 0 < len(vocabulary) < 2**31 or min(vocabulary[0], vocabulary[-1]) < 0:
-        raise ValueError(f"`vocabulary` must hold numbers from 0 up, fewer than 2^31, got {vocabulary}")
+    if not vocabulary or not all(0 <= end < 2**31 for end in (vocabulary[0], vocabulary[-1])):
+        raise ValueError(f"`vocabulary` must hold numbers in [0, {2**31}), got {vocabulary}")
     return vocabulary
 
 

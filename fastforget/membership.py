@@ -188,6 +188,8 @@ def train_membership_model(
     model = eager(model)
     if isinstance(epochs, bool) or not isinstance(epochs, int):
         raise TypeError(f"`epochs` must be an integer, got {type(epochs).__name__}")
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)):
+        raise TypeError(f"`lr` must be a number, got {type(lr).__name__}")
     if epochs < 1 or not 0 < lr < math.inf:
         raise ValueError(f"`epochs` must be at least 1 and `lr` positive, got {epochs} and {lr}")
     sides = [_observe(model, data, name) for name, data in (("members", members), ("others", others))]

@@ -37,7 +37,7 @@ def draw(
         seed: In [0, 2^64).
         cls: The class, in [0, 2^32).
         index: Which of the class's codes, in [0, 2^32).
-        vocabulary: What tokens are drawn from, fewer than 2^31.
+        vocabulary: What tokens are drawn from, numbers in [0, 2^31).
 
     Returns:
         A tensor per shape, float32 or, of tokens, int64; cut one after the other from one stream.

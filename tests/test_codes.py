@@ -170,17 +170,22 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         generate(2, (2,), distribution="tokens", vocabulary=range(3, 3)),
         ValueError,
-        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(3, 3)",
+        "`vocabulary` must hold numbers in [0, 2147483648), got range(3, 3)",
     ),
     (
         generate(2, (2,), distribution="tokens", vocabulary=range(-1, 3)),
         ValueError,
-        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(-1, 3)",
+        "`vocabulary` must hold numbers in [0, 2147483648), got range(-1, 3)",
     ),
     (
-        generate(2, (2,), distribution="tokens", vocabulary=range(2**31)),
+        generate(2, (2,), distribution="tokens", vocabulary=range(2**31 + 1)),
         ValueError,
-        "`vocabulary` must hold numbers from 0 up, fewer than 2^31, got range(0, 2147483648)",
+        "`vocabulary` must hold numbers in [0, 2147483648), got range(0, 2147483649)",
+    ),
+    (
+        generate(2, (2,), distribution="tokens", vocabulary=range(2**70)),
+        ValueError,
+        f"`vocabulary` must hold numbers in [0, 2147483648), got range(0, {2**70})",
     ),
     (
         generate(2, (2,), vocabulary=range(5)),

@@ -222,6 +222,7 @@ X, Y = torch.randn(20, SIZE), torch.arange(20) % CLASSES
         (MEMBERS, {"hidden": (2.5,)}, TypeError, r"^`hidden` must be made of integers, got 2\.5$"),
         (MEMBERS, {"epochs": 0}, ValueError, "^`epochs` must be at least 1 and `lr` positive, got 0 and 0.01$"),
         (MEMBERS, {"epochs": 1.5}, TypeError, "^`epochs` must be an integer, got float$"),
+        (MEMBERS, {"lr": "0.1"}, TypeError, "^`lr` must be a number, got str$"),
         (MEMBERS, {"lr": math.nan}, ValueError, "^`epochs` must be at least 1 and `lr` positive, got 30 and nan$"),
     ],
 )

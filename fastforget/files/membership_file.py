@@ -13,16 +13,22 @@ import torch
 from torch import Tensor
 
 from fastforget.files import checked
-from fastforget.files.checked import check_fields, is_count, is_number, is_text, list_of
+from fastforget.files.checked import check_fields, is_number, is_text, list_of
 
 __all__ = ["check_tensors", "read", "write"]
 
 VERSION = 1
 _LARGEST = 2**20  # a stranger's file must not ask for more memory than it brings
+
+
+def _is_width(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
 _FIELDS: checked.Fields = {
     "features": ("a text", is_text),
-    "classes": ("a number of classes", lambda value: is_count(value) and int(str(value)) < _LARGEST),
-    "hidden": ("a list of widths", list_of(lambda value: is_count(value) and int(str(value)) < _LARGEST)),
+    "classes": ("a number of classes", _is_width),
+    "hidden": ("a list of widths", list_of(_is_width)),
     "area": ("a number", is_number),
 }
 
