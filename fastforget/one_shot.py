@@ -44,6 +44,7 @@ def one_shot(
     *,
     rule: Literal["natural", "paper"] = "natural",
     rho: float = 0.003,
+    widen: float = 3.0,
     depth: float = 6.0,
     spill: float = 2.0,
     reach: float = 16.0,
@@ -61,9 +62,10 @@ def one_shot(
 
     One forward and backward over all codes gives the diagonal Fisher of the forgotten classes, f_CF, and of the
     remaining ones, f_CR. ``rule="natural"`` (default, ours) takes one natural-gradient step up the forgotten codes'
-    loss on the share ``rho`` of parameters with the largest f_CF / f_CR; its length comes from forward passes of
-    the codes, see `fastforget.forgetting.rules.natural`. ``rule="paper"`` moves every parameter by its ratio, see
-    `fastforget.forgetting.rules.paper`. Both are deterministic and use no data but the codes.
+    loss on the share ``rho`` of parameters with the largest f_CF / f_CR, or more where these do not suffice; its length
+    comes from forward passes of the codes, see `fastforget.forgetting.rules.natural`. ``rule="paper"`` moves every
+    parameter by its ratio, see `fastforget.forgetting.rules.paper`. Both are deterministic and use nothing but the
+    codes.
 
     Source: Yamashita, Yamada, Shibata, "One-shot machine unlearning with mnemonic code", ACML 2024; the natural
     rule deviates in direction, mask and step.
@@ -74,6 +76,8 @@ def one_shot(
         cls: The class to forget, or several.
         rule: "natural" or "paper".
         rho: Natural rule: share of the parameters that moves, (0, 1].
+        widen: Natural rule: how many times as many are tried where these end more than a nat short of ``depth``, and
+            moved where that takes the codes more than a nat deeper; 1 for never.
         depth: Natural rule: how far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: Natural rule: how much of its log-odds a remaining code may lose, nats; the step is shortened until none
             loses more. K classes, after n that were forgotten earlier, may take (sqrt(n + K) - sqrt(n)) times as much.
@@ -129,7 +133,9 @@ def one_shot(
     with clock.phase("check"):
         model = eager(model)
         settings = _settings(
-            rule, {"rho": rho, "depth": depth, "spill": spill, "reach": reach}, {"lambda1": lambda1, "lambda2": lambda2}
+            rule,
+            {"rho": rho, "widen": widen, "depth": depth, "spill": spill, "reach": reach},
+            {"lambda1": lambda1, "lambda2": lambda2},
         )
         _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
@@ -300,6 +306,8 @@ def _settings(rule: str, natural: dict[str, float], paper: dict[str, float]) -> 
             raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
         if not 0 < value < math.inf or (name == "rho" and value > 1):
             raise ValueError(f"`{name}` must lie in (0, {'1]' if name == 'rho' else 'inf)'}, got {value}")
+    if natural["widen"] < 1:
+        raise ValueError(f"`widen` must be at least 1, got {natural['widen']}")
     return natural if rule == "natural" else paper
 
 

@@ -171,8 +171,9 @@ def test_natural_needs_the_gradient() -> None:
     groups = torch.ones(2, len(given_codes.labels))
     fisher = Sensitivity.of_groups(fisher_diagonal(model, given_codes.inputs, given_codes.labels, weights=groups))
     parameters = dict(model.named_parameters())
+    settings = {"rho": 0.1, "widen": 1.0, "depth": 6.0, "spill": 2.0, "reach": 16.0}
     with pytest.raises(TypeError, match=r"^`fisher` must come with the gradient$"):
-        rules.natural(model, parameters, fisher, CODES, moving=parameters, rho=0.1, depth=6.0, spill=2.0, reach=16.0)
+        rules.natural(model, parameters, fisher, CODES, moving=parameters, **settings)
 
 
 def test_ratio_of_zeros_and_extremes() -> None:

@@ -98,7 +98,7 @@ def test_a_step_goes_no_further_than_it_may() -> None:
     model, codes = knowing()
     reaches = (0.05, 0.1, 1.0, 1.1, 1e6)
     short, twice, first, longer, free = (
-        one_shot(copy.deepcopy(model), codes, 1, rho=0.01, spill=FREE, reach=reach) for reach in reaches
+        one_shot(copy.deepcopy(model), codes, 1, rho=0.01, widen=1, spill=FREE, reach=reach) for reach in reaches
     )
     assert free.evidence["forget_log_odds_after"] == pytest.approx(-6, abs=0.11)
     assert longer.alpha < free.alpha
@@ -106,12 +106,30 @@ def test_a_step_goes_no_further_than_it_may() -> None:
     assert longer.alpha == pytest.approx(1.1 * first.alpha)
     kept = fisher_diagonal(model, codes.inputs, codes.labels, reduction="sum")
     for reach in (0.1, 1.1):  # nothing holds a step back where the remaining codes are not run
-        alone = one_shot(copy.deepcopy(model), codes, 1, rho=0.01, reach=reach, fisher=kept)
+        alone = one_shot(copy.deepcopy(model), codes, 1, rho=0.01, widen=1, reach=reach, fisher=kept)
         assert alone.alpha == pytest.approx(min(reach, 1.0) * first.alpha, rel=1e-3)
     with refused(
         model, ForgettingError, "^no step within reach forgets the codes and spares the remaining ones; another"
     ):
-        one_shot(model, codes, 1, rho=0.01, spill=FREE, reach=0.1, silence=False)
+        one_shot(model, codes, 1, rho=0.01, widen=1, spill=FREE, reach=0.1, silence=False)
+
+
+@pytest.mark.parametrize("held_back_by", [{"spill": 1.0}, {"reach": 1.0, "spill": FREE}])
+def test_more_parameters_move_where_few_do_not_suffice(held_back_by: dict[str, float]) -> None:
+    """They are worth a nat, within the same bounds; otherwise nothing changes."""
+    model, codes, _ = digits()
+    widened = 0
+    for cls in range(10):
+        few, many, either = (
+            one_shot(copy.deepcopy(model), codes, cls, rho=rho, widen=widen, **held_back_by)
+            for rho, widen in ((0.001, 1), (0.003, 1), (0.001, 3))
+        )
+        short, long = (receipt.evidence["forget_log_odds_after"] for receipt in (few, many))
+        wider = short > -5 and long < short - 1
+        assert either.after == (many if wider else few).after
+        assert either.evidence["remain_log_odds_lost"] <= held_back_by["spill"] + 1e-6
+        widened += wider
+    assert 2 <= widened <= 8
 
 
 @pytest.mark.parametrize("build", [mlp, convnet])

@@ -27,7 +27,7 @@ def main() -> None:
         base, rows = logits(model, x), list[Row]()
         for cls in range(len(codes)):
             for spill in SPILLS:
-                receipt = fastforget.one_shot(model, codes, cls, rho=0.03, depth=20.0, spill=spill)
+                receipt = fastforget.one_shot(model, codes, cls, rho=0.03, widen=1.0, depth=20.0, spill=spill)
                 change = rates(logits(model, x), y, [cls])[1] - rates(base, y, [cls])[1]
                 receipt.revert(model)
                 facts = {**network.facts, "cls": cls, "spill": spill}

@@ -100,7 +100,7 @@ def natural_step(subject: Subject, classes: Sequence[int]) -> nn.Module:
 def natural_deeper(subject: Subject, classes: Sequence[int]) -> nn.Module:
     """Ten times as many parameters, and further: for those who want more gone inside and can afford some damage."""
     model = copy.deepcopy(subject.model)
-    fastforget.one_shot(model, subject.codes, classes, rho=0.03, depth=12.0, spill=3.0)
+    fastforget.one_shot(model, subject.codes, classes, rho=0.03, widen=1.0, depth=12.0, spill=3.0)
     return model
 
 

@@ -14,6 +14,7 @@ from statistics import correlation, mean
 import matplotlib as mpl
 from common import RESULTS, Row
 from matplotlib import pyplot as plt
+from settings import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "one-shot.md"
@@ -102,22 +103,14 @@ def worst_classes() -> str:
 
 
 def settings() -> str:
-    lines = []
-    found = groups(load("settings"), "problem", "moving", "rho", "depth", "spill", "reach")
-    for (problem, moving, rho, depth, spill, reach), rows in found.items():
-        facts = (problem, moving, f"{100 * rho:g} %", depth, spill, reach)
-        lines.append((*facts, forgetting(rows, "forget_step_alone"), damage(rows)))
-    lines.sort(key=lambda line: ORDER.index(line[0]))
-    header = (
-        "problem",
-        "moving",
-        "`rho`",
-        "`depth`",
-        "`spill`",
-        "`reach`",
-        "forget accuracy by the step alone: mean, worst",
-    )
-    return markdown((*header, "change of the rest: mean, worst"), lines)
+    lines, names = [], list(DEFAULT)
+    for (problem, *values), rows in groups(load("settings"), "problem", *names).items():
+        change = [(name, value) for name, value in zip(names, values, strict=True) if value != DEFAULT[name]]
+        what = ", ".join(f"`{name}` = {value}" if name != "moving" else "embeddings move" for name, value in change)
+        place = ORDER.index(str(problem)), [(names.index(name), value) for name, value in change]
+        lines.append((place, (problem, what or "nothing", forgetting(rows, "forget_step_alone"), damage(rows))))
+    header = ("problem", "changed", "forget accuracy by the step alone: mean, worst", "change of the rest: mean, worst")
+    return markdown(header, [line for _, line in sorted(lines)])
 
 
 def several() -> str:

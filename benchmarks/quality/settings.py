@@ -12,11 +12,12 @@ from problems import PROBLEMS, networks
 
 import fastforget
 
-KEY = ("problem", "seed", "moving", "rho", "depth", "spill", "reach", "cls")
-DEFAULT = {"moving": "default", "rho": 0.003, "depth": 6.0, "spill": 2.0, "reach": 16.0}
+KEY = ("problem", "seed", "moving", "rho", "widen", "depth", "spill", "reach", "cls")
+DEFAULT = {"moving": "default", "rho": 0.003, "widen": 3.0, "depth": 6.0, "spill": 2.0, "reach": 16.0}
 VALUES = {
     "moving": ["all"],
     "rho": [0.001, 0.01, 0.03],
+    "widen": [1.0, 9.0],
     "depth": [3.0, 4.5, 10.0],
     "spill": [0.5, 1.0, 4.0],
     "reach": [4.0, 64.0],

@@ -35,7 +35,8 @@ def one_direction(subject: Subject, classes: Sequence[int]) -> nn.Module:
     moving, few = outside_tables(model, parameters), known.to_forget()
     found = group_sensitivity(model, moving, known)
     try:
-        step = natural(model, parameters, found, few, moving=moving, rho=0.003, depth=6.0, spill=math.inf, reach=16.0)
+        settings = {"rho": 0.003, "widen": 1.0, "depth": 6.0, "spill": math.inf, "reach": 16.0}
+        step = natural(model, parameters, found, few, moving=moving, **settings)
     except fastforget.ForgettingError:
         return model  # no step forgets all of them
     write(model, step.stage.edits(), old=False)

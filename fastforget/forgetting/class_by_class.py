@@ -55,6 +55,7 @@ def natural_in_turn(
     *,
     moving: Collection[str],
     rho: float,
+    widen: float,
     depth: float,
     spill: float,
     reach: float,
@@ -72,6 +73,7 @@ def natural_in_turn(
         classes: The classes to forget, in the order in which it is done.
         moving: As for `rules.natural`.
         rho: As for `rules.natural`; of each class.
+        widen: As for `rules.natural`; of each class.
         depth: As for `rules.natural`.
         spill: As for `rules.natural`; of all steps together.
         reach: As for `rules.natural`; of each class.
@@ -90,7 +92,16 @@ def natural_in_turn(
         known = batch(live, (cls,), odds)
         found = group_sensitivity(scratch, {name: moved[name] for name in moving}, known)
         step = natural(
-            scratch, moved, found, known, moving=moving, rho=rho, depth=depth, spill=spill / len(classes), reach=reach
+            scratch,
+            moved,
+            found,
+            known,
+            moving=moving,
+            rho=rho,
+            widen=widen,
+            depth=depth,
+            spill=spill / len(classes),
+            reach=reach,
         )
         write(scratch, step.stage.edits(), old=False)
     return _difference(model, parameters, moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ _NARROWINGS, _TOLERANCE = 40, 0.1
 _LEAST, _LARGEST = 1.05, 3.0  # growth of the step while it is searched for
 _BROKEN = 1e4  # nats
 _SHORTENINGS, _SHORTER = 60, 0.8
+_WORTHWHILE = 1.0  # nats for which more parameters may move
 
 
 @dataclass
@@ -100,6 +101,7 @@ def natural(
     *,
     moving: Collection[str],
     rho: float,
+    widen: float,
     depth: float,
     spill: float,
     reach: float,
@@ -120,6 +122,10 @@ def natural(
     Where a remaining code would lose more than ``spill`` nats by it, the step is shortened until none does; where the
     remaining codes are not run to hold it back, a step that is not enough is no longer than the first order says.
 
+    Where the step ends more than a nat short of ``depth``, ``widen`` times as many parameters are tried, and moved if
+    that takes the codes more than a nat deeper: what few parameters cannot do may be spread over more. Not for less,
+    since at the same depth of the codes, images are forgotten less by more parameters.
+
     Args:
         model: The eager module.
         parameters: The parameters that may move.
@@ -127,41 +133,89 @@ def natural(
         codes: The codes; those to forget suffice, but then nothing is known of the others.
         moving: Names of the parameters that the step is taken on.
         rho: Share of these that moves, (0, 1].
+        widen: How many times as many may move where these do not get near to ``depth``.
         depth: How far beyond the decision boundary the forgotten codes end, nats of log-odds.
         spill: How much log-odds a remaining code may lose, nats.
         reach: The longest step, in units of the one that would be needed to first order.
 
     Returns:
-        The staged step, short of ``depth`` where ``reach`` or ``spill`` asks for it.
+        The staged step, short of ``depth`` where ``reach`` or ``spill`` asks for it and more parameters do not help.
 
     Raises:
         TypeError: ``fisher`` comes without the gradient.
         ForgettingError: The direction leads nowhere, or the codes are forgotten already.
     """
-    ratios, few = fisher.ratios(), codes.to_forget()
+    ratios = fisher.ratios()
     scores = [ratios[name] for name in moving]
-    k = count(rho, sum(map(torch.numel, scores)))
+    total = sum(map(torch.numel, scores))
+
+    def attempt(k: int) -> tuple[Step, float]:
+        stage, slope = _masked(model, parameters, fisher, scores, moving, k)
+        step = _along(stage, slope, codes, scale=fisher.scale, depth=depth, spill=spill, reach=reach)
+        odds = log_odds(stage.outputs(codes.inputs), codes.labels)
+        return step, float(codes.least_forgotten(odds).nan_to_num(nan=math.inf))
+
+    few, more = count(rho, total), count(min(widen * rho, 1.0), total)
+    step, odds = attempt(few)
+    if odds > _WORTHWHILE - depth and more > few:
+        wider, deeper = attempt(more)
+        if deeper < odds - _WORTHWHILE:
+            return wider
+    return step
+
+
+def _masked(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    fisher: Sensitivity,
+    scores: Sequence[Tensor],
+    moving: Collection[str],
+    k: int,
+) -> tuple[Stage, Tensor]:
+    """Stage the direction on the k most sensitive of the moving parameters; also return the slope of the loss on it."""
     indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
     selected, totals = read(counts, fisher.totals(moving))
     sizes = [int(size) for size in selected]
     direction, gradient = fisher.steepest(dict(zip(moving, indices.split(sizes), strict=True)), totals)
     stage = SparseStage(model, parameters, moving, indices, counts, direction, sizes)
-    slope, doubts, odds = read(
-        gradient.double() @ direction.double(), mean_doubt(few.odds), few.least_forgotten(few.odds)
-    )
-    fall = _fall(slope[0], fisher.scale, at_least_some(doubts[0]))
+    return stage, gradient.double() @ direction.double()
+
+
+def _along(
+    stage: Stage, slope: Tensor, codes: CodeBatch, *, scale: float, depth: float, spill: float, reach: float
+) -> Step:
+    """Take the step along one direction that `natural` describes.
+
+    Args:
+        stage: The direction.
+        slope: Of the loss of the codes to forget, per unit step.
+        codes: The codes.
+        scale: What the loss was multiplied by.
+        depth: As for `natural`.
+        spill: As for `natural`.
+        reach: As for `natural`.
+
+    Returns:
+        The step.
+
+    Raises:
+        ForgettingError: The direction leads nowhere, or the codes are forgotten already.
+    """
+    few = codes.to_forget()
+    (rise,), (doubt,), (odds,) = read(slope, mean_doubt(few.odds), few.least_forgotten(few.odds))
+    fall = _fall(rise, scale, at_least_some(doubt))
     alone = not len(codes.outside(codes.labels))
     try:
-        alpha = _first_step(stage, few, odds[0], fall, depth, reach)
+        alpha = _first_step(stage, few, odds, fall, depth, reach)
     except ForgettingError:
-        if odds[0] <= -depth:
+        if odds <= -depth:
             raise
         # the codes do not get there: as far as may be if others hold the step back, else what the slope promised
-        alpha = (min(reach, 1.0) if alone else reach) * (odds[0] + depth) / fall
+        alpha = (min(reach, 1.0) if alone else reach) * (odds + depth) / fall
         stage.step(alpha)
     if not alone:
         alpha = _within(stage, codes, alpha, spill)
-    return Step(stage, alpha / fisher.scale, lambda factor: stage.step(alpha * factor))
+    return Step(stage, alpha / scale, lambda factor: stage.step(alpha * factor))
 
 
 def _first_step(stage: Stage, codes: CodeBatch, odds: float, fall: float, depth: float, reach: float) -> float:
