@@ -10,6 +10,7 @@ from fastforget.fingerprint import fingerprint
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
 from fastforget.harmonization import harmonize
 from fastforget.inscription import inscribe
+from fastforget.learn_to_unlearn import learn_to_unlearn
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Receipt
 from fastforget.selection import topk_mask
@@ -30,6 +31,7 @@ __all__ = [
     "fisher_diagonal",
     "harmonize",
     "inscribe",
+    "learn_to_unlearn",
     "one_shot",
     "topk_mask",
 ]

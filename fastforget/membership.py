@@ -64,6 +64,8 @@ class MembershipModel(nn.Module):
         classes: C.
         hidden: Widths of the hidden layers; none for logistic regression.
         area: Area under the curve on samples that were held out of its training, 0.5 for chance; NaN before.
+        unseen: What it says on average of such samples that the classifier was not trained on, as a probability of
+            membership; NaN before.
     """
 
     mean: Tensor
@@ -84,7 +86,8 @@ class MembershipModel(nn.Module):
                 raise TypeError(f"`{name}` must be made of integers, got {value!r}")
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
-        self.features, self.classes, self.hidden, self.area = features, classes, tuple(hidden), math.nan
+        self.features, self.classes, self.hidden = features, classes, tuple(hidden)
+        self.area = self.unseen = math.nan
         one = torch.zeros(1, classes, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
         widths = [FEATURES[features](*one).shape[1], *hidden, 1]
         layers: list[nn.Module] = []
@@ -116,7 +119,7 @@ class MembershipModel(nn.Module):
             path: The file; overwritten if it exists.
         """
         description = {"features": self.features, "classes": self.classes, "hidden": list(self.hidden)}
-        membership_file.write(path, {**description, "area": self.area}, self.state_dict())
+        membership_file.write(path, {**description, "area": self.area, "unseen": self.unseen}, self.state_dict())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> MembershipModel:
@@ -133,14 +136,14 @@ class MembershipModel(nn.Module):
         """
         try:
             description, tensors = membership_file.read(path)
-            area = description.pop("area")
+            area, unseen = description.pop("area"), description.pop("unseen")
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 found = cls(**description)
             membership_file.check_tensors(tensors, found.state_dict())
             found.load_state_dict(tensors, assign=True)
         except ValueError as error:
             raise ValueError(f"`{path}` does not hold a usable membership model: {error}") from error
-        found.area = area
+        found.area, found.unseen = area, unseen
         return _frozen(found)
 
 
@@ -158,7 +161,7 @@ def train_membership_model(
     """Train a membership model for a classifier, from samples that it was and was not trained on.
 
     Binary cross-entropy in which both sides weigh the same, Adam, batches of 64. A fifth of each side is held out, for
-    the `area` of the result. The same seed gives the same model.
+    `area` and `unseen` of the result. The same seed gives the same model.
 
     Args:
         model: The classifier, not changed; logits [N, C] from its forward.
@@ -206,7 +209,9 @@ def train_membership_model(
         kept.append((logits[order[first:]], targets[order[first:]]))
     _fit(found, kept, epochs, lr, generator)
     with torch.no_grad():
-        found.area = area_under_curve(*(found(*side) for side in held_out))
+        odds = [found(*side) for side in held_out]
+        found.area = area_under_curve(*odds)
+        found.unseen = float(odds[1].double().sigmoid().mean())
     return _frozen(found)
 
 

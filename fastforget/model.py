@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastforget import ops
 
-__all__ = ["check_device", "eager", "evaluating", "outside_tables", "watched_parameters"]
+__all__ = ["check_device", "check_eval", "eager", "evaluating", "outside_tables", "watched_parameters"]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -27,6 +27,16 @@ def eager(model: nn.Module) -> nn.Module:
         raise TypeError("`model` must be an eager module, got a TorchScript module; use the one it was made from")
     original = getattr(model, "_orig_mod", model)
     return original if isinstance(original, nn.Module) else model
+
+
+def check_eval(model: nn.Module) -> None:
+    """Raise ValueError if a module is in train mode."""
+    for path, module in model.named_modules():
+        if module.training:
+            raise ValueError(
+                f"`model` must be in eval mode, got module {path or type(module).__name__!r} in train mode; call "
+                "model.eval() first"
+            )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from fastforget.forgetting.output_bias import Biases
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.losses import log_odds
-from fastforget.model import eager, outside_tables, watched_parameters
+from fastforget.model import check_eval, eager, outside_tables, watched_parameters
 from fastforget.receipt import Receipt, write
 from fastforget.waiting import Checks, constant, read
 
@@ -139,7 +139,7 @@ def one_shot(
         )
         _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
-        _check_eval(model)
+        check_eval(model)
         moving = watched if rule == "paper" or parameters is not None else outside_tables(model, watched)
         scope = _Scope(watched, moving, watched if update else moving)
         codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, next(iter(watched.values())))
@@ -318,15 +318,6 @@ def _check_flags(silence: Any, update: Any, fisher: Any, parameters: Any) -> Non
         raise TypeError(f"`update` must be a bool, got {type(update).__name__}")
     if update and (fisher is None or parameters is not None):
         raise ValueError("`update` must come with `fisher` and without `parameters`: it updates the whole sum")
-
-
-def _check_eval(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if module.training:
-            raise ValueError(
-                f"`model` must be in eval mode, got module {path or type(module).__name__!r} in train mode; call "
-                "model.eval() first"
-            )
 
 
 def _check_floor(

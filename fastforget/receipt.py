@@ -62,13 +62,13 @@ class Edit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Receipt:
-    """The record of one edit of a model, as `one_shot` returns it.
+    """The record of one edit of a model, as `one_shot` and `learn_to_unlearn` return it.
 
     Attributes:
-        classes: The forgotten classes.
+        classes: The forgotten classes; none where samples were forgotten.
         rule: The rule that found the change.
         settings: The rule's arguments.
-        alpha: The step that was taken.
+        alpha: The step that was taken; 1 for many steps.
         created: When, UTC, ISO 8601.
         before: Fingerprint of the model before the edit.
         after: Fingerprint of the model after it.

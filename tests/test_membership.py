@@ -61,6 +61,8 @@ def test_it_finds_what_was_learnt_by_heart(features: str, hidden: tuple[int, ...
     # confidences do not show which class is the right one, and a linear model cannot look up the logit of a class
     assert found > {"loss": 0.9, "logits": 0.9 if hidden else 0.53, "confidences": 0.75}[features]
     assert attack.area == pytest.approx(found, abs=0.1)
+    assert attack.unseen == pytest.approx(scores(attack, FRESH).sigmoid().mean().item(), abs=0.1)
+    assert attack.unseen < scores(attack, MEMBERS).sigmoid().mean()
     assert not attack.training
     assert not any(parameter.requires_grad for parameter in attack.parameters())
     assert len([layer for layer in attack.network if isinstance(layer, nn.Linear)]) == len(hidden) + 1
@@ -148,7 +150,8 @@ def test_saved_and_loaded(features: str, tmp_path: Path) -> None:
     state = torch.get_rng_state()
     again = MembershipModel.load(tmp_path / "attack")
     assert torch.equal(torch.get_rng_state(), state)
-    assert (again.features, again.hidden, again.area) == (features, (8, 8), attack.area)
+    assert (again.features, again.hidden) == (features, (8, 8))
+    assert (again.area, again.unseen) == (attack.area, attack.unseen)
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert_same_bits(scores(again, FRESH), scores(attack, FRESH))
@@ -190,7 +193,7 @@ def test_any_damage_is_refused(data: st.DataObject, tmp_path: Path) -> None:
 def test_files_of_strangers(description: dict[str, Any], change: dict[str, Tensor], text: str, tmp_path: Path) -> None:
     from fastforget.files import membership_file
 
-    good = {"features": "loss", "classes": 3, "hidden": [2], "area": 0.5}
+    good = {"features": "loss", "classes": 3, "hidden": [2], "area": 0.5, "unseen": 0.4}
     state = MembershipModel("loss", 3, (2,)).state_dict()
     membership_file.write(tmp_path / "attack", good | description, state | change)
     with pytest.raises(ValueError, match="usable membership model") as caught:

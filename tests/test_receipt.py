@@ -396,8 +396,11 @@ FORGED: list[tuple[Callable[[Any, Any], Any], str]] = [
     (described(classes="12"), "the header's `classes` must be a list of classes, got '12'"),
     (described(classes=[1.5]), "the header's `classes` must be a list of classes, got [1.5]"),
     (described(classes=[-1]), "the header's `classes` must be a list of classes, got [-1]"),
-    (described(settings=[]), "the header's `settings` must be an object of numbers, got []"),
-    (described(settings={"rho": "x"}), "the header's `settings` must be an object of numbers, got {'rho': 'x'}"),
+    (described(settings=[]), "the header's `settings` must be an object of numbers and texts, got []"),
+    (
+        described(settings={"rho": []}),
+        "the header's `settings` must be an object of numbers and texts, got {'rho': []}",
+    ),
     (described(seconds={"total": [1]}), "the header's `seconds` must be an object of numbers"),
     (described(evidence=3), "the header's `evidence` must be an object of numbers, got 3"),
     (described(shapes=[]), "the header's `shapes` must be an object of shapes, got []"),

@@ -1,6 +1,6 @@
 """The file format of membership models, see `fastforget.files.checked`.
 
-The description holds `features`, `classes`, `hidden` and `area`; the tensors are those of the model's state.
+The description holds `features`, `classes`, `hidden`, `area` and `unseen`; the tensors are those of the model's state.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _FIELDS: checked.Fields = {
     "classes": ("a number of classes", _is_width),
     "hidden": ("a list of widths", list_of(_is_width)),
     "area": ("a number", is_number),
+    "unseen": ("a number", is_number),
 }
 
 

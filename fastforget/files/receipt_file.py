@@ -70,7 +70,7 @@ _FIELDS: checked.Fields = {
     "kept_fisher": ("true or false", lambda value: isinstance(value, bool)),
     "rule": ("a text", is_text),
     "seconds": ("an object of numbers", object_of(is_number)),
-    "settings": ("an object of numbers", object_of(is_number)),
+    "settings": ("an object of numbers and texts", object_of(lambda value: is_number(value) or is_text(value))),
     "shapes": ("an object of shapes", object_of(list_of(is_count))),
     "total": ("a count", is_count),
 }
