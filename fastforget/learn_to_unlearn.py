@@ -42,7 +42,7 @@ def learn_to_unlearn(
     *,
     attacks: Sequence[MembershipModel] = (),
     steps: int = 100,
-    lr: float = 0.01,
+    lr: float = 1e-3,
     trial: float = 0.01,
     queries: int = 2,
     support: Support = "random",
@@ -93,7 +93,7 @@ def learn_to_unlearn(
         attacks: Membership models of this classifier, see `fastforget.membership.train_membership_model`. A different
             one each time makes the support set, drawn at random, and all others the query sets.
         steps: How many updates.
-        lr: Learning rate of the default optimiser, SGD with momentum 0.9.
+        lr: Learning rate of the default optimiser, Adam: the scale of the gradients differs widely from model to model.
         trial: Length of the trial step.
         queries: How many batches of ``remain`` each trial step is tested on.
         support: What the trial step does to the samples to forget: "random" teaches them wrong labels, "uniform" all
@@ -231,7 +231,7 @@ class _Work:
         parameters = dict(self._model.named_parameters())
         self._moving = {name: parameters[name].requires_grad_() for name in watched}
         leaves = list(self._moving.values())
-        standard = torch.optim.SGD(leaves, settings.lr, momentum=0.9)
+        standard = torch.optim.Adam(leaves, settings.lr)
         self._optimizer = standard if optimizer is None else optimizer(leaves)
         if not isinstance(self._optimizer, torch.optim.Optimizer):
             raise TypeError(f"`optimizer` must return a torch.optim.Optimizer, got {type(self._optimizer).__name__}")

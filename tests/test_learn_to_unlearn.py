@@ -1,6 +1,5 @@
 """Learning to Unlearn: what it does, that it repeats, goes on, comes back, and every refusal."""
 
-import copy
 import math
 from collections.abc import Sequence
 from functools import cache, partial
@@ -11,80 +10,36 @@ import pytest
 import torch
 from asserts import assert_same_bits
 from known_codes import assert_holds, contents, edits_values_only, refused
+from learners import (
+    CLASSES,
+    FORGET,
+    FRESH,
+    MEMBERS,
+    OTHERS,
+    RANDOM,
+    REMAIN,
+    SIZE,
+    accuracy,
+    batches,
+    caught,
+    learner,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from fastforget import ForgettingError, Receipt, learn_to_unlearn
-from fastforget.membership import MembershipModel, area_under_curve, train_membership_model
-
-CLASSES, SIZE = 4, 30
-Batches = list[tuple[Tensor, Tensor]]
-
-
-def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Around the means of four classes, a fifth of the labels wrong: what is right of those, is known by heart."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(CLASSES, SIZE, generator=torch.Generator().manual_seed(99))
-    y = torch.arange(count) % CLASSES
-    x = 0.4 * means[y] + torch.randn(count, SIZE, generator=generator)
-    noisy = torch.rand(count, generator=generator) < 0.2
-    return x, torch.where(noisy, torch.randint(CLASSES, (count,), generator=generator), y)
-
-
-def batches(data: tuple[Tensor, Tensor], rows: Tensor | slice = slice(None), size: int = 40) -> Batches:
-    return list(zip(data[0][rows].split(size), data[1][rows].split(size), strict=True))
-
-
-MEMBERS, OTHERS, FRESH = samples(400, 1), samples(400, 2), samples(400, 3)
-
-
-@cache
-def _learner() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Linear(SIZE, 96), nn.BatchNorm1d(96), nn.ReLU(), nn.Dropout(0.1), nn.Linear(96, CLASSES)
-        )
-        optimizer = torch.optim.Adam(model.parameters(), 0.01)
-        for _ in range(30):
-            for x, y in batches(MEMBERS):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x), y).backward()
-                optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
-
-
-def learner() -> nn.Module:
-    return copy.deepcopy(_learner())
+from fastforget.membership import MembershipModel, train_membership_model
 
 
 @cache
 def attacks(count: int = 3) -> tuple[MembershipModel, ...]:
     names = ("loss", "confidences", "logits")
     return tuple(
-        train_membership_model(_learner(), batches(MEMBERS), batches(OTHERS), features=name, hidden=(16,), seed=seed)
+        train_membership_model(learner(), batches(MEMBERS), batches(OTHERS), features=name, hidden=(16,), seed=seed)
         for seed, name in enumerate(names[:count])
     )
 
 
-def accuracy(model: nn.Module, data: Batches) -> float:
-    with torch.no_grad():
-        return float(torch.cat([model(x).argmax(1) == y for x, y in data]).double().mean())
-
-
-def caught(model: nn.Module, members: Batches, others: Batches) -> float:
-    """Area under the curve of an attack that no feedback came from: the loss itself."""
-    with torch.no_grad():
-        scores = [
-            torch.cat([-nn.functional.cross_entropy(model(x), y, reduction="none") for x, y in data])
-            for data in (members, others)
-        ]
-    return area_under_curve(*scores)
-
-
-RANDOM = torch.randperm(400, generator=torch.Generator().manual_seed(5)) < 60
-FORGET, REMAIN = batches(MEMBERS, RANDOM), batches(MEMBERS, ~RANDOM)
 few_steps = partial(learn_to_unlearn, steps=4)
 
 
@@ -98,7 +53,7 @@ def test_random_samples(share: float) -> None:
     rows = (~RANDOM).nonzero().squeeze(1)
     rows = rows[: round(share * len(rows))]
     before = accuracy(model, REMAIN), caught(model, FORGET, batches(FRESH)), accuracy(model, batches(FRESH))
-    learn_to_unlearn(model, FORGET, batches(MEMBERS, rows), attacks=attacks(), steps=60)
+    learn_to_unlearn(model, FORGET, batches(MEMBERS, rows), attacks=attacks(), steps=80, lr=0.003)
     assert before[1] > 0.75
     assert abs(caught(model, FORGET, batches(FRESH)) - 0.5) < 0.1
     assert accuracy(model, REMAIN) > before[0] - (0.05 if share == 1 else 0.3)
@@ -110,9 +65,9 @@ def test_what_the_attacks_say_of_unseen_samples_is_far_enough() -> None:
     found = {}
     for target in ("unseen", "zero"):
         model = learner()
-        learn_to_unlearn(model, FORGET, REMAIN, attacks=attacks(), steps=60, target=target)  # type: ignore[arg-type]
+        learn_to_unlearn(model, FORGET, REMAIN, attacks=attacks(), steps=80, lr=0.003, target=target)  # type: ignore[arg-type]
         found[target] = caught(model, FORGET, batches(FRESH))
-    assert found["zero"] < 0.35
+    assert found["zero"] < 0.4
     assert abs(found["unseen"] - 0.5) < 0.1
 
 
@@ -132,7 +87,7 @@ def test_whole_classes(classes: Sequence[int], meta: bool) -> None:
 def test_it_needs_no_attack(support: Any, order: Any) -> None:
     model = learner()
     known = accuracy(model, FORGET)
-    receipt = learn_to_unlearn(model, FORGET, REMAIN, support=support, order=order, steps=40, lr=0.05)
+    receipt = learn_to_unlearn(model, FORGET, REMAIN, support=support, order=order, steps=40)
     assert accuracy(model, FORGET) < known - 0.1
     assert not any("forget" in name for name in receipt.evidence)
 
@@ -167,7 +122,7 @@ def test_every_switch_matters() -> None:
 # Care
 
 
-@pytest.mark.parametrize("optimizer", [None, partial(torch.optim.Adam, lr=1e-3), partial(torch.optim.RMSprop, lr=1e-4)])
+@pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, lr=1e-3), partial(torch.optim.RMSprop, lr=1e-4)])
 def test_only_values_change_and_come_back(optimizer: Any, tmp_path: Path) -> None:
     model, other = learner(), learner()
     before = contents(model)
@@ -252,7 +207,7 @@ def test_a_floor_ends_it_in_time() -> None:
     given = (inputs, targets)
     model, free = learner(), learner()
     known = accuracy(model, [given])
-    harsh: dict[str, Any] = {"attacks": attacks(), "target": "zero", "lr": 0.01, "steps": 30}
+    harsh: dict[str, Any] = {"attacks": attacks(), "target": "zero", "lr": 0.003, "steps": 30}
     learn_to_unlearn(free, FORGET, REMAIN[:1], **harsh)
     limit = (known + accuracy(free, [given])) / 2
     assert limit < known - 0.02
@@ -279,7 +234,7 @@ def interrupt(at: int) -> Any:
     return callback
 
 
-@pytest.mark.parametrize("optimizer", [None, partial(torch.optim.AdamW, lr=1e-3)])
+@pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, lr=1e-3, momentum=0.9)])
 @pytest.mark.parametrize("at", [3, 4, 7])
 def test_interrupted_work_goes_on_to_the_same_bits(optimizer: Any, at: int, tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(*MEMBERS), batch_size=90, shuffle=True)
@@ -312,8 +267,8 @@ def test_more_steps_than_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"lr": 0.5}, "its `lr` is 0.01, not 0.5"),
-        ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "its `optimizer` is 'SGD', not 'Adam'"),
+        ({"lr": 0.5}, "its `lr` is 0.001, not 0.5"),
+        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, "its `optimizer` is 'Adam', not 'SGD'"),
         ({"attacks": ()}, "its `attacks` is 3, not 0"),
         ({"model": 1}, "it is of a model with fingerprint"),
         ({"file": b"nothing"}, "not a complete safetensors file"),

@@ -1,4 +1,4 @@
-"""The README's example runs as it is written, around a user's model, data and optimizer."""
+"""The README's examples run as they are written, around a user's model, data and optimizer."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_the_example_forgets_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    example, second = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     data, model = load_digits(), small_resnet()
     torch.manual_seed(0)
     parts = torch.randperm(len(data.y_train)).split(64)
@@ -30,6 +30,10 @@ def test_the_example_forgets_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyP
         forgotten = model(data.x_test[data.y_test == 3]).argmax(1)
         exec(undo, names)  # noqa: S102
         known = model(data.x_test[data.y_test == 3]).argmax(1)
+        # the second example, on what the first leaves behind
+        loader = list(zip(data.x_train.split(64), data.y_train.split(64), strict=True))
+        unseen = list(zip(data.x_test.split(64), data.y_test.split(64), strict=True))
+    exec(second, names | {"forget": loader[:2], "remain": loader[2:], "unseen": unseen})  # noqa: S102
     assert (forgotten == 3).float().mean() <= 0.01
     assert (known == 3).float().mean() >= 0.9
     assert {file.name for file in tmp_path.iterdir()} == {"codes.safetensors", "forgot-3.safetensors"}

@@ -1,0 +1,74 @@
+"""A student that obeys its teacher on what remains and disobeys on what is to be forgotten."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastforget.baselines.training import Batches, descend, divergence, editing, outputs, trained_parameters
+from fastforget.batch import Inputs
+
+__all__ = ["scrub"]
+
+
+def scrub(
+    model: nn.Module,
+    forget: Batches,
+    remain: Batches,
+    *,
+    gamma: float = 0.99,
+    alpha: float = 0.001,
+    temperature: float = 4.0,
+    epochs: int = 3,
+    max_epochs: int = 2,
+    lr: float = 5e-4,
+    seed: int = 0,
+) -> None:
+    """Alternate between moving away from the original on the samples to forget and staying near it on the others.
+
+    ::
+
+        max step, in the first ``max_epochs`` epochs:   up    KL(teacher || student)  on D_f
+        min step, in every epoch:                       down  gamma CE + alpha KL(teacher || student)  on D_r
+
+    The teacher is the original; KL at a temperature. Adam with weight decay 5e-4.
+
+    Source: SCRUB of Kurmanji, Triantafillou, Hayes, Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS
+    2023, without the rewinding of SCRUB+R; the optimiser is ours.
+
+    Args:
+        model: The classifier, changed in place.
+        forget: Batches to forget.
+        remain: Batches of the remaining data.
+        gamma: Weight of the cross-entropy.
+        alpha: Weight of the divergence on what remains.
+        temperature: Of the divergences.
+        epochs: Passes over ``remain``.
+        max_epochs: Before how many of them is one over ``forget``.
+        lr: The learning rate.
+        seed: Of dropout and shuffling.
+    """
+    teacher = copy.deepcopy(model).eval()
+
+    def away(inputs: Inputs, _: Tensor) -> Tensor:
+        return -divergence(outputs(edited, inputs), _told(teacher, inputs), temperature)
+
+    def near(inputs: Inputs, targets: Tensor) -> Tensor:
+        logits = outputs(edited, inputs)
+        apart = divergence(logits, _told(teacher, inputs), temperature)
+        return gamma * F.cross_entropy(logits, targets) + alpha * apart
+
+    with editing(model, seed) as edited:
+        optimizer = torch.optim.Adam(trained_parameters(edited), lr, weight_decay=5e-4)
+        for epoch in range(epochs):
+            if epoch < max_epochs:
+                descend(forget, away, optimizer)
+            descend(remain, near, optimizer)
+
+
+@torch.no_grad()
+def _told(teacher: nn.Module, inputs: Inputs) -> Tensor:
+    return outputs(teacher, inputs)
