@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from fastforget.audit import AuditReport, audit
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError, UnrecognisedCodesError
 from fastforget.fingerprint import fingerprint
@@ -21,12 +22,14 @@ except PackageNotFoundError:  # a source tree that was built but not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "AuditReport",
     "FisherDiagonal",
     "ForgettingError",
     "MnemonicCodes",
     "Receipt",
     "UnrecognisedCodesError",
     "__version__",
+    "audit",
     "fingerprint",
     "fisher_diagonal",
     "harmonize",

@@ -29,6 +29,7 @@ def batches(data: tuple[Tensor, Tensor], rows: Tensor | slice = slice(None), siz
 MEMBERS, OTHERS, FRESH = samples(400, 1), samples(400, 2), samples(400, 3)
 RANDOM = torch.randperm(400, generator=torch.Generator().manual_seed(5)) < 60
 FORGET, REMAIN = batches(MEMBERS, RANDOM), batches(MEMBERS, ~RANDOM)
+CLASS, REST = batches(MEMBERS, MEMBERS[1] == 2), batches(MEMBERS, MEMBERS[1] != 2)
 
 
 def untrained() -> nn.Module:

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from asserts import assert_close, assert_same_bits
 from known_codes import assert_holds, contents
 from learners import (
+    CLASS,
     CLASSES,
     FORGET,
     FRESH,
-    MEMBERS,
     REMAIN,
+    REST,
     SIZE,
     Batches,
     accuracy,
@@ -118,8 +119,6 @@ def test_a_compiled_model_is_that_behind_it() -> None:
 
 # What they are for
 
-INSIDE = MEMBERS[1] == 2
-CLASS, REST = batches(MEMBERS, INSIDE), batches(MEMBERS, ~INSIDE)
 FORGETS_A_CLASS: dict[str, dict[str, Any]] = {
     "bad_teacher": {"epochs": 60, "lr": 1e-2, "share": 1.0},
     "boundary_expand": {"lr": 0.02},

@@ -1,0 +1,73 @@
+"""Membership attacks: scores that are higher for samples that a model was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastforget.audit.observation import Observation
+from fastforget.membership import area_under_curve
+
+__all__ = ["SCORES", "Area", "likelihood_ratio"]
+
+# Attacks that need nothing but the model: Yeom et al., 2018 (loss, correctness), Salem et al., 2019 (confidence,
+# entropy), Song and Mittal, 2021 (modified entropy).
+SCORES: dict[str, Callable[[Observation], Tensor]] = {
+    "loss": lambda seen: -seen.losses,
+    "confidence": lambda seen: seen.confidences,
+    "entropy": lambda seen: -seen.entropies,
+    "modified entropy": lambda seen: -seen.modified_entropies,
+    "correctness": lambda seen: seen.correct.double(),
+}
+
+
+@dataclass(frozen=True)
+class Area:
+    """How well scores tell samples to forget from unseen ones.
+
+    Attributes:
+        value: Area under the curve: 0.5 is chance, more says member, less says stranger.
+        error: Standard error of it where there is nothing to tell.
+    """
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, forget: Tensor, unseen: Tensor) -> Area:
+        """Compare the scores of both."""
+        n, m = len(forget), len(unseen)
+        return cls(area_under_curve(forget, unseen), math.sqrt((n + m + 1) / (12 * n * m)))
+
+
+def likelihood_ratio(seen: Observation, shadows: Sequence[Observation]) -> Tensor:
+    """Return how much surer a model is of each sample than models that never saw it, in their standard deviations.
+
+    ``score = (odds - mean over shadows) / deviation over shadows``, with one deviation for all samples where there are
+    fewer than eight shadows.
+
+    Source: the offline attack of Carlini et al., "Membership Inference Attacks From First Principles" (LiRA), S&P 2022;
+    the score in place of its tail probability, of which it is a monotone function.
+
+    Args:
+        seen: What the model says of N samples.
+        shadows: What at least two models say of them that were trained alike, without them.
+
+    Returns:
+        Scores [N].
+
+    Raises:
+        ValueError: There are fewer than two shadows.
+    """
+    if len(shadows) < 2:
+        raise ValueError(f"`shadows` must be at least two models, got {len(shadows)}")
+    odds = torch.stack([shadow.odds for shadow in shadows])
+    if len(shadows) < 8:
+        deviation = (odds - odds.mean(0)).square().sum().div(odds.numel() - odds.shape[1]).sqrt()
+    else:
+        deviation = odds.std(0)
+    return (seen.odds - odds.mean(0)) / deviation.clamp(min=1e-6)

@@ -1,0 +1,49 @@
+"""How fast a model learns again what it was made to forget."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastforget.audit.observation import observe
+from fastforget.batch import forward, logits_of
+
+__all__ = ["relearning_curve", "steps_to"]
+
+
+def relearning_curve(
+    model: nn.Module, forget: Iterable[tuple[Any, Tensor]], *, steps: int, lr: float = 1e-3
+) -> list[float]:
+    """Train a copy on the samples to forget, a batch a step, and watch its accuracy on them.
+
+    Adam, in eval mode: what batch norms remember is not a part of it.
+
+    Args:
+        model: The eager module, not changed.
+        forget: Batches (inputs, targets), gone through as often as needed.
+        steps: How many.
+        lr: The learning rate.
+
+    Returns:
+        The accuracy before the first step and after each, in [0, 1].
+    """
+    batches, scratch = list(forget), copy.deepcopy(model).eval().requires_grad_()
+    optimizer = torch.optim.Adam(scratch.parameters(), lr)
+    curve = [observe(scratch, batches, "forget").accuracy]
+    for step in range(steps):
+        inputs, targets = batches[step % len(batches)]
+        optimizer.zero_grad()
+        F.cross_entropy(logits_of(forward(scratch, inputs)), targets).backward()
+        optimizer.step()
+        curve.append(observe(scratch, batches, "forget").accuracy)
+    return curve
+
+
+def steps_to(curve: list[float], accuracy: float) -> int:
+    """Return after how many steps an accuracy is reached first; one more than there are if it is not."""
+    return next((step for step, found in enumerate(curve) if found >= accuracy), len(curve))
