@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from os import PathLike
@@ -20,13 +19,12 @@ from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.harmonization import Project, Scope, harmonize
 from fastforget.membership import MembershipModel
-from fastforget.model import check_eval, eager, watched_parameters
+from fastforget.model import check_eval, eager, reproducible, watched_parameters
 from fastforget.receipt import Edit, Receipt, write
-from fastforget.unlearning.batches import Stream, check_disjoint
+from fastforget.unlearning.batches import Batch, Stream, check_disjoint
 from fastforget.unlearning.checkpoint import Checkpoint, tensors_of
 from fastforget.unlearning.feedback import Support, Target, forgetting, remembering
 from fastforget.unlearning.floor import Floor
-from fastforget.waiting import random_devices
 
 __all__ = ["learn_to_unlearn"]
 
@@ -144,11 +142,13 @@ def learn_to_unlearn(
     model = eager(model)
     settings = _Settings(steps, lr, trial, queries, support, tune, target, weight, order, meta, project, scope, seed)
     _check({**vars(settings), "every": every}, attacks, model)
+    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
+        raise ValueError(f"`checkpoint` must be in a folder that is there, got `{checkpoint}`")
     watched = watched_parameters(model, None if parameters is None else list(parameters))
     check_eval(model)
     check_disjoint(forget, remain)
     before = fingerprint(model)
-    with _reproducible(model, seed):
+    with reproducible(model, seed):
         work = _Work(model, watched, settings, attacks, optimizer, (forget, remain), floor)
         if checkpoint is not None:
             work.resume(checkpoint, before)
@@ -246,8 +246,7 @@ class _Work:
         """Take a step; return the losses that it was to lower."""
         given = self._settings
         length = given.trial if given.meta else 0.0
-        batches = self._forget.several(2 if self._attacks else 1)
-        queries = self._remain.several(given.queries)
+        batches, queries = self._draw()
         kept = remembering(
             self._model,
             self._moving,
@@ -277,6 +276,10 @@ class _Work:
         self._optimizer.step()
         return losses
 
+    def _draw(self) -> tuple[list[Batch], list[Batch]]:
+        """Return the batches of a step."""
+        return self._forget.several(2 if self._attacks else 1), self._remain.several(self._settings.queries)
+
     def taken(self, number: int, losses: dict[str, float]) -> None:
         """Note that a step stands."""
         self.step = number
@@ -286,17 +289,17 @@ class _Work:
     def save(self, path: str | PathLike[str], before: str) -> None:
         """Write a checkpoint of the work on the model with this fingerprint."""
         tensors = tensors_of(self._moving, self._optimizer, self._generator)
-        taken = {"forget": self._forget.taken, "remain": self._remain.taken}
-        Checkpoint(before, self._identity(), self.step, taken, self.evidence, tensors).save(path)
+        Checkpoint(before, self._identity(), self.step, self.evidence, tensors).save(path)
 
     def resume(self, path: str | PathLike[str], before: str) -> None:
         """Go on from a checkpoint, if there is one."""
         if not Path(path).exists():
             return
-        found = Checkpoint.load(path, before, self._identity())
-        self._forget.skip(found.taken["forget"])
-        self._remain.skip(found.taken["remain"])
+        found = Checkpoint.load(path, before, self._identity(), self._settings.steps)
         found.restore(self._moving, self._optimizer, self._generator)
+        self.floor.moved()
+        for _ in range(found.step):  # in the order of the steps: loaders that shuffle share one random state
+            self._draw()
         self.step, self.evidence = found.step, found.evidence
 
     def edits(self, old: dict[str, Tensor]) -> dict[str, Edit]:
@@ -313,15 +316,14 @@ class _Work:
     def _identity(self) -> dict[str, float | str]:
         """What a checkpoint must agree in; one may ask for more steps than before."""
         mine = {name: value for name, value in self._settings.record().items() if name != "steps"}
-        return {**mine, "attacks": len(self._attacks), "optimizer": type(self._optimizer).__name__}
-
-
-@contextmanager
-def _reproducible(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed the random state, and put it back afterwards."""
-    with torch.random.fork_rng(devices=random_devices(*model.parameters())):
-        torch.manual_seed(seed)
-        yield
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
+        return {
+            **mine,
+            "attacks": " ".join(fingerprint(attack) for attack in self._attacks),
+            "optimizer": f"{type(self._optimizer).__name__} {groups}",
+            "parameters": " ".join(self._moving),
+            "floor": self.floor.accuracy,
+        }
 
 
 def _check(settings: dict[str, Any], attacks: Sequence[MembershipModel], model: nn.Module) -> None:
@@ -347,6 +349,8 @@ def _check_attacks(attacks: Sequence[MembershipModel], model: nn.Module) -> None
     for attack in attacks:
         if not isinstance(attack, MembershipModel):
             raise TypeError(f"`attacks` must be membership models, got {type(attack).__name__}")
+        if not 0 <= attack.unseen <= 1:
+            raise ValueError(f"`attacks` must be trained, got one that says {attack.unseen} of unseen samples")
     device = next((parameter.device for parameter in model.parameters()), None)
     if any(attack.mean.device != device for attack in attacks):
         raise ValueError(f"`attacks` must be on the model's device, {device}")

@@ -199,7 +199,7 @@ def train_membership_model(
     classes = sides[0][0].shape[1]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         found = MembershipModel(features, classes, hidden).to(sides[0][0].device)
     held_out, kept = [], []
     for logits, targets in sides:
@@ -207,7 +207,8 @@ def train_membership_model(
         first = len(order) // _HELD_OUT
         held_out.append((logits[order[:first]], targets[order[:first]]))
         kept.append((logits[order[first:]], targets[order[first:]]))
-    _fit(found, kept, epochs, lr, generator)
+    with torch.enable_grad():
+        _fit(found, kept, epochs, lr, generator)
     with torch.no_grad():
         odds = [found(*side) for side in held_out]
         found.area = area_under_curve(*odds)

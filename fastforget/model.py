@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fastforget import ops
+from fastforget.waiting import random_devices
 
-__all__ = ["check_device", "check_eval", "eager", "evaluating", "outside_tables", "watched_parameters"]
+__all__ = ["check_device", "check_eval", "eager", "evaluating", "outside_tables", "reproducible", "watched_parameters"]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -49,6 +50,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def reproducible(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed the random state of the CPU and of the model's devices, with gradients on; put both back afterwards."""
+    devices = random_devices(*model.parameters())
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def watched_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[str, Tensor]:

@@ -25,9 +25,10 @@ from learners import (
     learner,
 )
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
 from fastforget import ForgettingError, Receipt, learn_to_unlearn
+from fastforget.files import checkpoint_file
 from fastforget.membership import MembershipModel, train_membership_model
 
 
@@ -237,9 +238,11 @@ def interrupt(at: int) -> Any:
 @pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, lr=1e-3, momentum=0.9)])
 @pytest.mark.parametrize("at", [3, 4, 7])
 def test_interrupted_work_goes_on_to_the_same_bits(optimizer: Any, at: int, tmp_path: Path) -> None:
-    loader = DataLoader(TensorDataset(*MEMBERS), batch_size=90, shuffle=True)
+    data = TensorDataset(*MEMBERS)
+    rows = [part.nonzero().squeeze(1).tolist() for part in (RANDOM, ~RANDOM)]
+    forget, remain = (DataLoader(Subset(data, part), batch_size=25, shuffle=True) for part in rows)
     work = partial(
-        learn_to_unlearn, forget=FORGET, remain=loader, attacks=attacks(), steps=9, optimizer=optimizer, every=2
+        learn_to_unlearn, forget=forget, remain=remain, attacks=attacks(), steps=9, optimizer=optimizer, every=2
     )
     straight, model = learner(), learner()
     expected = work(straight)
@@ -268,8 +271,13 @@ def test_more_steps_than_before(tmp_path: Path) -> None:
     ("change", "text"),
     [
         ({"lr": 0.5}, "its `lr` is 0.001, not 0.5"),
-        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, "its `optimizer` is 'Adam', not 'SGD'"),
-        ({"attacks": ()}, "its `attacks` is 3, not 0"),
+        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, "its `optimizer` is .Adam .* not .SGD "),
+        ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "its `optimizer` is .Adam .*0.001.* not .Adam .*0.1"),
+        ({"attacks": ()}, "its `attacks` is .*, not ''"),
+        ({"attacks": attacks()[:2]}, "its `attacks` is"),
+        ({"parameters": ["0.weight"]}, "its `parameters` is '0.weight 0.bias .*', not '0.weight'"),
+        ({"floor": (*FRESH, 0.1)}, "its `floor` is 0.0, not 0.1"),
+        ({"steps": 1}, "it is of 2 steps, and 1 are asked for"),
         ({"model": 1}, "it is of a model with fingerprint"),
         ({"file": b"nothing"}, "not a complete safetensors file"),
     ],
@@ -289,9 +297,63 @@ def test_other_work_is_not_gone_on_with(change: dict[str, Any], text: str, tmp_p
     assert file.exists()
 
 
+def test_a_floor_goes_back_to_what_the_checkpoint_had(tmp_path: Path) -> None:
+    """Where the first step after an interruption falls below it."""
+    file, model, straight = tmp_path / "work", learner(), learner()
+    harsh: dict[str, Any] = {"attacks": attacks(), "target": "zero", "lr": 0.003, "steps": 30}
+    free = learner()
+    learn_to_unlearn(free, FORGET, REMAIN[:1], **harsh)
+    limit = (accuracy(learner(), batches(FRESH)) + accuracy(free, batches(FRESH))) / 2
+    harsh["floor"] = (*FRESH, limit)
+    expected = learn_to_unlearn(straight, FORGET, REMAIN[:1], **harsh)
+    last = int(expected.evidence["steps"])
+    with pytest.raises(Interrupted):
+        learn_to_unlearn(model, FORGET, REMAIN[:1], checkpoint=file, every=1, callback=interrupt(last), **harsh)
+    found = learn_to_unlearn(model, FORGET, REMAIN[:1], checkpoint=file, **harsh)
+    assert found.evidence == expected.evidence
+    assert_holds(model, contents(straight))
+
+
+FORGED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"step": 2**62}, {}, "and 4 are asked for"),
+    ({"step": 0}, {}, "it is of 0 steps"),
+    ({}, {"generator": None}, "must hold the state of a random generator"),
+    ({}, {"generator": torch.zeros(3)}, "must hold the state of a random generator"),
+    ({}, {"generator": torch.full((5056,), 255, dtype=torch.uint8)}, "must hold the state of a random generator"),
+    ({}, {"optimizer/x/step": torch.zeros(())}, "must hold state of 6 parameters, got 'optimizer/x/step'"),
+    ({}, {"optimizer/99/step": torch.zeros(())}, "must hold state of 6 parameters"),
+    ({}, {"optimizer/0/exp_avg": torch.zeros(3)}, "'optimizer/0/exp_avg' must have shape"),
+    ({}, {"parameter/0.bias": None}, "must hold the parameters"),
+    ({}, {"parameter/9.bias": torch.zeros(3)}, "must hold the parameters"),
+    ({}, {"parameter/0.bias": torch.zeros(96, dtype=torch.float64)}, "must hold parameter `0.bias` of torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("description", "tensors", "text"), FORGED)
+def test_forged_checkpoints(description: dict[str, Any], tensors: dict[str, Any], text: str, tmp_path: Path) -> None:
+    """With a checksum that fits, which anybody can compute."""
+    file, model = tmp_path / "work", learner()
+    given: dict[str, Any] = {"attacks": attacks(), "steps": 4, "every": 1, "checkpoint": file}
+    with pytest.raises(Interrupted):
+        learn_to_unlearn(model, FORGET, REMAIN, callback=interrupt(2), **given)
+    was, held = checkpoint_file.read(file)
+    changed = {key: value for key, value in {**held, **tensors}.items() if value is not None}
+    checkpoint_file.write(file, {**was, **description}, changed)
+    with refused(model, ValueError, text):
+        learn_to_unlearn(model, FORGET, REMAIN, **given)
+
+
 # Refusals
 
 X, Y = FORGET[0]
+
+
+def of_other_classes() -> MembershipModel:
+    found = MembershipModel("loss", 7)
+    found.unseen = 0.5
+    return found
+
+
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"forget": []}, ValueError, "^`forget` must hold at least one batch"),
     ({"remain": []}, ValueError, "^`remain` must hold at least one batch"),
@@ -322,8 +384,10 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"project": "all"}, ValueError, "^`project` must be one of"),
     ({"scope": "layer"}, ValueError, "^`scope` must be one of"),
     ({"attacks": [nn.Linear(1, 1)]}, TypeError, "^`attacks` must be membership models, got Linear"),
-    ({"attacks": [MembershipModel("loss", 4).to("meta")]}, ValueError, "^`attacks` must be on the model's device"),
-    ({"attacks": [MembershipModel("loss", 7)]}, ValueError, r"^`logits` must be \[N, 7\]"),
+    ({"attacks": [of_other_classes().to("meta")]}, ValueError, "^`attacks` must be on the model's device"),
+    ({"attacks": [MembershipModel("loss", 4)]}, ValueError, "^`attacks` must be trained, got one that says nan"),
+    ({"attacks": [of_other_classes()]}, ValueError, r"^`logits` must be \[N, 7\]"),
+    ({"checkpoint": "/nowhere/at/all/file"}, ValueError, "^`checkpoint` must be in a folder that is there"),
     ({"optimizer": lambda _: None}, TypeError, "^`optimizer` must return a torch.optim.Optimizer"),
     ({"parameters": ["5.weight"]}, ValueError, "^`parameters` must name parameters"),
     ({"floor": 0.5}, TypeError, "^`floor` must be"),
@@ -358,6 +422,21 @@ def test_samples_on_both_sides_are_found() -> None:
         few_steps(model, DataLoader(forget, 10), DataLoader(remain, 10))
     few_steps(model, DataLoader(forget, 10), DataLoader(Subset(data, range(50, 400)), 10))
     few_steps(model, DataLoader(forget, 10), DataLoader(TensorDataset(*OTHERS), 10))
+    loaders = [
+        DataLoader(data, 10, sampler=SubsetRandomSampler(range(*ends))) for ends in ((0, 50), (50, 400), (49, 99))
+    ]
+    few_steps(model, *loaders[:2])
+    with refused(model, ValueError, "^`forget` and `remain` must have no samples in common, got 1, for instance 49$"):
+        few_steps(model, loaders[0], loaders[2])
+    few_steps(model, loaders[0], DataLoader(data, batch_sampler=[[0, 1]]))  # nobody can say
+
+
+def test_under_no_grad() -> None:
+    model, other = learner(), learner()
+    with torch.no_grad():
+        few_steps(model, FORGET, REMAIN)
+    few_steps(other, FORGET, REMAIN)
+    assert_holds(model, contents(other))
 
 
 def test_what_can_be_gone_through_once_is_kept() -> None:

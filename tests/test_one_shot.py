@@ -62,6 +62,13 @@ def test_forgets_the_class_keeps_the_rest_and_comes_back(
     assert (forget, remain) == accuracies(model, data, [cls])
 
 
+def test_a_share_may_be_an_integer() -> None:
+    model, codes = knowing()
+    found = [one_shot(copy.deepcopy(model), codes, 1, rho=rho, spill=FREE) for rho in (1, 1.0)]
+    assert found[0].after == found[1].after
+    assert found[0].share > 0.9
+
+
 def test_two_classes_at_once(trained: tuple[nn.Module, MnemonicCodes, Dataset]) -> None:
     model, codes, data = copy.deepcopy(trained[0]), *trained[1:]
     _, remain = accuracies(model, data, [2, 7])

@@ -28,13 +28,14 @@ CHANGES = [{}, *({name: value} for name, values in VALUES.items() for value in v
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=["digits/cnn", "fashion/resnet"])
+    arguments.add_argument("--settings", nargs="+", choices=list(DEFAULT), default=list(DEFAULT))
     arguments.add_argument("--samples", type=int, default=1000, help="test images")
     given = arguments.parse_args()
     for network in networks(given):
         model, codes = network.model, network.codes
         x, y = network.images(given.samples, seed=1)
         base = logits(model, x)
-        for change in CHANGES:
+        for change in [change for change in CHANGES if set(change) <= set(given.settings)]:
             settings, rows = DEFAULT | change, list[Row]()
             for cls in range(len(codes)):
                 given_settings = {key: value for key, value in settings.items() if key != "moving"}

@@ -27,7 +27,7 @@ SCORES: dict[str, Callable[[Observation], Tensor]] = {
 
 @dataclass(frozen=True)
 class Area:
-    """How well scores tell samples to forget from unseen ones.
+    """How well scores tell samples to forget from unseen ones of the same class.
 
     Attributes:
         value: Area under the curve: 0.5 is chance, more says member, less says stranger.
@@ -38,10 +38,27 @@ class Area:
     error: float
 
     @classmethod
-    def of(cls, forget: Tensor, unseen: Tensor) -> Area:
-        """Compare the scores of both."""
-        n, m = len(forget), len(unseen)
-        return cls(area_under_curve(forget, unseen), math.sqrt((n + m + 1) / (12 * n * m)))
+    def of(cls, score: Callable[[Observation], Tensor], forget: Observation, unseen: Observation) -> Area:
+        """Compare the scores of both, class by class, each with the weight that it has among those to forget.
+
+        All at once, classes that are easier would look like members where there are more of them.
+
+        Args:
+            score: Higher for members.
+            forget: What the model says of samples to forget.
+            unseen: What it says of samples that it was not trained on, at least one of each class of those to forget.
+
+        Returns:
+            The area.
+        """
+        value = variance = 0.0
+        for label in forget.targets.unique().tolist():
+            one, other = (score(seen.of_classes([label])) for seen in (forget, unseen))
+            n, m = len(one), len(other)
+            weight = n / len(forget.targets)
+            value += weight * area_under_curve(one, other)
+            variance += weight**2 * (n + m + 1) / (12 * n * m)
+        return cls(value, math.sqrt(variance))
 
 
 def likelihood_ratio(seen: Observation, shadows: Sequence[Observation]) -> Tensor:

@@ -109,6 +109,11 @@ def observe(model: nn.Module, data: Iterable[tuple[Any, Tensor]], name: str) -> 
     with evaluating(model), torch.no_grad():
         for inputs, targets in data:
             batch_size(inputs, targets)
+            if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype != torch.int64:
+                kind = (
+                    f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+                )
+                raise TypeError(f"targets of `{name}` must be torch.int64 [N], got {kind}")
             found.append((logits_of(forward(model, inputs)).double().cpu(), targets.cpu()))
     if not found:
         raise ValueError(f"`{name}` must hold at least one batch, got none")
@@ -117,8 +122,6 @@ def observe(model: nn.Module, data: Iterable[tuple[Any, Tensor]], name: str) -> 
         raise ValueError(f"models must return logits [N, C], got shape {tuple(logits.shape)}")
     if not bool(logits.isfinite().all()):
         raise ValueError(f"models must return finite logits on `{name}`, got NaN or infinity")
-    if targets.dtype != torch.int64:
-        raise TypeError(f"targets of `{name}` must be torch.int64, got {targets.dtype}")
     low, high = (int(bound) for bound in targets.aminmax())
     if low < 0 or high >= logits.shape[1]:
         raise ValueError(f"targets of `{name}` must be in [0, {logits.shape[1]}), got values from {low} to {high}")

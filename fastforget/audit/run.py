@@ -22,7 +22,7 @@ from fastforget.batch import forward, logits_of
 from fastforget.codes import MnemonicCodes
 from fastforget.fingerprint import fingerprint
 from fastforget.membership import MembershipModel
-from fastforget.model import eager, evaluating
+from fastforget.model import eager, evaluating, reproducible
 
 __all__ = ["audit"]
 
@@ -61,7 +61,7 @@ def audit(
     agreement                    divergence, bits; Euclidean distance; share of equal classes
     zero retrain forgetting      1 minus the divergence from a random network (Chundawat et al., 2023)
     trigger                      share of test samples of other classes that a code of a forgotten class, half mixed in,
-                                 turns into that class
+                                 turns into that class; of classes none of whose samples remain
     ============================ ======================================================================================
 
     Source: metrics and attacks name theirs where they are defined.
@@ -96,18 +96,35 @@ def audit(
         raise TypeError(f"`relearning_steps` must be an integer, got {type(relearning_steps).__name__}")
     if len(shadows) == 1 or relearning_steps < 0:
         raise ValueError("`shadows` must be none or at least two models, and `relearning_steps` at least 0")
+    _check_attacks(attacks or {})
+    with reproducible(eager(model), 0):
+        return _audit(
+            model, (forget, remain, test), original, retrained, shadows, attacks or {}, codes, relearning_steps
+        )
+
+
+def _audit(
+    model: nn.Module,
+    data: tuple[Batches, Batches, Batches],
+    original: nn.Module | None,
+    retrained: nn.Module | None,
+    shadows: Sequence[nn.Module],
+    attacks: Mapping[str, MembershipModel],
+    codes: MnemonicCodes | None,
+    relearning_steps: int,
+) -> AuditReport:
     clock = _Clock()
     models = {"model": model, "original": original, "retrained": retrained}
-    parts = {"forget": forget, "remain": remain, "test": test}
+    parts = dict(zip(("forget", "remain", "test"), data, strict=True))
     parts = {name: part if isinstance(part, Sequence) else list(part) for name, part in parts.items()}
     with clock.phase("accuracy"):
         seen = {name: _see(eager(found), parts) for name, found in models.items() if found is not None}
-        _check_classes(seen)
+        _check_classes(seen, codes)
     classes = seen["model"]["forget"].targets.unique().tolist()
     with clock.phase("attacks"):
-        metrics = [*_accuracies(seen), *_attacks(seen, classes, attacks or {})]
+        metrics = [*_accuracies(seen), *_attacks(seen, attacks)]
         if shadows:
-            metrics.append(_shadow_attack(seen, classes, [_see(eager(shadow), parts) for shadow in shadows]))
+            metrics.append(_shadow_attack(seen, [_see(eager(shadow), parts) for shadow in shadows]))
     with clock.phase("distances"):
         metrics += _distances(seen, eager(model), parts["forget"])
     curves: dict[str, list[float]] = {}
@@ -117,8 +134,9 @@ def audit(
                 curves[name] = relearning_curve(eager(found), parts["forget"], steps=relearning_steps)
         metrics += _relearning(curves, seen)
     with clock.phase("trigger"):
-        if codes is not None:
-            metrics.append(_trigger(models, codes, parts["test"], classes))
+        gone = sorted(set(classes) - set(seen["model"]["remain"].targets.tolist()))
+        if codes is not None and gone:
+            metrics.append(_trigger(models, codes, parts["test"], gone))
     by_name = {metric.name: metric for metric in metrics}
     shown = {**seen["model"], "unseen": seen["model"]["test"].of_classes(classes)}
     shown = {name: shown[name] for name in ("forget", "remain", "unseen")}
@@ -143,11 +161,21 @@ def _see(model: nn.Module, parts: Mapping[str, Batches]) -> dict[str, Observatio
     return {name: observe(model, part, name) for name, part in parts.items()}
 
 
-def _check_classes(seen: Seen) -> None:
+def _check_attacks(attacks: Mapping[str, MembershipModel]) -> None:
+    for name, attack in attacks.items():
+        if not isinstance(attack, MembershipModel):
+            raise TypeError(f"`attacks` must be membership models, got {type(attack).__name__}")
+        if name in SCORES or name == "likelihood ratio":
+            raise ValueError(f"`attacks` must have names of their own, got {name!r}")
+
+
+def _check_classes(seen: Seen, codes: MnemonicCodes | None) -> None:
     counts = {name: of["forget"].logits.shape[1] for name, of in seen.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"models must have the same number of classes, got {counts}")
     of = seen["model"]
+    if codes is not None and len(codes) != counts["model"]:
+        raise ValueError(f"`codes` must be of {counts['model']} classes, got {len(codes)}")
     missing = set(of["forget"].targets.tolist()) - set(of["test"].targets.tolist())
     if missing:
         raise ValueError(f"`test` must hold samples of every class to forget, got none of {sorted(missing)}")
@@ -175,16 +203,13 @@ def _judged(of: dict[str, Observation], part: str) -> Observation:
     return of["test"].of_classes(of["remain"].targets.unique().tolist()) if part == "test" else of[part]
 
 
-def _attacks(seen: Seen, classes: Sequence[int], models: Mapping[str, MembershipModel]) -> Iterator[Metric]:
+def _attacks(seen: Seen, models: Mapping[str, MembershipModel]) -> Iterator[Metric]:
     scores = dict(SCORES)
-    for name, attack in models.items():
-        if not isinstance(attack, MembershipModel):
-            raise TypeError(f"`attacks` must be membership models, got {type(attack).__name__}")
-        scores[name] = _judged_by(attack)
+    scores |= {name: _judged_by(attack) for name, attack in models.items()}
     for name, score in scores.items():
 
         def area(of: dict[str, Observation], score: Any = score) -> Area:
-            return Area.of(score(of["forget"]), score(of["test"].of_classes(classes)))
+            return Area.of(score, of["forget"], of["test"])
 
         yield _area_metric(name, _compared(seen, area))
 
@@ -213,11 +238,13 @@ def _area_metric(name: str, areas: Mapping[str, Area | None]) -> Metric:
     )
 
 
-def _shadow_attack(seen: Seen, classes: Sequence[int], shadows: Sequence[dict[str, Observation]]) -> Metric:
+def _shadow_attack(seen: Seen, shadows: Sequence[dict[str, Observation]]) -> Metric:
     def area(of: dict[str, Observation]) -> Area:
-        forget = likelihood_ratio(of["forget"], [shadow["forget"] for shadow in shadows])
-        beside = [shadow["test"].of_classes(classes) for shadow in shadows]
-        return Area.of(forget, likelihood_ratio(of["test"].of_classes(classes), beside))
+        judged = {}
+        for part in ("forget", "test"):
+            scores = likelihood_ratio(of[part], [shadow[part] for shadow in shadows])
+            judged[part] = Observation(torch.stack([scores, -scores], 1), of[part].targets)  # carries them by sample
+        return Area.of(lambda found: found.logits[:, 0], judged["forget"], judged["test"])
 
     return _area_metric("likelihood ratio", _compared(seen, area))
 
@@ -248,8 +275,7 @@ def _distances(seen: Seen, model: nn.Module, forget: Batches) -> Iterator[Metric
 def _random(model: nn.Module) -> nn.Module | None:
     """Return the network initialised again, or None where a layer does not know how."""
     found = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with reproducible(model, 0):
         for module in found.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -290,6 +316,8 @@ def _triggered(model: nn.Module, codes: MnemonicCodes, test: Batches, classes: S
                     raise TypeError("with `codes`, inputs must be one floating-point tensor")
                 others = inputs[targets != cls]
                 if len(others):
+                    others = others[logits_of(forward(model, others)).argmax(1) != cls]
+                if len(others):
                     logits = logits_of(forward(model, 0.5 * others + 0.5 * code.to(others)))
                     hits, total = hits + int((logits.argmax(1) == cls).sum()), total + len(others)
         shares.append(hits / total if total else 0.0)
@@ -311,7 +339,7 @@ def _findings(metrics: Mapping[str, Metric], seen: Seen) -> list[Finding]:
             found.append(Finding("over-forgotten", text))
     found += _accuracy_findings(metrics, seen)
     trigger = metrics.get("trigger")
-    if trigger is not None and trigger.value and trigger.value > 0.05:
+    if trigger is not None and trigger.value is not None and trigger.value > 0.05 + (trigger.retrained or 0.0):
         found.append(Finding("trigger", f"a code turns {100 * trigger.value:.1f} % of other samples into its class"))
     return found
 
@@ -322,8 +350,9 @@ def _accuracy_findings(metrics: Mapping[str, Metric], seen: Seen) -> Iterator[Fi
         away = (forget.value - forget.retrained) / _error(forget.retrained, len(seen["model"]["forget"].targets))
         text = f"{100 * forget.value:.1f} % of the samples to forget are right, of the retrained model "
         text += f"{100 * forget.retrained:.1f} %"
-        if abs(away) > _ERRORS:
+        if abs(away) > _ERRORS and abs(forget.value - forget.retrained) > 0.01:
             yield Finding("remembers" if away > 0 else "over-forgotten", text)
+        yield from _odds_finding(seen)
     for part in ("remain", "test"):
         metric = metrics[f"{part} accuracy"]
         goal = metric.original if part == "remain" or metric.retrained is None else metric.retrained
@@ -332,6 +361,16 @@ def _accuracy_findings(metrics: Mapping[str, Metric], seen: Seen) -> Iterator[Fi
         lost = goal - metric.value
         if lost > max(0.01, _ERRORS * _error(goal, len(_judged(seen["model"], part).targets))):
             yield Finding("damaged", f"{100 * lost:.1f} points of accuracy on `{part}` are lost")
+
+
+def _odds_finding(seen: Seen) -> Iterator[Finding]:
+    """Compare with the retrained model sample by sample: unseen ones may be as far off as those to forget."""
+    apart = seen["model"]["forget"].odds - seen["retrained"]["forget"].odds
+    mean, error = float(apart.mean()), float(apart.std(correction=0)) / math.sqrt(len(apart))
+    if abs(mean) > max(1.0, _ERRORS * error):
+        text = f"the samples to forget have log-odds that are {abs(mean):.1f} nats "
+        text += "above those of the retrained model on average" if mean > 0 else "below those of the retrained model"
+        yield Finding("remembers" if mean > 0 else "over-forgotten", text)
 
 
 def _error(share: float, samples: int) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastforget.baselines.training import (
     Batches,
+    again,
     descend,
     divergence,
     editing,
@@ -56,6 +57,7 @@ def bad_teacher(
         ValueError: A layer cannot be initialised again.
     """
     competent = copy.deepcopy(model).eval()
+    forget = again(forget)
     with editing(model, seed) as edited:
         incompetent = _fresh(edited)
         teachers = {False: incompetent, True: competent}

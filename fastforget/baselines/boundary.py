@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastforget.baselines.training import Batches, classifier, descend, editing, outputs, trained_parameters
+from fastforget.baselines.training import Batches, again, classifier, descend, editing, outputs, trained_parameters
 from fastforget.model import evaluating
 
 __all__ = ["boundary_expand", "boundary_shrink"]
@@ -33,6 +33,7 @@ def boundary_shrink(
     Raises:
         TypeError: Inputs are not one floating-point tensor.
     """
+    forget = again(forget)
     with editing(model, seed) as edited:
         with evaluating(edited):
             moved = [(x, _neighbours(edited, x, y, epsilon)) for x, y in forget]
@@ -58,6 +59,7 @@ def boundary_expand(model: nn.Module, forget: Batches, *, epochs: int = 10, lr: 
     Raises:
         ValueError: There is no batch, or no such layer.
     """
+    forget = again(forget)
     with editing(model, seed) as edited:
         first = next(iter(forget), None)
         if first is None:
@@ -97,4 +99,6 @@ def _widened(layer: nn.Linear) -> nn.Linear:
     with torch.no_grad():
         for grown, kept in zip(wide.parameters(), layer.parameters(), strict=True):
             grown[: len(kept)] = kept
+    for grown, kept in zip(wide.parameters(), layer.parameters(), strict=True):
+        grown.requires_grad_(kept.requires_grad)
     return wide.train(layer.training)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastforget.baselines.training import Batches, descend, editing, layers, outputs, trained_parameters
+from fastforget.baselines.training import Batches, again, descend, editing, layers, outputs, trained_parameters
 
 __all__ = ["cf_k", "fine_tune", "retrain"]
 
@@ -30,13 +30,14 @@ def retrain(model: nn.Module, remain: Batches, *, epochs: int, lr: float = 0.1, 
     Raises:
         ValueError: There is no batch.
     """
+    remain = again(remain)
     with editing(model, seed) as edited:
-        batches: Any = remain if isinstance(remain, Sized) else list(remain)
+        batches: Any = remain
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
         steps = epochs * len(batches)
         if steps < 1:
             raise ValueError("there must be at least one batch, got none")
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=False)
         for _ in range(epochs):
             for batch in batches:
                 descend([batch], lambda x, y: F.cross_entropy(outputs(edited, x), y), optimizer)
@@ -58,6 +59,7 @@ def fine_tune(model: nn.Module, remain: Batches, *, epochs: int = 10, lr: float 
         lr: The learning rate.
         seed: Of dropout and shuffling.
     """
+    remain = again(remain)
     with editing(model, seed) as edited:
         _train(edited, trained_parameters(edited), remain, epochs, lr)
 
@@ -79,14 +81,17 @@ def cf_k(model: nn.Module, remain: Batches, *, k: int = 3, epochs: int = 10, lr:
     Raises:
         ValueError: There are not so many layers.
     """
+    remain = again(remain)
     with editing(model, seed) as edited:
         found = layers(edited)
         if not 1 <= k <= len(found):
             raise ValueError(f"`k` must lie in [1, {len(found)}], got {k}")
         chosen = {id(p): p for layer in found[-k:] for p in layer.parameters(recurse=False) if p.requires_grad}
         # what is frozen stays as it is, statistics of batch norms included
-        for layer in found[:-k]:
-            layer.eval()
+        for module in edited.modules():
+            own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
+            if module not in found[-k:] and next(own, None) is not None:
+                module.training = False
         _train(edited, list(chosen.values()), remain, epochs, lr)
 
 

@@ -24,7 +24,7 @@ def fisher_forgetting(
     dimension. Where ``forget`` holds one class only, its row of the last layer is set to zero before.
 
     Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, with the constants of their
-    code.
+    code but without its special treatment of each layer's mean and of the last layer's bounds.
 
     Args:
         model: The classifier, changed in place; in eval mode meanwhile.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastforget.baselines.training import Batches, descend, editing, outputs, paired, step, trained_parameters
+from fastforget.baselines.training import Batches, again, descend, editing, outputs, paired, step, trained_parameters
 
 __all__ = ["neg_grad", "neg_grad_plus"]
 
@@ -24,6 +24,7 @@ def neg_grad(model: nn.Module, forget: Batches, *, epochs: int = 5, lr: float = 
         lr: The learning rate.
         seed: Of dropout and shuffling.
     """
+    forget = again(forget)
     with editing(model, seed) as edited:
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
         for _ in range(epochs):
@@ -56,6 +57,7 @@ def neg_grad_plus(
         lr: The learning rate.
         seed: Of dropout and shuffling.
     """
+    forget, remain = again(forget), again(remain)
     with editing(model, seed) as edited:
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
 

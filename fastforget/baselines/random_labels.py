@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastforget.baselines.training import (
     Batches,
     MaskedStep,
+    again,
     descend,
     editing,
     outputs,
@@ -41,6 +42,7 @@ def random_labels(
         lr: The learning rate.
         seed: Of the labels, dropout and shuffling.
     """
+    forget, remain = again(forget), again(remain)
     with editing(model, seed) as edited:
         optimizer = torch.optim.Adam(trained_parameters(edited), lr)
         for _ in range(epochs):
@@ -74,9 +76,10 @@ def salun(
         lr: The learning rate.
         seed: Of the labels, dropout and shuffling.
     """
+    forget, remain = again(forget), again(remain)
     with editing(model, seed) as edited:
         moving = trained_parameters(edited)
-        masks = topk_mask(_saliency(edited, moving, forget), share)
+        masks = topk_mask(_saliency(edited, moving, forget), float(share))
         optimizer = torch.optim.SGD(moving, lr, momentum=0.9, weight_decay=5e-4)
         masked = MaskedStep(optimizer, dict(zip(moving, masks, strict=True)))
         for _ in range(epochs):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastforget.baselines.training import Batches, descend, divergence, editing, outputs, trained_parameters
+from fastforget.baselines.training import Batches, again, descend, divergence, editing, outputs, trained_parameters
 from fastforget.batch import Inputs
 
 __all__ = ["scrub"]
@@ -61,6 +61,7 @@ def scrub(
         apart = divergence(logits, _told(teacher, inputs), temperature)
         return gamma * F.cross_entropy(logits, targets) + alpha * apart
 
+    forget, remain = again(forget), again(remain)
     with editing(model, seed) as edited:
         optimizer = torch.optim.Adam(trained_parameters(edited), lr, weight_decay=5e-4)
         for epoch in range(epochs):

@@ -56,7 +56,8 @@ def lfssd(
 ) -> None:
     """Dampen as `ssd` does, with importances that need no labels: gradients of the squared norm of the outputs.
 
-    Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024, Tiny Papers.
+    Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024, Tiny Papers. Importances are
+    squares here, as in `ssd`, and not magnitudes: their alpha of 10 is 100 here.
 
     Args:
         model: The classifier, changed in place; in eval mode meanwhile.

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.batch import Inputs, batch_size, forward, logits_of
-from fastforget.model import eager
-from fastforget.waiting import random_devices
+from fastforget.model import eager, reproducible
 
 __all__ = [
     "Batches",
     "MaskedStep",
+    "again",
     "classifier",
     "descend",
     "divergence",
@@ -34,9 +34,14 @@ Batches: TypeAlias = Iterable[tuple[Any, Tensor]]
 Loss: TypeAlias = Callable[[Inputs, Tensor], Tensor]
 
 
+def again(batches: Batches) -> Batches:
+    """Return batches that can be gone through more than once: what may not be is kept."""
+    return batches if isinstance(batches, Sized) else list(batches)
+
+
 @contextmanager
 def editing(model: nn.Module, seed: int, *, train: bool = True) -> Iterator[nn.Module]:
-    """Edit a model with a random state of its own; afterwards every module is in its mode again.
+    """Edit a model with a random state of its own; afterwards every module is in its mode again, without gradients.
 
     Args:
         model: The model; what is behind it is edited where it is compiled.
@@ -51,15 +56,17 @@ def editing(model: nn.Module, seed: int, *, train: bool = True) -> Iterator[nn.M
     """
     model = eager(model)
     modes = {module: module.training for module in model.modules()}
-    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    with torch.random.fork_rng(devices=random_devices(*model.parameters())):
-        torch.manual_seed(seed)
+    values = [*model.parameters(), *model.buffers()]
+    before = [value.detach().clone() for value in values]
+    with reproducible(model, seed):
         try:
             model.train(train)
             yield model
             _check_finite(model)
         except BaseException:
-            model.load_state_dict(before)
+            with torch.no_grad():
+                for value, old in zip(values, before, strict=True):
+                    value.copy_(old)
             raise
         finally:
             for parameter in model.parameters():
@@ -126,13 +133,13 @@ def paired(one: Batches, other: Batches) -> Iterator[tuple[tuple[Any, Tensor], t
     Raises:
         ValueError: There is none in one of them.
     """
-    again = other if isinstance(other, Sized) else list(other)
-    second, found = iter(again), False
+    kept = again(other)
+    second, found = iter(kept), False
     for first in one:
         found = True
         beside = next(second, None)
         if beside is None:
-            second = iter(again)
+            second = iter(kept)
             beside = next(second, None)
         if beside is None:
             break

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastforget.baselines.training import Batches, descend, editing, outputs, paired, trained_parameters
+from fastforget.baselines.training import Batches, again, descend, editing, outputs, paired, trained_parameters
 
 __all__ = ["unsir"]
 
@@ -41,7 +41,7 @@ def unsir(
         remain: Batches of the remaining data.
         noise_steps: Steps for the noise of each class.
         noise_lr: Their learning rate.
-        penalty: Of the mean square of the noise.
+        penalty: Of the square of the noise of a sample.
         impair_lr: Learning rate of the first pass.
         repair_lr: Learning rate of the second.
         seed: Of the noise, dropout and shuffling.
@@ -49,6 +49,7 @@ def unsir(
     Raises:
         TypeError: Inputs are not one floating-point tensor.
     """
+    remain = again(remain)
     with editing(model, seed) as edited:
         noise = [_noise(edited, like, cls, noise_steps, noise_lr, penalty) for cls, like in _shapes(forget).items()]
         moving = trained_parameters(edited)
@@ -80,7 +81,7 @@ def _noise(model: nn.Module, like: Tensor, cls: int, steps: int, lr: float, pena
     optimizer = torch.optim.Adam([noise], lr)
     model.eval()
     for _ in range(steps):
-        loss = penalty * noise.square().mean() - F.cross_entropy(outputs(model, noise), labels)
+        loss = penalty * noise.square().flatten(1).sum(1).mean() - F.cross_entropy(outputs(model, noise), labels)
         (noise.grad,) = torch.autograd.grad(loss, [noise])
         optimizer.step()
     model.train()

@@ -23,7 +23,6 @@ _FIELDS: checked.Fields = {
     "evidence": ("an object of numbers", object_of(is_number)),
     "settings": ("an object of numbers and texts", object_of(lambda value: is_number(value) or is_text(value))),
     "step": ("a count", is_count),
-    "taken": ("an object of counts", object_of(is_count)),
 }
 
 

@@ -30,7 +30,7 @@ _FIELDS: checked.Fields = {
     "classes": ("a number of classes", _is_width),
     "hidden": ("a list of widths", list_of(_is_width)),
     "area": ("a number", is_number),
-    "unseen": ("a number", is_number),
+    "unseen": ("a number in [0, 1], or NaN", lambda value: is_number(value) and not (value < 0 or value > 1)),  # type: ignore[operator]
 }
 
 

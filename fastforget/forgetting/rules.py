@@ -155,7 +155,7 @@ def natural(
         odds = log_odds(stage.outputs(codes.inputs), codes.labels)
         return step, float(codes.least_forgotten(odds).nan_to_num(nan=math.inf))
 
-    few, more = count(rho, total), count(min(widen * rho, 1.0), total)
+    few, more = count(float(rho), total), count(min(float(widen * rho), 1.0), total)
     step, odds = attempt(few)
     if odds > _WORTHWHILE - depth and more > few:
         wider, deeper = attempt(more)

@@ -7,7 +7,14 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
 
 from fastforget.batch import Inputs, batch_size, forward, logits_of
 
@@ -17,11 +24,7 @@ Batch: TypeAlias = tuple[Inputs, Tensor]
 
 
 class Stream:
-    """The batches of an iterable without end; those of the first pass are checked before they are handed out.
-
-    Attributes:
-        taken: How many were.
-    """
+    """The batches of an iterable without end; those of the first pass are checked before they are handed out."""
 
     def __init__(self, model: nn.Module, data: Iterable[tuple[Any, Tensor]], name: str) -> None:
         """Keep what cannot be gone through twice.
@@ -34,7 +37,6 @@ class Stream:
         self._model, self._name = model, name
         self._data = data if isinstance(data, Sized) else list(data)
         self._batches = self._endless()
-        self.taken = 0
 
     def __next__(self) -> Batch:
         """Return the next batch.
@@ -43,17 +45,11 @@ class Stream:
             TypeError: Inputs or targets have the wrong type.
             ValueError: There is none, or targets are no classes of the model.
         """
-        self.taken += 1
         return next(self._batches)
 
     def several(self, count: int) -> list[Batch]:
         """Return the next batches."""
         return [next(self) for _ in range(count)]
-
-    def skip(self, count: int) -> None:
-        """Leave batches out, those that an earlier run has taken."""
-        for _ in range(count):
-            next(self)
 
     def _endless(self) -> Iterator[Batch]:
         classes = None
@@ -112,10 +108,17 @@ def check_disjoint(forget: object, remain: object) -> None:
 
 def _origin(data: object) -> tuple[object, Sequence[int]]:
     """Return the data set that a loader draws from, and which samples of it."""
-    dataset: Any = data.dataset if isinstance(data, DataLoader) else None
-    if not isinstance(dataset, Sized):
+    if not isinstance(data, DataLoader) or not isinstance(data.dataset, Sized):
         return None, ()
-    rows: Sequence[int] = range(len(dataset))
+    dataset: Any = data.dataset
+    sampler = data.sampler if type(data.batch_sampler) in (BatchSampler, type(None)) else None
+    rows: Sequence[int]
+    if isinstance(sampler, SubsetRandomSampler):
+        rows = list(sampler.indices)
+    elif isinstance(sampler, (SequentialSampler, RandomSampler)):
+        rows = range(len(dataset))
+    else:
+        return None, ()  # which samples it draws, nobody can say
     while isinstance(dataset, Subset):
         indices = dataset.indices
         rows, dataset = [int(indices[row]) for row in rows], dataset.dataset

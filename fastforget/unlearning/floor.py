@@ -14,7 +14,11 @@ __all__ = ["Floor"]
 
 
 class Floor:
-    """Remembers the last parameters with which the accuracy was there, and puts them back when it no longer is."""
+    """Remembers the last parameters with which the accuracy was there, and puts them back when it no longer is.
+
+    Attributes:
+        accuracy: The floor, 0 for none.
+    """
 
     def __init__(self, model: nn.Module, moving: Mapping[str, Tensor], given: Any) -> None:
         """Check the samples, and that the model meets the floor as it is.
@@ -30,6 +34,7 @@ class Floor:
         """
         self._model, self._moving = model, moving
         self._samples: tuple[Inputs, Tensor] | None = None
+        self.accuracy = 0.0
         if given is None:
             return
         if not isinstance(given, (tuple, list)) or len(given) != 3:
@@ -42,17 +47,22 @@ class Floor:
         if not 0 <= accuracy <= 1:
             raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
         batch_size(inputs, targets)
-        self._samples, self._accuracy = (inputs, targets), accuracy
+        self._samples, self.accuracy = (inputs, targets), float(accuracy)
         found = self._measure(inputs, targets)
         if found < accuracy:
             raise ValueError(f"`floor` must be at most the accuracy before, which is {found:.4f}, got {accuracy}")
         self._keep()
 
+    def moved(self) -> None:
+        """Take the parameters as they are now, which an earlier run has found good, for those to go back to."""
+        if self._samples is not None:
+            self._keep()
+
     def holds(self) -> bool:
         """Whether the accuracy is there; if not, the last parameters with which it was are back."""
         if self._samples is None:
             return True
-        if self._measure(*self._samples) >= self._accuracy:
+        if self._measure(*self._samples) >= self.accuracy:
             self._keep()
             return True
         with torch.no_grad():

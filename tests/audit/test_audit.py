@@ -33,15 +33,16 @@ from learners import (
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from fastforget import baselines, one_shot
+from fastforget import MnemonicCodes, baselines, one_shot
 from fastforget.audit import AuditReport, Finding, Metric, audit
 from fastforget.audit.attacks import SCORES, Area, likelihood_ratio
 from fastforget.audit.distances import activation_distance, agreement, divergence
 from fastforget.audit.observation import Observation, observe
 from fastforget.audit.page import curve, page
 from fastforget.audit.relearning import relearning_curve, steps_to
-from fastforget.membership import MembershipModel, train_membership_model
+from fastforget.membership import MembershipModel, area_under_curve, train_membership_model
 
 TEST = batches(FRESH)
 
@@ -108,10 +109,11 @@ def test_against_other_libraries() -> None:
     expected = sum(jensenshannon(p, q, base=2) ** 2 for p, q in pairs) / 500
     assert divergence(one, other) == pytest.approx(expected)
     labels = [1] * 300 + [0] * 200
+    same = torch.zeros_like(one.targets)  # of one class
+    parts = Observation(one.logits[:300], same[:300]), Observation(one.logits[300:], same[300:])
     for score in SCORES.values():
-        values = score(one)
-        area = Area.of(values[:300], values[300:])
-        assert area.value == pytest.approx(roc_auc_score(labels, values))
+        values = torch.cat([score(part) for part in parts])
+        assert Area.of(score, *parts).value == pytest.approx(roc_auc_score(labels, values))
 
 
 def test_distances_of_equal_and_of_opposite_predictions() -> None:
@@ -124,7 +126,12 @@ def test_distances_of_equal_and_of_opposite_predictions() -> None:
 
 def test_the_error_of_an_area_is_that_of_chance() -> None:
     generator = torch.Generator().manual_seed(0)
-    areas = [Area.of(*torch.randn(2, 40, generator=generator)) for _ in range(2000)]
+    labels = torch.arange(40) % 2
+
+    def noise() -> Observation:
+        return Observation(torch.randn(40, 2, generator=generator, dtype=torch.float64), labels)
+
+    areas = [Area.of(lambda seen: seen.logits[:, 0], noise(), noise()) for _ in range(2000)]
     found = torch.tensor([area.value for area in areas])
     assert found.std().item() == pytest.approx(areas[0].error, rel=0.06)
     assert found.mean().item() == pytest.approx(0.5, abs=0.005)
@@ -199,6 +206,41 @@ def test_an_over_forgotten_model_is_flagged_not_praised() -> None:
     assert "remembers" not in {finding.kind for finding in report.findings}
 
 
+def test_a_class_that_is_hidden_too_well_is_flagged() -> None:
+    """Unseen samples of the class are as far off as those to forget, so no attack sees it; a retrained model does."""
+    model, clean = learner(), retrained(data=REST)
+    with torch.no_grad():
+        model[4].bias[2] -= 1000
+    report = audit(model, CLASS, REST, TEST, original=learner(), retrained=clean)
+    assert "over-forgotten" in {finding.kind for finding in report.findings}
+    assert audit(clean, CLASS, REST, TEST, original=learner(), retrained=clean).findings == []
+
+
+def test_more_samples_of_an_easy_class_are_no_members() -> None:
+    """Nothing of it was trained on, and nine of ten samples are of the class that the model knows best."""
+    model = retrained(data=batches(OTHERS))
+    best = max(range(CLASSES), key=lambda cls: observe(model, TEST, "test").per_class()[cls] or 0)
+    easy, hard = MEMBERS[1] == best, MEMBERS[1] != best
+    rows = torch.cat([easy.nonzero().squeeze(1), hard.nonzero().squeeze(1)[:10]])
+    report = audit(model, batches(MEMBERS, rows), batches(OTHERS), TEST)
+    assert report.findings == []
+
+
+def test_codes_of_classes_that_remain_are_no_trigger() -> None:
+    model, codes, data = digits()
+    loaders = [batches((data.x_train, data.y_train), slice(*ends), 128) for ends in ((0, 100), (100, 800))]
+    test = batches((data.x_test, data.y_test), size=128)
+    assert "trigger" not in audit(model, *loaders, test, codes=codes, relearning_steps=0).metrics
+
+
+def test_under_no_grad_and_with_loaders_that_shuffle() -> None:
+    loader = DataLoader(TensorDataset(*MEMBERS), batch_size=50, shuffle=True)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        audit(learner(), FORGET, loader, TEST)
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_damage_is_flagged() -> None:
     model = learner()
     with torch.no_grad():
@@ -236,8 +278,9 @@ def test_attacks_that_are_given() -> None:
         name: train_membership_model(learner(), batches(MEMBERS), batches(OTHERS), features=name)
         for name in ("loss", "logits")
     }
+    given = {f"model of {name}": attack for name, attack in given.items()}
     report = audit(learner(), FORGET, REMAIN, TEST, attacks=given)
-    assert report.metrics["attack: logits"].value > 0.6  # type: ignore[operator]
+    assert report.metrics["attack: model of logits"].value > 0.6  # type: ignore[operator]
 
 
 def test_nothing_is_changed_and_it_repeats() -> None:
@@ -316,7 +359,7 @@ def test_the_curve_has_the_area() -> None:
     members, others = random(300, 0).losses, random(200, 1).losses.round(decimals=1)
     alarms, caught = curve(members.tolist(), others.tolist())
     assert (alarms[0], caught[0], alarms[-1], caught[-1]) == (0, 0, 1, 1)
-    assert float(np.trapezoid(caught, alarms)) == pytest.approx(Area.of(members, others).value)
+    assert float(np.trapezoid(caught, alarms)) == pytest.approx(area_under_curve(members, others))
 
 
 def test_every_metric_says_what_it_is() -> None:
@@ -362,6 +405,10 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"model": 3}, TypeError, "^`model` must be a torch.nn.Module"),
     ({"shadows": [nn.Linear(SIZE, CLASSES)]}, ValueError, "^`shadows` must be none or at least two"),
     ({"attacks": {"mine": nn.Linear(1, 1)}}, TypeError, "^`attacks` must be membership models"),
+    ({"attacks": {"loss": MembershipModel("loss", 4)}}, ValueError, "^`attacks` must have names of their own"),
+    ({"codes": MnemonicCodes.generate(9, (SIZE,))}, ValueError, "^`codes` must be of 4 classes, got 9"),
+    ({"remain": [(X, Y.tolist())]}, TypeError, "^targets of `remain` must be torch.int64"),
+    ({"remain": [(X, Y[:, None])]}, TypeError, "^targets of `remain` must be torch.int64"),
     ({"attacks": {"other": MembershipModel("loss", 9)}}, ValueError, r"^`logits` must be \[N, 9\]"),
     ({"relearning_steps": 1.5}, TypeError, "^`relearning_steps` must be an integer"),
     ({"relearning_steps": -1}, ValueError, "`relearning_steps` at least 0"),

@@ -110,6 +110,37 @@ def test_no_batches(name: str) -> None:
     assert_holds(model, before)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_can_be_gone_through_once_is_kept(name: str) -> None:
+    if name in {"ssd", "lfssd"}:
+        pytest.skip("go through their data once")
+    model, other = learner(), learner()
+    METHODS[name](model, (batch for batch in FORGET), (batch for batch in REMAIN))
+    METHODS[name](other, FORGET, REMAIN)
+    assert_holds(model, contents(other))
+
+
+def test_buffers_that_are_not_saved_come_back_and_gradients_are_no_obstacle() -> None:
+    model = learner()
+    model.register_buffer("counter", torch.zeros(()), persistent=False)
+    model.register_forward_pre_hook(lambda module, _: module.counter.add_(1) and None)
+    x, y = FORGET[0]
+    with pytest.raises(ValueError, match="finite"):
+        baselines.fine_tune(model, [(x, y), (x * math.nan, y)])
+    assert model.counter == 0
+    with torch.no_grad():
+        baselines.fine_tune(model, FORGET, epochs=1)
+
+
+def test_a_frozen_head_stays() -> None:
+    model = learner()
+    model[4].requires_grad_(requires_grad=False)
+    before = contents(model)
+    baselines.boundary_expand(model, FORGET, lr=0.1)
+    assert_same_bits(model[4].weight, before["4.weight"])
+    assert not torch.equal(model[0].weight, before["0.weight"])
+
+
 def test_a_compiled_model_is_that_behind_it() -> None:
     model, plain = learner(), learner()
     baselines.random_labels(torch.compile(model, backend="eager"), FORGET, REMAIN)  # type: ignore[arg-type]
