@@ -120,13 +120,18 @@ class AuditReport:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     def save_html(self, path: str | PathLike[str]) -> None:
-        """Write a page with tables and plots that needs nothing beside itself to be read; needs matplotlib.
+        """Write a page with tables and plots that needs nothing beside itself to be read.
 
         Args:
             path: The file; overwritten if it exists.
-        """
-        from fastforget.audit.page import page  # noqa: PLC0415 (not every installation has matplotlib)
 
+        Raises:
+            ModuleNotFoundError: There is no matplotlib.
+        """
+        try:
+            from fastforget.audit.page import page  # noqa: PLC0415 (not every installation has matplotlib)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the page needs matplotlib: pip install matplotlib") from error
         Path(path).write_text(page(self), encoding="utf-8")
 
     def __str__(self) -> str:

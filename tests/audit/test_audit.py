@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -332,6 +333,15 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     assert "Nothing was found that speaks against the model" in page(short)
     hostile = dataclasses.replace(short, findings=[Finding("damaged", "<script>alert(1)</script>")])
     assert "<script" not in page(hostile)
+
+
+def test_the_page_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = audit(learner(), FORGET, REMAIN, TEST, relearning_steps=0)
+    monkeypatch.delitem(sys.modules, "fastforget.audit.page")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"^the page needs matplotlib: pip install matplotlib$"):
+        report.save_html(tmp_path / "audit.html")
+    assert not (tmp_path / "audit.html").exists()
 
 
 class Tags(HTMLParser):
