@@ -119,7 +119,8 @@ bench-check: $(STAMP)
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
 
-# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set;
+# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set,
+# in ten minutes;
 # quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn fashion/mlp --seeds 0

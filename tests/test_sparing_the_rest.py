@@ -11,6 +11,8 @@ from test_one_shot import FREE, RHO, accuracies
 from torch import Tensor, nn
 
 from fastforget import FisherDiagonal, ForgettingError, MnemonicCodes, fingerprint, fisher_diagonal, one_shot
+from fastforget.forgetting.code_batch import CodeBatch
+from fastforget.forgetting.staging import Stage
 from fastforget.losses import log_odds
 from fastforget.model import outside_tables
 
@@ -112,6 +114,27 @@ def test_a_step_goes_no_further_than_it_may() -> None:
         model, ForgettingError, "^no step within reach forgets the codes and spares the remaining ones; another"
     ):
         one_shot(model, codes, 1, rho=0.01, widen=1, spill=FREE, reach=0.1, silence=False)
+
+
+def test_shortening_looks_at_the_worst_code_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same step in the end as if all were run each time."""
+    model, codes, _ = digits()
+    found, sizes = [], list[int]()
+    outputs = Stage.outputs
+
+    def counted(stage: Stage, inputs: Any) -> Tensor:
+        sizes.append(len(inputs))
+        return outputs(stage, inputs)
+
+    monkeypatch.setattr(Stage, "outputs", counted)
+    for every in (False, True):
+        if every:
+            monkeypatch.setattr(CodeBatch, "with_other", lambda batch, _: batch)
+        del sizes[:]
+        receipts = [one_shot(copy.deepcopy(model), codes, cls, spill=0.2) for cls in (0, 1, 9)]
+        found.append(([(receipt.after, receipt.alpha) for receipt in receipts], sum(sizes)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < 0.8 * found[1][1]
 
 
 @pytest.mark.parametrize("held_back_by", [{"spill": 1.0}, {"reach": 1.0, "spill": FREE}])

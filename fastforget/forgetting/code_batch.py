@@ -155,19 +155,33 @@ class CodeBatch:
         """Return the mean of the log-odds [N] over the codes of a class to forget, where it is largest."""
         return torch.stack([_take(odds, rows).double().mean() for rows in self.rows]).max()
 
+    def with_other(self, place: int) -> CodeBatch:
+        """Return one code of each class to forget, and the code at a place among the others."""
+        others = sorted(set(range(len(self.labels))).difference(*self.rows))
+        chosen = sorted([*(rows[0] for rows in self.rows), others[place]])
+        inputs = pytree.tree_map(lambda leaf: _take(leaf, chosen), self.inputs)
+        labels, forget, odds = (_take(values, chosen) for values in (self.labels, self.forget, self.odds))
+        few = CodeBatch(inputs, labels, forget, odds)
+        vars(few)["rows"] = tuple((chosen.index(rows[0]),) for rows in self.rows)
+        return few
+
     def loss_of_others(self, logits: Tensor) -> Tensor:
-        """Return the most that a code outside has lost of its log-odds, the classes to forget left out of account.
+        """Return the largest of the `losses_of_others`."""
+        return self.losses_of_others(logits).max()
+
+    def losses_of_others(self, logits: Tensor) -> Tensor:
+        """Return what each code outside has lost of its log-odds, the classes to forget left out of account.
 
         Args:
             logits: [N, C], now.
 
         Returns:
-            Nats; infinite where the logits are not finite.
+            Nats, by their place among the others; infinite where the logits are not finite.
         """
         labels = self.outside(self.labels)
         forgotten = self.inside(self.labels)
         odds = log_odds(self.outside(logits).index_fill(1, forgotten, -math.inf), labels)
-        return (self.outside(self.odds) - odds).nan_to_num(nan=math.inf).max()
+        return (self.outside(self.odds) - odds).nan_to_num(nan=math.inf)
 
 
 def _take(values: Tensor, rows: Sequence[int]) -> Tensor:
