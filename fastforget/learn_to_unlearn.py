@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
@@ -21,16 +21,19 @@ from fastforget.harmonization import Project, Scope, harmonize
 from fastforget.membership import MembershipModel
 from fastforget.model import check_eval, eager, reproducible, watched_parameters
 from fastforget.receipt import Edit, Receipt, write
-from fastforget.unlearning.batches import Batch, Stream, check_disjoint
+from fastforget.unlearning.batches import Batch, Forgotten, Stream, check_disjoint
 from fastforget.unlearning.checkpoint import Checkpoint, tensors_of
+from fastforget.unlearning.counterfactual import AuditSet
 from fastforget.unlearning.feedback import Support, Target, forgetting, remembering
 from fastforget.unlearning.floor import Floor
+from fastforget.unlearning.steps import NormalizedDescent
 
 __all__ = ["learn_to_unlearn"]
 
 Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 _COUNTS = ("steps", "queries", "every", "seed")
 _MAYBE_NONE = ("seed", "tune", "weight")
+_OF_DATA = ("support", "target")
 
 
 def learn_to_unlearn(
@@ -38,14 +41,15 @@ def learn_to_unlearn(
     forget: Iterable[tuple[Any, Tensor]],
     remain: Iterable[tuple[Any, Tensor]],
     *,
+    unseen: Iterable[tuple[Any, Tensor]] | None = None,
     attacks: Sequence[MembershipModel] = (),
-    steps: int = 100,
-    lr: float = 1e-3,
-    trial: float = 0.01,
-    queries: int = 2,
-    support: Support = "random",
+    steps: int = 60,
+    lr: float = 2e-3,
+    trial: float = 3e-3,
+    queries: int = 1,
+    support: Support | None = None,
     tune: float = 1.0,
-    target: Target = "unseen",
+    target: Target | None = None,
     weight: float = 1.0,
     order: Literal[1, 2] = 1,
     meta: bool = True,
@@ -76,30 +80,43 @@ def learn_to_unlearn(
         g = grad [ L_tune(theta) + 1/N sum_i L_test,i(theta - trial grad L_tune(theta)) ]          each of the two
         theta <- optimizer(theta, harmonize(weight g_f, g_r))
 
+    What is to become of a sample is read off one that the model was not trained on, its twin: among the samples of a
+    class, a model is surest of those that it would have known anyway, so that the one that it is surest of is matched
+    with the unseen one that it is surest of, and so on, see `fastforget.unlearning.counterfactual.twins_of`. Most then
+    stay as they are, and those that were known by heart become as uncertain, or wrong, as unseen ones. A class of which
+    nothing remains is to be excluded, for which no unseen samples are needed.
+
     The work is done on a copy in eval mode: batch norms keep their statistics, dropout is off. The model changes in one
     short moment in the end. The random state is put back.
 
     Source: Huang, Foo, Liu, "Learning to Unlearn for Robust Machine Unlearning", ECCV 2024 (the two feedbacks, the
-    meta-optimisation and the harmonisation). The losses of support and query sets, the membership models' inputs,
-    which gradient yields, and all defaults are ours.
+    meta-optimisation and the harmonisation). The twins, the losses of support and query sets, the membership models'
+    inputs, which gradient yields, and all defaults are ours.
 
     Args:
         model: A classifier in eval mode; logits [N, C] from its forward.
         forget: Batches (inputs, targets) to forget, on the model's device, for instance a DataLoader; gone through as
-            often as needed.
-        remain: Batches of the remaining data, or of a part of it, none of whose samples is to be forgotten.
+            often as needed. With twins, they are kept in memory, and those that have farther to go are drawn more
+            often, as many at a time as in the first batch.
+        remain: Batches of the remaining data, or of a part of it, none of whose samples is to be forgotten. A class to
+            forget of which there is no sample here is to be excluded altogether.
+        unseen: Batches of data of the same kind that the model was not trained on; some of every class that samples to
+            forget are of and that remains.
         attacks: Membership models of this classifier, see `fastforget.membership.train_membership_model`. A different
             one each time makes the support set, drawn at random, and all others the query sets.
         steps: How many updates.
-        lr: Learning rate of the default optimiser, Adam: the scale of the gradients differs widely from model to model.
+        lr: Length of the first step of the default optimiser as a share of the norm of the parameters, see
+            `fastforget.unlearning.steps.NormalizedDescent`.
         trial: Length of the trial step.
         queries: How many batches of ``remain`` each trial step is tested on.
-        support: What the trial step does to the samples to forget: "random" teaches them wrong labels, "uniform" all
-            classes alike, "ascent" goes up their loss.
+        support: What the trial step does to the samples to forget: "counterfactual" teaches them what their twins say,
+            "random" wrong labels, "uniform" all classes alike, "ascent" goes up their loss. By default the first if
+            ``unseen`` is given or no class to forget remains, the second otherwise.
         tune: Weight of this in g_r. With 0 the trial step is still taken, but what is forgotten is said by the attacks
             alone.
-        target: What the attacks are to say of the samples to forget: "unseen", what they say of unseen ones on average,
-            or "zero", that they are strangers for sure.
+        target: What the attacks are to say of the samples to forget: "counterfactual", what they say of their twins,
+            "unseen", what they say of unseen ones on average, or "zero", that they are strangers for sure. By default
+            the first where ``support`` may be that, the second otherwise.
         weight: Of the forgetting gradient.
         order: 2 differentiates through the trial step, 1 takes the gradients after it for those before it.
         meta: False leaves out the trial step: query sets are seen by the parameters as they are.
@@ -123,7 +140,8 @@ def learn_to_unlearn(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument has a wrong value: no data, samples both to forget and to remain, targets that are no
-            classes, a loss that does not stay finite, a checkpoint of other work.
+            classes, twins that are asked for and not to be found, a loss that does not stay finite, a checkpoint of
+            other work.
         NotImplementedError: The model is on a device without kernels.
         ForgettingError: The first step already falls below the floor.
 
@@ -149,7 +167,7 @@ def learn_to_unlearn(
     check_disjoint(forget, remain)
     before = fingerprint(model)
     with reproducible(model, seed):
-        work = _Work(model, watched, settings, attacks, optimizer, (forget, remain), floor)
+        work = _Work(model, watched, settings, attacks, optimizer, (forget, remain, unseen), floor)
         if checkpoint is not None:
             work.resume(checkpoint, before)
         for number in _bar(range(work.step + 1, steps + 1), show=progress):
@@ -170,7 +188,7 @@ def learn_to_unlearn(
     receipt = Receipt(
         classes=(),
         rule="learn_to_unlearn",
-        settings={**settings.record(), "attacks": len(attacks)},
+        settings={**work.settings.record(), "attacks": len(attacks)},
         alpha=1.0,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         before=before,
@@ -193,9 +211,9 @@ class _Settings:
     lr: float
     trial: float
     queries: int
-    support: Support
+    support: Support | None
     tune: float
-    target: Target
+    target: Target | None
     weight: float
     order: Literal[1, 2]
     meta: bool
@@ -205,13 +223,14 @@ class _Settings:
 
     def record(self) -> dict[str, float | str]:
         """Return them for a file."""
-        return vars(self) | {"meta": int(self.meta)}
+        return vars(self) | {"meta": int(self.meta), "support": str(self.support), "target": str(self.target)}
 
 
 class _Work:
     """A copy of a model that is moved, what moves it, and how far it got.
 
     Attributes:
+        settings: What was asked for, settled.
         step: How many steps were taken.
         evidence: Losses of the first and the last one.
         floor: What each step must hold.
@@ -224,27 +243,39 @@ class _Work:
         settings: _Settings,
         attacks: Sequence[MembershipModel],
         optimizer: Optimizer | None,
-        data: tuple[Iterable[tuple[Any, Tensor]], Iterable[tuple[Any, Tensor]]],
+        data: tuple[Iterable[tuple[Any, Tensor]], Iterable[tuple[Any, Tensor]], Iterable[tuple[Any, Tensor]] | None],
         floor: tuple[Any, Tensor, float] | None,
     ) -> None:
-        self._model, self._settings, self._attacks = copy.deepcopy(model), settings, list(attacks)
+        self._model, self._attacks = copy.deepcopy(model), list(attacks)
         parameters = dict(self._model.named_parameters())
         self._moving = {name: parameters[name].requires_grad_() for name in watched}
         leaves = list(self._moving.values())
-        standard = torch.optim.Adam(leaves, settings.lr)
+        standard = NormalizedDescent(leaves, settings.lr, settings.steps)
         self._optimizer = standard if optimizer is None else optimizer(leaves)
         if not isinstance(self._optimizer, torch.optim.Optimizer):
             raise TypeError(f"`optimizer` must return a torch.optim.Optimizer, got {type(self._optimizer).__name__}")
         self.floor = Floor(self._model, self._moving, floor)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._forget, self._remain = (
-            Stream(self._model, batches, name) for name, batches in zip(("forget", "remain"), data, strict=True)
-        )
+        forget, remain, unseen = data
+        self._remain = Stream(self._model, remain, "remain")
+        self._forget: Stream | AuditSet = Stream(self._model, forget, "forget")
+        self._draws = torch.Generator().manual_seed(settings.seed)
+        wanted = "counterfactual" in (settings.support, settings.target)
+        if wanted or not (settings.support and settings.target):
+            forget, remaining = self._forget.once(), self._remain.classes()
+            gone = {label for _, targets in forget for label in targets.tolist()}
+            if wanted or unseen is not None or not gone & remaining:
+                self._size = len(forget[0][1])
+                self._forget = AuditSet.of(self._model, forget, remaining, unseen)
+        twins = isinstance(self._forget, AuditSet)
+        self._support: Support = settings.support or ("counterfactual" if twins else "random")
+        self._target: Target = settings.target or ("counterfactual" if twins else "unseen")
+        self.settings = replace(settings, support=self._support, target=self._target)
         self.step, self.evidence = 0, dict[str, float]()
 
     def update(self) -> dict[str, float]:
         """Take a step; return the losses that it was to lower."""
-        given = self._settings
+        given = self.settings
         length = given.trial if given.meta else 0.0
         batches, queries = self._draw()
         kept = remembering(
@@ -252,7 +283,7 @@ class _Work:
             self._moving,
             batches[0],
             queries,
-            support=given.support,
+            support=self._support,
             step=length,
             order=given.order,
             weight=given.tune,
@@ -263,7 +294,7 @@ class _Work:
             drawn = torch.randperm(len(self._attacks), generator=self._generator).tolist()
             attacks = [self._attacks[place] for place in drawn]
             gone = forgetting(
-                self._model, self._moving, batches, attacks, target=given.target, step=length, order=given.order
+                self._model, self._moving, batches, attacks, target=self._target, step=length, order=given.order
             )
             found |= {"forget_tune": gone.tune, "forget_test": gone.test}
             weighted = {name: given.weight * value for name, value in gone.gradient.items()}
@@ -276,9 +307,14 @@ class _Work:
         self._optimizer.step()
         return losses
 
-    def _draw(self) -> tuple[list[Batch], list[Batch]]:
+    def _draw(self) -> tuple[list[Forgotten], list[Batch]]:
         """Return the batches of a step."""
-        return self._forget.several(2 if self._attacks else 1), self._remain.several(self._settings.queries)
+        count = 2 if self._attacks else 1
+        if isinstance(self._forget, AuditSet):
+            forget = [self._forget.draw(self._size, self._draws) for _ in range(count)]
+        else:
+            forget = [Forgotten(*batch) for batch in self._forget.several(count)]
+        return forget, self._remain.several(self.settings.queries)
 
     def taken(self, number: int, losses: dict[str, float]) -> None:
         """Note that a step stands."""
@@ -295,7 +331,7 @@ class _Work:
         """Go on from a checkpoint, if there is one."""
         if not Path(path).exists():
             return
-        found = Checkpoint.load(path, before, self._identity(), self._settings.steps)
+        found = Checkpoint.load(path, before, self._identity(), self.settings.steps)
         found.restore(self._moving, self._optimizer, self._generator)
         self.floor.moved()
         for _ in range(found.step):  # in the order of the steps: loaders that shuffle share one random state
@@ -314,8 +350,8 @@ class _Work:
         return found
 
     def _identity(self) -> dict[str, float | str]:
-        """What a checkpoint must agree in; one may ask for more steps than before."""
-        mine = {name: value for name, value in self._settings.record().items() if name != "steps"}
+        """What a checkpoint must agree in; with an optimiser that does not depend on it, one may ask for more steps."""
+        mine = {name: value for name, value in self.settings.record().items() if name != "steps"}
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         return {
             **mine,
@@ -334,7 +370,7 @@ def _check(settings: dict[str, Any], attacks: Sequence[MembershipModel], model: 
             if not isinstance(value, bool):
                 raise TypeError(f"`meta` must be a bool, got {type(value).__name__}")
         elif name in choices:
-            if value not in choices[name]:
+            if value not in choices[name] and not (value is None and name in _OF_DATA):
                 raise ValueError(f"`{name}` must be one of {list(choices[name])}, got {value!r}")
         else:
             kinds = (int,) if name in _COUNTS else (int, float)

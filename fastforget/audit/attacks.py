@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastforget.audit.observation import Observation
 from fastforget.membership import area_under_curve
+from fastforget.observation import Observation
 
 __all__ = ["SCORES", "Area", "likelihood_ratio"]
 

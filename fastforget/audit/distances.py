@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fastforget.audit.observation import Observation
+from fastforget.observation import Observation
 
 __all__ = ["activation_distance", "agreement", "divergence"]
 

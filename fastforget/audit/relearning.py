@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastforget.audit.observation import observe
 from fastforget.batch import forward, logits_of
+from fastforget.observation import observe
 
 __all__ = ["relearning_curve", "steps_to"]
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from fastforget.audit.attacks import SCORES, Area, likelihood_ratio
 from fastforget.audit.distances import activation_distance, agreement, divergence
-from fastforget.audit.observation import Observation, observe
 from fastforget.audit.relearning import relearning_curve, steps_to
 from fastforget.audit.report import AuditReport, Finding, Metric
 from fastforget.batch import forward, logits_of
@@ -23,6 +22,7 @@ from fastforget.codes import MnemonicCodes
 from fastforget.fingerprint import fingerprint
 from fastforget.membership import MembershipModel
 from fastforget.model import eager, evaluating, reproducible
+from fastforget.observation import Observation, observe
 
 __all__ = ["audit"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -18,9 +19,26 @@ from torch.utils.data import (
 
 from fastforget.batch import Inputs, batch_size, forward, logits_of
 
-__all__ = ["Batch", "Stream", "check_disjoint"]
+__all__ = ["Batch", "Forgotten", "Stream", "check_disjoint"]
 
 Batch: TypeAlias = tuple[Inputs, Tensor]
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Samples to forget.
+
+    Attributes:
+        inputs: As the model's forward takes them.
+        targets: Their classes, int64 [N].
+        goals: What it would say of them had it not been trained on them, probabilities [N, C], if that is known.
+        twins: What it says of unseen samples like them, logits [N, C], if these are known.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    goals: Tensor | None = None
+    twins: Tensor | None = None
 
 
 class Stream:
@@ -50,6 +68,26 @@ class Stream:
     def several(self, count: int) -> list[Batch]:
         """Return the next batches."""
         return [next(self) for _ in range(count)]
+
+    def once(self) -> list[Batch]:
+        """Return the batches of a pass, checked; what is shuffled comes in an order of its own."""
+        classes, found = None, []
+        for inputs, targets in self._data:
+            classes = self._check(inputs, targets, classes)
+            found.append((inputs, targets))
+        if not found:
+            raise ValueError(f"`{self._name}` must hold at least one batch, got none")
+        return found
+
+    def classes(self) -> set[int]:
+        """Return the classes of all samples, from a pass over them."""
+        found, classes = set[int](), None
+        for inputs, targets in self._data:
+            classes = self._check(inputs, targets, classes)
+            found.update(targets.tolist())
+        if not found:
+            raise ValueError(f"`{self._name}` must hold at least one batch, got none")
+        return found
 
     def _endless(self) -> Iterator[Batch]:
         classes = None

@@ -13,13 +13,13 @@ from torch.func import functional_call
 
 from fastforget.batch import Inputs, forward, logits_of
 from fastforget.membership import MembershipModel
-from fastforget.unlearning.batches import Batch
+from fastforget.unlearning.batches import Batch, Forgotten
 
 __all__ = ["Feedback", "Support", "Target", "forgetting", "meta_gradient", "remembering"]
 
 Parameters: TypeAlias = Mapping[str, Tensor]
-Support: TypeAlias = Literal["random", "uniform", "ascent"]
-Target: TypeAlias = Literal["unseen", "zero"]
+Support: TypeAlias = Literal["counterfactual", "random", "uniform", "ascent"]
+Target: TypeAlias = Literal["counterfactual", "unseen", "zero"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def meta_gradient(
 def remembering(
     model: nn.Module,
     parameters: Parameters,
-    forget: Batch,
+    forget: Forgotten,
     queries: Sequence[Batch],
     *,
     support: Support,
@@ -99,15 +99,16 @@ def remembering(
 ) -> Feedback:
     """Return what forgetting a batch would do to the remaining data: g_r.
 
-    The support set is the batch to forget, made to be forgotten: with wrong labels drawn at random, with all classes
-    alike, or by ascent on its loss. The query sets are batches of the remaining data with their labels.
+    The support set is the batch to forget, made to be forgotten: with its goals, with wrong labels drawn at random,
+    with all classes alike, or by ascent on its loss. The query sets are batches of the remaining data with their
+    labels.
 
     Args:
         model: The eager module.
         parameters: Those that move, by name.
-        forget: Samples to forget, and their classes.
+        forget: Samples to forget.
         queries: Batches of the remaining data.
-        support: Which labels the batch to forget gets.
+        support: Which labels the batch to forget gets; "counterfactual" for its goals, which must be there then.
         step: As for `meta_gradient`.
         order: As for `meta_gradient`.
         weight: As for `meta_gradient`.
@@ -116,12 +117,14 @@ def remembering(
     Returns:
         The gradient and the losses.
     """
-    inputs, targets = forget
+    inputs, targets = forget.inputs, forget.targets
     shift = torch.rand(len(targets), generator=generator)
 
     def tune(values: Parameters) -> Tensor:
         logits = _run(model, values, inputs)
         classes = logits.shape[1]
+        if support == "counterfactual" and forget.goals is not None:
+            return F.cross_entropy(logits, forget.goals)
         if support == "random":
             wrong = (targets + 1 + (shift * (classes - 1)).long().to(targets.device)) % classes
             return F.cross_entropy(logits, wrong)
@@ -138,7 +141,7 @@ def remembering(
 def forgetting(
     model: nn.Module,
     parameters: Parameters,
-    forget: Sequence[Batch],
+    forget: Sequence[Forgotten],
     attacks: Sequence[MembershipModel],
     *,
     target: Target,
@@ -150,14 +153,15 @@ def forgetting(
     ``L_k = mean over the samples of BCE(A_k(f(x)), q_k)`` for the first attack on the first batch is the support set;
     for each other attack on the second batch, a query set. A single attack is both. With q = 0 the samples are pushed
     to where the attack is sure that they are strangers, further than unseen ones are; with what the attack says of
-    those on average, only so far.
+    those on average, only so far; with what it says of the twin of each, each as far as it has to go.
 
     Args:
         model: The eager module.
         parameters: Those that move, by name.
         forget: Two batches to forget.
         attacks: The membership models, the one of the support set first.
-        target: q: "zero", or "unseen" for `MembershipModel.unseen`.
+        target: q: "zero", "unseen" for `MembershipModel.unseen`, or "counterfactual" for what the attack says of twins,
+            which must be there then.
         step: As for `meta_gradient`.
         order: As for `meta_gradient`.
 
@@ -165,10 +169,12 @@ def forgetting(
         The gradient and the losses.
     """
 
-    def caught(attack: MembershipModel, batch: Batch) -> Callable[[Parameters], Tensor]:
+    def caught(attack: MembershipModel, batch: Forgotten) -> Callable[[Parameters], Tensor]:
         def loss(values: Parameters) -> Tensor:
-            odds = attack(_run(model, values, batch[0]), batch[1])
+            odds = attack(_run(model, values, batch.inputs), batch.targets)
             goal = torch.full_like(odds, attack.unseen if target == "unseen" else 0.0)
+            if target == "counterfactual" and batch.twins is not None:
+                goal = attack(batch.twins, batch.targets).sigmoid().to(odds)
             return F.binary_cross_entropy_with_logits(odds, goal)
 
         return loss

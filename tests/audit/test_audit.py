@@ -40,10 +40,10 @@ from fastforget import MnemonicCodes, baselines, one_shot
 from fastforget.audit import AuditReport, Finding, Metric, audit
 from fastforget.audit.attacks import SCORES, Area, likelihood_ratio
 from fastforget.audit.distances import activation_distance, agreement, divergence
-from fastforget.audit.observation import Observation, observe
 from fastforget.audit.page import curve, page
 from fastforget.audit.relearning import relearning_curve, steps_to
 from fastforget.membership import MembershipModel, area_under_curve, train_membership_model
+from fastforget.observation import Observation, observe
 
 TEST = batches(FRESH)
 

@@ -1,0 +1,65 @@
+"""The study: every method on every network, against the network that was trained again; a row for each.
+
+* ``forget``, ``remain``, ``test``: accuracy on the samples to forget, on 2,000 that remain, on 5,000 test images (of
+  the classes that remain), percent;
+* ``membership``: area under the curve of telling the samples to forget from test images of their classes, by attack,
+  percent;
+* ``seconds``: CPU time of the method on one thread; of ``retrain``, of training.
+
+``remaining`` is how much of the remaining data a method is given, in percent; the network that was trained again had
+all of it. Rows of ``--methods ablations`` are those of docs/ltu.md.
+"""
+
+from __future__ import annotations
+
+import time
+
+from common import Row, keep, parser
+from study_methods import ABLATIONS, FOR_CLASSES, METHODS
+from study_subjects import SCENARIOS, SIZES, Subject, subjects
+from torch import nn
+
+from fastforget.audit import audit
+
+KEY = ("problem", "scenario", "remaining", "method", "seed")
+
+
+def figures(model: nn.Module, subject: Subject) -> Row:
+    """Measure what is compared."""
+    report = audit(model, subject.forget, subject.remain.first(2000), subject.test.first(5000), relearning_steps=0)
+    found = {name: metric.value for name, metric in report.metrics.items()}
+    percent = {name: round(100 * value, 2) for name, value in found.items() if value is not None}
+    return {
+        **{part: percent[f"{part} accuracy"] for part in ("forget", "remain", "test")},
+        "membership": {name[8:]: value for name, value in percent.items() if name.startswith("attack: ")},
+    }
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--problems", nargs="+", choices=list(SIZES), default=list(SIZES))
+    arguments.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    arguments.add_argument("--remaining", type=int, nargs="+", default=[100, 10])
+    arguments.add_argument("--methods", nargs="+", choices=[*METHODS, "ablations"], default=list(METHODS))
+    given = arguments.parse_args()
+    ablations = given.methods == ["ablations"]
+    methods = ABLATIONS if ablations else {name: METHODS[name] for name in given.methods}
+    for subject in subjects(given):
+        rows = [{**subject.facts, "remaining": 100, "method": "retrain", **figures(subject.retrained, subject)}]
+        rows[0]["seconds"] = round(subject.seconds, 1)
+        for percent in given.remaining:
+            for name, method in methods.items():
+                if name in FOR_CLASSES and subject.facts["scenario"] != "class":
+                    continue
+                model, remain = subject.network(), subject.part(percent)
+                started = time.process_time()
+                method(model, subject, remain)
+                seconds = round(time.process_time() - started, 1)
+                found = {**figures(model, subject), "seconds": seconds}
+                rows.append({**subject.facts, "remaining": percent, "method": name, **found})
+                print(*subject.facts.values(), percent, name, found, flush=True)
+            keep("study-ablations" if ablations else "study", rows, given.output, KEY)
+
+
+if __name__ == "__main__":
+    main()

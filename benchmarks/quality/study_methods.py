@@ -1,0 +1,118 @@
+"""The methods of the study, each with the settings of its paper, or the defaults where the function is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from study_subjects import Samples, Subject
+from torch import Tensor, nn
+
+from fastforget import MnemonicCodes, baselines, one_shot
+from fastforget.learn_to_unlearn import learn_to_unlearn
+from fastforget.membership import FEATURES, MembershipModel, train_membership_model
+
+Method = Callable[[nn.Module, Subject, Samples], object]
+
+
+def by_class(*parts: Samples) -> list[tuple[Tensor, Tensor]]:
+    """Return batches in the order of the classes, as the loader of SSD's authors gives them."""
+    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+    order = y.sort(stable=True).indices
+    return [(x[rows], y[rows]) for rows in order.split(64)]
+
+
+def membership_models(model: nn.Module, subject: Subject, remain: Samples) -> list[MembershipModel]:
+    """Train one for each kind of features."""
+    others = unseen(subject, remain)
+    return [train_membership_model(model, remain, others, features=features) for features in FEATURES]
+
+
+def unseen(subject: Subject, remain: Samples) -> Samples:
+    """Return as many samples that the network was not trained on as there are remaining ones, up to 2,000."""
+    return subject.held_out.first(max(len(remain.y), 500))
+
+
+def unlearn(model: nn.Module, subject: Subject, remain: Samples, **settings: object) -> None:
+    """Learn to unlearn; with ``membership=True`` from membership models too, the time to train these included."""
+    twins = settings.pop("twins", True)
+    given: dict[str, object] = {"unseen": unseen(subject, remain) if twins else None, "undo": False}
+    if settings.pop("membership", False):
+        given["attacks"] = membership_models(model, subject, remain)
+    learn_to_unlearn(model, subject.forget, remain, **given, **settings)  # type: ignore[arg-type]
+
+
+def one_shot_images(model: nn.Module, subject: Subject, remain: Samples) -> None:
+    """Forget the class in one step, with 16 of its images and of each other class as codes."""
+    classes = int(subject.test.y.max()) + 1
+    cls = int(subject.forget.y[0])
+    images = [(subject.forget if c == cls else remain[remain.y == c]).x[:16] for c in range(classes)]
+    one_shot(model, MnemonicCodes.from_tensors(torch.stack(images)), cls)
+
+
+def _without_remain(function: Callable[..., object]) -> Method:
+    return lambda model, subject, _: function(model, subject.forget)
+
+
+def _with_remain(function: Callable[..., object]) -> Method:
+    return lambda model, subject, remain: function(model, subject.forget, remain)
+
+
+def _ssd(function: Callable[..., object], **settings: object) -> Method:
+    def method(model: nn.Module, subject: Subject, remain: Samples) -> None:
+        function(model, by_class(subject.forget), by_class(subject.forget, remain), **settings)
+
+    return method
+
+
+def _shuffled(function: Callable[..., object]) -> Method:
+    def method(model: nn.Module, subject: Subject, remain: Samples) -> None:
+        torch.manual_seed(0)
+        function(model, subject.forget, Samples(*map(torch.cat, zip(*by_class(subject.forget, remain), strict=True))))
+
+    return method
+
+
+_PLAIN = {"support": "random", "target": "unseen"}
+METHODS: dict[str, Method] = {
+    "original": lambda *_: None,
+    "fine-tune": lambda model, _, remain: baselines.fine_tune(model, remain),
+    "CF-k": lambda model, _, remain: baselines.cf_k(model, remain),
+    "NegGrad": _without_remain(baselines.neg_grad),
+    "NegGrad+": _with_remain(baselines.neg_grad_plus),
+    "random labels": _with_remain(baselines.random_labels),
+    "SalUn": _with_remain(baselines.salun),
+    "SSD, ordered batches": _ssd(baselines.ssd),
+    "SSD, shuffled batches": _shuffled(baselines.ssd),
+    "SSD, per sample": _ssd(baselines.ssd, alpha=5.0, square="sample"),
+    "LFSSD, shuffled batches": _shuffled(baselines.lfssd),
+    "LFSSD, per sample": _ssd(baselines.lfssd, alpha=5.0, square="sample"),
+    "Fisher forgetting": _with_remain(baselines.fisher_forgetting),
+    "SCRUB": _with_remain(baselines.scrub),
+    "Bad Teacher": _with_remain(baselines.bad_teacher),
+    "UNSIR": _with_remain(baselines.unsir),
+    "boundary shrink": _without_remain(baselines.boundary_shrink),
+    "boundary expand": _without_remain(baselines.boundary_expand),
+    "one-shot, 16 images": one_shot_images,
+    "learn to unlearn": unlearn,
+    "learn to unlearn, with membership models": partial(unlearn, membership=True),
+}
+# What each part is good for. With membership models, but for the last two.
+ABLATIONS: dict[str, Method] = {
+    "everything": partial(unlearn, membership=True),
+    "no trial step": partial(unlearn, membership=True, meta=False),
+    "no harmonisation": partial(unlearn, membership=True, project="none"),
+    "what remains yields": partial(unlearn, membership=True, project="remain"),
+    "both yield": partial(unlearn, membership=True, project="both"),
+    "conflicts in each tensor": partial(unlearn, membership=True, scope="tensor"),
+    "second order": partial(unlearn, membership=True, order=2),
+    "Adam, 1e-3": partial(unlearn, membership=True, optimizer=partial(torch.optim.Adam, lr=1e-3)),
+    "no twins: random labels, what attacks say on average": partial(unlearn, membership=True, twins=False, **_PLAIN),
+    "no twins for the labels": partial(unlearn, membership=True, support="random"),
+    "no twins for the attacks": partial(unlearn, membership=True, target="unseen"),
+    "no membership models": unlearn,
+    "no membership models, no trial step": partial(unlearn, meta=False),
+    "no membership models, no twins": partial(unlearn, twins=False, **_PLAIN),
+}
+FOR_CLASSES = ("UNSIR", "one-shot, 16 images")

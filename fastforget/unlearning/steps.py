@@ -1,0 +1,71 @@
+"""The default optimiser of `learn_to_unlearn`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["NormalizedDescent"]
+
+
+class NormalizedDescent(torch.optim.Optimizer):
+    r"""Steps of a length that does not depend on the gradient's.
+
+    ::
+
+        m <- momentum m + g / |g|
+        theta <- theta - lr (1 - n / steps) |theta_0| m         in step n = 0, 1, ... steps - 1
+
+    with norms over all parameters together. The scale of the gradients to forget differs by orders of magnitude from
+    model to model and from the first step to the last, in which they nearly vanish; that of the weights does not. The
+    last steps are short so that the work ends near the middle of what it wavered around.
+
+    Args:
+        params: The parameters.
+        lr: Length of the first step as a share of the norm of the parameters.
+        steps: After how many steps the length is zero.
+        momentum: In [0, 1).
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, steps: int, momentum: float = 0.9) -> None:
+        leaves = list(params)
+        length = lr * float(_norm(leaves))
+        super().__init__(leaves, {"length": length, "steps": steps, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step down the gradients.
+
+        Args:
+            closure: Runs the model again and returns the loss, as for other optimisers.
+
+        Returns:
+            What it returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            leaves = [leaf for leaf in group["params"] if leaf.grad is not None]
+            norm = _norm([leaf.grad for leaf in leaves])
+            scale = torch.where(norm > 0, 1 / norm, 0.0)
+            for leaf in leaves:
+                state = self.state[leaf]
+                if not state:
+                    state["step"], state["momentum"] = torch.zeros((), device="cpu"), torch.zeros_like(leaf)
+                state["momentum"].mul_(group["momentum"]).add_(leaf.grad * scale.to(leaf))
+                left = max(0.0, 1 - float(state["step"]) / group["steps"])
+                leaf.add_(state["momentum"], alpha=-group["length"] * left)
+                state["step"] += 1
+        return loss
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Return the norm of all elements together, float64."""
+    if not tensors:
+        return torch.tensor(math.nan)
+    return torch.stack([tensor.detach().double().square().sum() for tensor in tensors]).sum().sqrt()
