@@ -34,6 +34,7 @@ Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 _COUNTS = ("steps", "queries", "every", "seed")
 _MAYBE_NONE = ("seed", "tune", "weight")
 _OF_DATA = ("support", "target")
+_OF_MODEL = ("params", "norm")
 
 
 def learn_to_unlearn(
@@ -351,8 +352,10 @@ class _Work:
 
     def _identity(self) -> dict[str, float | str]:
         """What a checkpoint must agree in; with an optimiser that does not depend on it, one may ask for more steps."""
-        mine = {name: value for name, value in self.settings.record().items() if name != "steps"}
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
+        mine = self.settings.record()
+        if not isinstance(self._optimizer, NormalizedDescent):
+            del mine["steps"]
+        groups = [{k: v for k, v in group.items() if k not in _OF_MODEL} for group in self._optimizer.param_groups]
         return {
             **mine,
             "attacks": " ".join(fingerprint(attack) for attack in self._attacks),

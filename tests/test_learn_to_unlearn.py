@@ -11,6 +11,7 @@ import torch
 from asserts import assert_same_bits
 from known_codes import assert_holds, contents, edits_values_only, refused
 from learners import (
+    CLASS,
     CLASSES,
     FORGET,
     FRESH,
@@ -18,6 +19,7 @@ from learners import (
     OTHERS,
     RANDOM,
     REMAIN,
+    REST,
     SIZE,
     accuracy,
     batches,
@@ -41,6 +43,7 @@ def attacks(count: int = 3) -> tuple[MembershipModel, ...]:
     )
 
 
+ADAM = partial(torch.optim.Adam, lr=3e-3)
 few_steps = partial(learn_to_unlearn, steps=4)
 
 
@@ -59,6 +62,46 @@ def test_random_samples(share: float) -> None:
     assert abs(caught(model, FORGET, batches(FRESH)) - 0.5) < 0.1
     assert accuracy(model, REMAIN) > before[0] - (0.05 if share == 1 else 0.3)
     assert accuracy(model, batches(FRESH)) > before[2] - (0.1 if share == 1 else 0.2)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.1, 0.03])
+@pytest.mark.parametrize("with_attacks", [True, False])
+def test_random_samples_like_their_unseen_twins(share: float, with_attacks: bool) -> None:
+    """They are right as often as unseen ones, and cannot be told from them; what remains is still known."""
+    model = learner()
+    rows = (~RANDOM).nonzero().squeeze(1)
+    remain = batches(MEMBERS, rows[: round(share * len(rows))])
+    before = accuracy(model, REMAIN), accuracy(model, batches(FRESH))
+    assert accuracy(model, FORGET) > before[1] + 0.3
+    assert caught(model, FORGET, batches(FRESH)) > 0.75
+    given = attacks() if with_attacks else ()
+    receipt = learn_to_unlearn(model, FORGET, remain, unseen=batches(OTHERS), attacks=given)
+    assert {receipt.settings[name] for name in ("support", "target")} == {"counterfactual"}
+    assert abs(accuracy(model, FORGET) - before[1]) < 0.1
+    assert abs(caught(model, FORGET, batches(FRESH)) - 0.5) < 0.07
+    assert accuracy(model, REMAIN) > before[0] - (0.1 if share == 1 else 0.25)
+    assert accuracy(model, batches(FRESH)) > before[1] - 0.1
+
+
+def test_whole_classes_need_no_unseen_samples() -> None:
+    model = learner()
+    known = accuracy(model, REST)
+    receipt = learn_to_unlearn(model, CLASS, REST)
+    assert receipt.settings["support"] == "counterfactual"
+    assert accuracy(model, CLASS) < 0.02
+    assert accuracy(model, REST) > known - 0.05
+
+
+def test_a_part_of_a_class() -> None:
+    """Some samples of one class, as of a person among many: the class stays."""
+    model = learner()
+    chosen = torch.zeros(400, dtype=torch.bool)
+    chosen[(MEMBERS[1] == 2).nonzero().squeeze(1)[:30]] = True
+    rest = batches(FRESH, FRESH[1] == 2)
+    known = accuracy(model, rest)
+    learn_to_unlearn(model, batches(MEMBERS, chosen), batches(MEMBERS, ~chosen), unseen=batches(OTHERS))
+    assert abs(accuracy(model, batches(MEMBERS, chosen)) - known) < 0.15
+    assert abs(accuracy(model, rest) - known) < 0.15
 
 
 def test_what_the_attacks_say_of_unseen_samples_is_far_enough() -> None:
@@ -108,7 +151,12 @@ def test_every_switch_matters() -> None:
         {"support": "uniform"},
         {"weight": 3.0},
         {"trial": 0.1},
-        {"queries": 1},
+        {"queries": 2},
+        {"unseen": batches(OTHERS)},
+        {"unseen": batches(OTHERS), "target": "unseen"},
+        {"unseen": batches(OTHERS), "support": "random"},
+        {"unseen": batches(OTHERS), "attacks": ()},
+        {"steps": 5},
         {"lr": 0.02},
         {"seed": 1},
         {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
@@ -208,7 +256,7 @@ def test_a_floor_ends_it_in_time() -> None:
     given = (inputs, targets)
     model, free = learner(), learner()
     known = accuracy(model, [given])
-    harsh: dict[str, Any] = {"attacks": attacks(), "target": "zero", "lr": 0.003, "steps": 30}
+    harsh: dict[str, Any] = {"attacks": attacks(), "target": "zero", "optimizer": ADAM, "steps": 30}
     learn_to_unlearn(free, FORGET, REMAIN[:1], **harsh)
     limit = (known + accuracy(free, [given])) / 2
     assert limit < known - 0.02
@@ -236,14 +284,14 @@ def interrupt(at: int) -> Any:
 
 
 @pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, lr=1e-3, momentum=0.9)])
+@pytest.mark.parametrize("unseen", [None, batches(OTHERS)])
 @pytest.mark.parametrize("at", [3, 4, 7])
-def test_interrupted_work_goes_on_to_the_same_bits(optimizer: Any, at: int, tmp_path: Path) -> None:
+def test_interrupted_work_goes_on_to_the_same_bits(optimizer: Any, unseen: Any, at: int, tmp_path: Path) -> None:
     data = TensorDataset(*MEMBERS)
     rows = [part.nonzero().squeeze(1).tolist() for part in (RANDOM, ~RANDOM)]
     forget, remain = (DataLoader(Subset(data, part), batch_size=25, shuffle=True) for part in rows)
-    work = partial(
-        learn_to_unlearn, forget=forget, remain=remain, attacks=attacks(), steps=9, optimizer=optimizer, every=2
-    )
+    settings: dict[str, Any] = {"attacks": attacks(), "steps": 9, "optimizer": optimizer, "every": 2}
+    work = partial(learn_to_unlearn, forget=forget, remain=remain, unseen=unseen, **settings)
     straight, model = learner(), learner()
     expected = work(straight)
     before, file = contents(model), tmp_path / "work"
@@ -261,23 +309,25 @@ def test_interrupted_work_goes_on_to_the_same_bits(optimizer: Any, at: int, tmp_
 def test_more_steps_than_before(tmp_path: Path) -> None:
     file, model, straight = tmp_path / "work", learner(), learner()
     with pytest.raises(Interrupted):
-        learn_to_unlearn(model, FORGET, REMAIN, steps=4, every=4, checkpoint=file, callback=interrupt(4))
-    learn_to_unlearn(model, FORGET, REMAIN, steps=6, checkpoint=file)
-    learn_to_unlearn(straight, FORGET, REMAIN, steps=6)
+        learn_to_unlearn(
+            model, FORGET, REMAIN, optimizer=ADAM, steps=4, every=4, checkpoint=file, callback=interrupt(4)
+        )
+    learn_to_unlearn(model, FORGET, REMAIN, optimizer=ADAM, steps=6, checkpoint=file)
+    learn_to_unlearn(straight, FORGET, REMAIN, optimizer=ADAM, steps=6)
     assert_holds(model, contents(straight))
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"lr": 0.5}, "its `lr` is 0.001, not 0.5"),
-        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, "its `optimizer` is .Adam .* not .SGD "),
-        ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "its `optimizer` is .Adam .*0.001.* not .Adam .*0.1"),
+        ({"lr": 0.5}, "its `lr` is 0.002, not 0.5"),
+        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, "its `optimizer` is .NormalizedDescent .* not .SGD "),
+        ({"unseen": batches(OTHERS)}, "its `support` is 'random', not 'counterfactual'"),
         ({"attacks": ()}, "its `attacks` is .*, not ''"),
         ({"attacks": attacks()[:2]}, "its `attacks` is"),
         ({"parameters": ["0.weight"]}, "its `parameters` is '0.weight 0.bias .*', not '0.weight'"),
         ({"floor": (*FRESH, 0.1)}, "its `floor` is 0.0, not 0.1"),
-        ({"steps": 1}, "it is of 2 steps, and 1 are asked for"),
+        ({"steps": 5}, "its `optimizer` is .NormalizedDescent .*4.* not .NormalizedDescent .*5"),
         ({"model": 1}, "it is of a model with fingerprint"),
         ({"file": b"nothing"}, "not a complete safetensors file"),
     ],
@@ -366,6 +416,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"remain": [(X, Y[:3])]}, ValueError, "^`targets` must have the batch size"),
     ({"forget": [(X * math.nan, Y)]}, ValueError, "^`model` must return finite logits on `forget`"),
     ({"remain": [*REMAIN, (X * math.nan, Y)], "steps": 20}, ValueError, "^the losses must stay finite"),
+    ({"unseen": []}, ValueError, "^`unseen` must hold at least one batch"),
+    ({"unseen": [(X, Y + CLASSES)]}, ValueError, r"^targets of `unseen` must be in \[0, 4\)"),
+    ({"unseen": [(X[Y != 1], Y[Y != 1])]}, ValueError, "^`unseen` must hold samples of every class .* got none of 1$"),
+    ({"support": "counterfactual"}, ValueError, "^`unseen` must hold samples of every class"),
+    ({"target": "counterfactual"}, ValueError, "^`unseen` must hold samples of every class"),
     ({"lr": 1e30}, ValueError, "must stay finite"),
     ({"steps": 0}, ValueError, "^`steps` must be positive, got 0"),
     ({"steps": 2.0}, TypeError, "^`steps` must be an integer, got 2.0"),

@@ -32,8 +32,7 @@ class NormalizedDescent(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, steps: int, momentum: float = 0.9) -> None:
         leaves = list(params)
-        length = lr * float(_norm(leaves))
-        super().__init__(leaves, {"length": length, "steps": steps, "momentum": momentum})
+        super().__init__(leaves, {"lr": lr, "norm": float(_norm(leaves)), "steps": steps, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -59,7 +58,7 @@ class NormalizedDescent(torch.optim.Optimizer):
                     state["step"], state["momentum"] = torch.zeros((), device="cpu"), torch.zeros_like(leaf)
                 state["momentum"].mul_(group["momentum"]).add_(leaf.grad * scale.to(leaf))
                 left = max(0.0, 1 - float(state["step"]) / group["steps"])
-                leaf.add_(state["momentum"], alpha=-group["length"] * left)
+                leaf.add_(state["momentum"], alpha=-group["lr"] * group["norm"] * left)
                 state["step"] += 1
         return loss
 

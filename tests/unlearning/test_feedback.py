@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastforget.membership import MembershipModel
+from fastforget.unlearning.batches import Forgotten
 from fastforget.unlearning.feedback import forgetting, meta_gradient, remembering
 
 CLASSES = 3
@@ -116,7 +117,15 @@ def test_remembering(support: Any) -> None:
     queries = [batch(1), batch(2)]
     generator = torch.Generator().manual_seed(3)
     found = remembering(
-        model, parameters, forget, queries, support=support, step=0.5, order=1, weight=1.0, generator=generator
+        model,
+        parameters,
+        Forgotten(*forget),
+        queries,
+        support=support,
+        step=0.5,
+        order=1,
+        weight=1.0,
+        generator=generator,
     )
     log_p = model(forget[0]).log_softmax(1)
     own = log_p.gather(1, forget[1][:, None]).squeeze(1)
@@ -149,7 +158,7 @@ def test_random_labels_are_wrong_and_all_wrong_ones_occur() -> None:
         found = remembering(
             model,
             dict(model.named_parameters()),
-            (x[:1], y[:1]),
+            Forgotten(x[:1], y[:1]),
             [(x, y)],
             support="random",
             step=0.1,
@@ -161,12 +170,29 @@ def test_random_labels_are_wrong_and_all_wrong_ones_occur() -> None:
     assert seen == {1000, 2000}
 
 
+def test_each_sample_has_its_goal() -> None:
+    """In the support set of g_r, and in what attacks are to say of it."""
+    model, (judge,) = network(), attacks(1)
+    parameters, (x, y) = dict(model.named_parameters()), batch(0)
+    goals = torch.rand(len(y), CLASSES, dtype=torch.float64).softmax(1)
+    twins = torch.randn(len(y), CLASSES, dtype=torch.float64)
+    forget, generator = Forgotten(x, y, goals, twins), torch.Generator()
+    settings: dict[str, Any] = {"support": "counterfactual", "weight": 1.0, "generator": generator}
+    kept = remembering(model, parameters, forget, [(x, y)], step=0.5, order=1, **settings)
+    assert_close(kept.tune, -(goals * model(x).log_softmax(1)).sum(1).mean().detach(), 1e-12)
+    gone = forgetting(model, parameters, [forget, forget], [judge], target="counterfactual", step=0.5, order=1)
+    p, q = judge(model(x), y).sigmoid(), judge(twins, y).sigmoid()
+    assert_close(gone.tune, -(q * p.log() + (1 - q) * (1 - p).log()).mean().detach(), 1e-12)
+
+
 @pytest.mark.parametrize("target", ["unseen", "zero"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_forgetting_is_tested_by_attacks_that_the_trial_step_did_not_see(count: int, target: Any) -> None:
     model, judges = network(), attacks(count)
     parameters, batches = dict(model.named_parameters()), [batch(0), batch(1)]
-    found = forgetting(model, parameters, batches, judges, target=target, step=0.5, order=2)
+    found = forgetting(
+        model, parameters, [Forgotten(*one) for one in batches], judges, target=target, step=0.5, order=2
+    )
 
     def caught(values: dict[str, Tensor], judge: MembershipModel, given: Batch) -> Tensor:
         odds = judge(functional_call(model, values, (given[0],)), given[1])
