@@ -57,7 +57,7 @@ class Samples:
         return Samples(self.x[:count], self.y[:count])
 
     def __getitem__(self, chosen: Tensor) -> Samples:
-        """Return those of a mask."""
+        """Return those of a mask, or in an order."""
         return Samples(self.x[chosen], self.y[chosen])
 
 
@@ -117,7 +117,7 @@ def subjects(given: Namespace) -> Iterator[Subject]:
                     everything[chosen],
                     everything[~chosen],
                     Samples(data.x_train[held_out], data.y_train[held_out]),
-                    Samples(data.x_test, data.y_test),
+                    _mixed(Samples(data.x_test, data.y_test)),
                 )
 
 
@@ -128,6 +128,13 @@ def forgotten(y: Tensor, scenario: str, seed: int) -> Tensor:
     chosen = torch.zeros(len(y), dtype=torch.bool)
     chosen[: len(y) // 10] = True  # in random order already
     return chosen
+
+
+def _mixed(samples: Samples) -> Samples:
+    """Return samples so that the first ones are of all classes: files are read class by class."""
+    if bool((samples.y.diff() >= 0).all()):
+        return samples[torch.randperm(len(samples.y), generator=torch.Generator().manual_seed(0))]
+    return samples
 
 
 def _file(name: str, seed: int) -> str:
