@@ -33,7 +33,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full gpu-check coverage wheel clean
+  bench-smoke quality quality-full study study-full gpu-check coverage wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -119,9 +119,8 @@ bench-check: $(STAMP)
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
 
-# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced set,
-# in ten minutes;
-# quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.
+# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced
+# set, in ten minutes; quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn fashion/mlp --seeds 0
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn --seeds 0 --methods retrain
@@ -145,6 +144,22 @@ quality-full: $(STAMP)
 	$(BIN)/python benchmarks/quality/shifts.py
 	$(BIN)/python benchmarks/quality/settings.py --problems digits/cnn fashion/resnet docstrings/transformer
 	$(BIN)/python benchmarks/quality/what_remains.py
+	$(BIN)/python benchmarks/quality/pages.py
+
+# All methods beside training again: the rows and tables of docs/comparison.md and docs/ltu.md. A reduced set, in under
+# twenty minutes; study-full is everything, for hours.
+STUDY := $(BIN)/python benchmarks/quality/study.py
+study: $(STAMP)
+	$(STUDY) --problems fashion/resnet --seeds 0 --remaining 10
+	$(STUDY) --problems fashion/resnet --seeds 0 --remaining 10 --scenarios random --methods ablations
+	$(BIN)/python benchmarks/quality/study_ranks.py --problems fashion/resnet --seeds 0
+	$(BIN)/python benchmarks/quality/pages.py
+
+study-full: $(STAMP)
+	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet)
+	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet) --remaining 10 --methods ablations
+	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet) --remaining 10 --methods rates
+	$(BIN)/python benchmarks/quality/study_ranks.py $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet)
 	$(BIN)/python benchmarks/quality/pages.py
 
 # Which layers and uses are right, here and in the libraries of `make peers`: writes docs/coverage.md.

@@ -1,48 +1,28 @@
-"""Write the tables and the plot of docs/one-shot.md, and a table of the README, from benchmarks/results/quality.
+"""Write the tables and plots of the pages in docs/, and those of the README, from benchmarks/results/quality.
 
 The pages are written by hand; what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import correlation, mean
 
 import matplotlib as mpl
-from common import RESULTS, Row
+import study_tables
+from common import Row
 from matplotlib import pyplot as plt
 from settings import DEFAULT
+from tables import groups, load, markdown, signed
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "one-shot.md"
-PAGES = (PAGE, ROOT / "README.md")
+DOCS = ROOT / "docs"
+PAGES = (DOCS / "one-shot.md", DOCS / "comparison.md", DOCS / "ltu.md", ROOT / "README.md")
 ORDER = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "docstrings/transformer"]
 ORDER += ["fashion+digits/resnet"]
 FORGET, CHANGE = 0.5, -0.5
-
-
-def load(name: str) -> list[Row]:
-    file = RESULTS / f"{name}.json"
-    return json.loads(file.read_text())["rows"] if file.exists() else []
-
-
-def markdown(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-
-
-def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[object, ...], list[Row]]:
-    found: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
-
-
-def signed(*values: float) -> str:
-    return ", ".join(f"{value:+.2f}" for value in values).replace("-", "\N{MINUS SIGN}")
 
 
 def forgetting(rows: Sequence[Row], key: str = "forget") -> str:
@@ -246,7 +226,6 @@ def draw(rows: Sequence[Row]) -> None:
     """Plot the estimate of the damage against the truth."""
     if not rows:
         return
-    mpl.rcParams["svg.hashsalt"] = "fastforget"  # the same picture from the same rows
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for (problem,), chosen in groups(rows, "problem").items():
         axis.scatter([row["lost"] for row in chosen], [row["change"] for row in chosen], s=10, alpha=0.6, label=problem)
@@ -257,7 +236,7 @@ def draw(rows: Sequence[Row]) -> None:
     axis.set_ylabel("change of test accuracy\non the rest, points")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(PAGE.parent / "one-shot-calibration.svg", metadata={"Date": None})
+    figure.savefig(DOCS / "one-shot-calibration.svg", metadata={"Date": None})
     plt.close(figure)
 
 
@@ -293,6 +272,7 @@ TABLES = {
     "calibration": calibration,
     "what-remains": what_remains,
     "shifts": shifts,
+    **study_tables.TABLES,
 }
 
 
@@ -308,7 +288,9 @@ def render(text: str) -> str:
 def main() -> None:
     for page in PAGES:
         page.write_text(render(page.read_text()))
+    mpl.rcParams["svg.hashsalt"] = "fastforget"  # the same pictures from the same rows
     draw(load("calibration"))
+    study_tables.draw(DOCS / "comparison.svg")
 
 
 if __name__ == "__main__":

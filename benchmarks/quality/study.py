@@ -7,7 +7,8 @@
 * ``seconds``: CPU time of the method on one thread; of ``retrain``, of training.
 
 ``remaining`` is how much of the remaining data a method is given, in percent; the network that was trained again had
-all of it. Rows of ``--methods ablations`` are those of docs/ltu.md.
+all of it. Rows of ``--methods ablations`` are those of docs/ltu.md; those of ``--methods rates`` try other learning
+rates of the papers' methods.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 import time
 
 from common import Row, keep, parser
-from study_methods import ABLATIONS, FOR_CLASSES, METHODS
+from study_methods import ABLATIONS, FOR_CLASSES, METHODS, RATES
 from study_subjects import SCENARIOS, SIZES, Subject, subjects
 from torch import nn
 
 from fastforget.audit import audit
 
+SETS = {"ablations": ABLATIONS, "rates": RATES}
 KEY = ("problem", "scenario", "remaining", "method", "seed")
 
 
@@ -40,10 +42,10 @@ def main() -> None:
     arguments.add_argument("--problems", nargs="+", choices=list(SIZES), default=list(SIZES))
     arguments.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     arguments.add_argument("--remaining", type=int, nargs="+", default=[100, 10])
-    arguments.add_argument("--methods", nargs="+", choices=[*METHODS, "ablations"], default=list(METHODS))
+    arguments.add_argument("--methods", nargs="+", choices=[*METHODS, *SETS], default=list(METHODS))
     given = arguments.parse_args()
-    ablations = given.methods == ["ablations"]
-    methods = ABLATIONS if ablations else {name: METHODS[name] for name in given.methods}
+    chosen = given.methods[0] if given.methods[0] in SETS else "study"
+    methods = SETS.get(chosen) or {name: METHODS[name] for name in given.methods}
     for subject in subjects(given):
         rows = [{**subject.facts, "remaining": 100, "method": "retrain", **figures(subject.retrained, subject)}]
         rows[0]["seconds"] = round(subject.seconds, 1)
@@ -58,7 +60,7 @@ def main() -> None:
                 found = {**figures(model, subject), "seconds": seconds}
                 rows.append({**subject.facts, "remaining": percent, "method": name, **found})
                 print(*subject.facts.values(), percent, name, found, flush=True)
-            keep("study-ablations" if ablations else "study", rows, given.output, KEY)
+            keep(chosen if chosen == "study" else f"study-{chosen}", rows, given.output, KEY)
 
 
 if __name__ == "__main__":

@@ -115,4 +115,16 @@ ABLATIONS: dict[str, Method] = {
     "no membership models, no trial step": partial(unlearn, meta=False),
     "no membership models, no twins": partial(unlearn, twins=False, **_PLAIN),
 }
+# Methods that move far enough to forget, at a tenth to ten times the learning rate of their papers.
+RATES: dict[str, Method] = {
+    f"{name}, learning rate {times:g} times": _with_remain(partial(function, lr=times * rate))
+    for name, function, rate in (
+        ("NegGrad+", baselines.neg_grad_plus, 0.01),
+        ("random labels", baselines.random_labels, 1e-4),
+        ("SalUn", baselines.salun, 0.013),
+        ("SCRUB", baselines.scrub, 5e-4),
+        ("Bad Teacher", baselines.bad_teacher, 1e-4),
+    )
+    for times in (0.1, 0.3, 1, 3, 10)
+}
 FOR_CLASSES = ("UNSIR", "one-shot, 16 images")
