@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from fastforget.audit.cost import Cost, measure_cost
 from fastforget.audit.report import AuditReport, Finding, Metric
 from fastforget.audit.run import audit
 
-__all__ = ["AuditReport", "Finding", "Metric", "audit"]
+__all__ = ["AuditReport", "Cost", "Finding", "Metric", "audit", "measure_cost"]

@@ -50,7 +50,7 @@ def page(report: AuditReport) -> str:
         ("The largest probability of each prediction.", _confidences(report)),
         ("Telling samples to forget from unseen ones by their loss. The diagonal is chance.", _roc(report)),
         ("Accuracy on the samples to forget while they are learnt again.", _relearning(report)),
-        ("Where the time of the audit went.", _time(report)),
+        ("Where the time of the audit went, and that of the method where it is known.", _time(report)),
     ]
     figures = "\n".join(
         f"<figure>{_svg(plot)}<figcaption>{escape(text)}</figcaption></figure>" for text, plot in plots if plot

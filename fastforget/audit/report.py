@@ -72,7 +72,7 @@ class AuditReport:
         confidences: The largest probabilities of the same.
         curves: Accuracy on the samples to forget while they are learnt again, by model.
         scores: Of the loss attack on samples to forget and on unseen ones.
-        seconds: Wall time of the audit by phase.
+        seconds: Wall time of the audit by phase, after that of the method where it is known.
     """
 
     model: str

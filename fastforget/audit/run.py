@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastforget.audit.attacks import SCORES, Area, likelihood_ratio
+from fastforget.audit.cost import Cost
 from fastforget.audit.distances import activation_distance, agreement, divergence
 from fastforget.audit.relearning import relearning_curve, steps_to
 from fastforget.audit.report import AuditReport, Finding, Metric
@@ -43,6 +45,7 @@ def audit(
     attacks: Mapping[str, MembershipModel] | None = None,
     codes: MnemonicCodes | None = None,
     relearning_steps: int = 20,
+    cost: Cost | None = None,
 ) -> AuditReport:
     """Measure what a model still knows of samples it was made to forget, and what that cost the rest.
 
@@ -62,6 +65,7 @@ def audit(
     zero retrain forgetting      1 minus the divergence from a random network (Chundawat et al., 2023)
     trigger                      share of test samples of other classes that a code of a forgotten class, half mixed in,
                                  turns into that class; of classes none of whose samples remain
+    time, peak memory            of the method, with ``cost``, see `measure_cost`
     ============================ ======================================================================================
 
     Source: metrics and attacks name theirs where they are defined.
@@ -77,6 +81,7 @@ def audit(
         attacks: Membership models of the original, by name; none whose feedback the model was made with.
         codes: Mnemonic codes of the model, for the trigger; for inputs that are one floating-point tensor.
         relearning_steps: How many steps of learning again are watched; 0 for none.
+        cost: What the method took.
 
     Returns:
         The report.
@@ -96,11 +101,26 @@ def audit(
         raise TypeError(f"`relearning_steps` must be an integer, got {type(relearning_steps).__name__}")
     if len(shadows) == 1 or relearning_steps < 0:
         raise ValueError("`shadows` must be none or at least two models, and `relearning_steps` at least 0")
+    if cost is not None and not isinstance(cost, Cost):
+        raise TypeError(f"`cost` must be of `measure_cost`, got {type(cost).__name__}")
     _check_attacks(attacks or {})
     with reproducible(eager(model), 0):
-        return _audit(
+        report = _audit(
             model, (forget, remain, test), original, retrained, shadows, attacks or {}, codes, relearning_steps
         )
+    return report if cost is None else _with_cost(report, cost)
+
+
+def _with_cost(report: AuditReport, cost: Cost) -> AuditReport:
+    spent = {
+        "time": Metric("time", cost.seconds, "lower", "wall time of the method, seconds"),
+        "CPU time": Metric("CPU time", cost.cpu_seconds, "lower", "CPU time of the method on all threads, seconds"),
+    }
+    if cost.peak_bytes is not None:
+        size, meaning = cost.peak_bytes / 2**20, "memory that the method took at its peak, MiB"
+        spent["peak memory"] = Metric("peak memory", size, "lower", meaning)
+    phases = {f"method: {name}": value for name, value in (cost.phases or {"all": cost.seconds}).items()}
+    return replace(report, metrics={**report.metrics, **spent}, seconds={**phases, **report.seconds})
 
 
 def _audit(
