@@ -158,6 +158,7 @@ study: $(STAMP)
 study-full: $(STAMP)
 	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet)
 	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet) --remaining 10 --methods ablations
+	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet) --remaining 30 3 --methods "learn to unlearn"
 	$(STUDY) $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet) --remaining 10 --methods rates
 	$(BIN)/python benchmarks/quality/study_ranks.py $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet)
 	$(BIN)/python benchmarks/quality/pages.py

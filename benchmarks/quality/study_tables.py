@@ -8,6 +8,7 @@ from statistics import mean
 
 from common import Row
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from tables import groups, load, markdown
 
 FAST = 10  # times faster than training again: what a method must be to be worth its inexactness
@@ -107,6 +108,17 @@ def rates() -> str:
     return markdown(("network", "to forget", "method", "gap as published", "smallest gap", "learning rate"), lines)
 
 
+def shares() -> str:
+    """Return the rows of `learn_to_unlearn` by how much of the remaining data is at hand."""
+    lines = []
+    for (problem, scenario, remaining), method, rows in compared("study"):
+        if method == "learn to unlearn":
+            lines.append((problem, scenario, -remaining, len(rows), *line(method, rows, bold=False)[1:7]))
+    lines.sort(key=lambda found: (found[0].startswith("cifar"), *found[:3]))
+    shown = [(problem, TITLES[scenario], f"{-share} %", *rest) for problem, scenario, share, *rest in lines]
+    return markdown(("network", "to forget", "of what remains", "networks", *HEADER[1:7]), shown)
+
+
 def ranks() -> str:
     shown = ["original", "within", "twins", "apart_original", "apart_twins"]
     lines = [
@@ -124,20 +136,29 @@ def draw(file: Path) -> None:
     """Plot the gap against the time."""
     found: dict[tuple[str, str, int], dict[str, list[Row]]] = {}
     for place, method, rows in compared("study"):
-        if place[2] == 10 and method not in {"retrain", "original"}:
+        if place[2] == 10 and method != "retrain":
             found.setdefault(place, {})[method] = rows
     if not found:
         return
     figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 4), layout="constrained", squeeze=False)
     for axis, ((problem, scenario, _), methods) in zip(axes[0], sorted(found.items(), key=_place), strict=True):
+        nothing = mean(row["gap"] for row in methods.pop("original"))
+        axis.axhline(nothing, color="0.7", linewidth=1, linestyle=":")
+        axis.annotate("nothing done", (FAST, nothing), fontsize=6, xytext=(3, 3), textcoords="offset points")
         for method, rows in methods.items():
             at = mean(row["faster"] for row in rows), mean(row["gap"] for row in rows)
             ours = method.startswith(("learn", "one-shot"))
             axis.scatter(*at, s=14, color="C3" if ours else "0.4")
-            axis.annotate(method, at, fontsize=6, xytext=(3, 2), textcoords="offset points")
+            if at[1] < 0.9 * nothing or at[1] > 1.1 * nothing:  # the others are too many to name
+                axis.annotate(method, at, fontsize=6, xytext=(3, 2), textcoords="offset points")
         axis.axvline(FAST, color="0.7", linewidth=1)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.set_xlim(4, 900)
+        for one, ticks in ((axis.xaxis, (10, 100)), (axis.yaxis, (1, 2, 5, 10, 20, 50))):
+            one.set_major_locator(FixedLocator(ticks))
+            one.set_major_formatter(StrMethodFormatter("{x:g}"))
+            one.set_minor_locator(NullLocator())
         axis.set_title(f"{problem}\n{TITLES[scenario]}", fontsize=8)
         axis.set_xlabel("times faster than training again", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
@@ -150,6 +171,7 @@ TABLES = {
     "leaders": leaders,
     "rates": rates,
     "ranks": ranks,
+    "shares": shares,
     "comparison": lambda: tables("study"),
     "ablations": lambda: tables("study-ablations"),
 }
