@@ -58,7 +58,7 @@ def bad_teacher(
     """
     competent = copy.deepcopy(model).eval()
     forget = again(forget)
-    with editing(model, seed) as edited:
+    with editing(model, seed, share=share, epochs=epochs, lr=lr, temperature=temperature) as edited:
         incompetent = _fresh(edited)
         teachers = {False: incompetent, True: competent}
         optimizer = torch.optim.Adam(trained_parameters(edited), lr)

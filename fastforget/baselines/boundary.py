@@ -34,7 +34,7 @@ def boundary_shrink(
         TypeError: Inputs are not one floating-point tensor.
     """
     forget = again(forget)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epsilon=epsilon, epochs=epochs, lr=lr) as edited:
         with evaluating(edited):
             moved = [(x, _neighbours(edited, x, y, epsilon)) for x, y in forget]
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
@@ -60,7 +60,7 @@ def boundary_expand(model: nn.Module, forget: Batches, *, epochs: int = 10, lr: 
         ValueError: There is no batch, or no such layer.
     """
     forget = again(forget)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epochs=epochs, lr=lr) as edited:
         first = next(iter(forget), None)
         if first is None:
             raise ValueError("there must be at least one batch, got none")

@@ -31,7 +31,7 @@ def retrain(model: nn.Module, remain: Batches, *, epochs: int, lr: float = 0.1, 
         ValueError: There is no batch.
     """
     remain = again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epochs=epochs, lr=lr) as edited:
         batches: Any = remain
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
         steps = epochs * len(batches)
@@ -60,7 +60,7 @@ def fine_tune(model: nn.Module, remain: Batches, *, epochs: int = 10, lr: float 
         seed: Of dropout and shuffling.
     """
     remain = again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epochs=epochs, lr=lr) as edited:
         _train(edited, trained_parameters(edited), remain, epochs, lr)
 
 
@@ -82,7 +82,7 @@ def cf_k(model: nn.Module, remain: Batches, *, k: int = 3, epochs: int = 10, lr:
         ValueError: There are not so many layers.
     """
     remain = again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, k=k, epochs=epochs, lr=lr) as edited:
         found = layers(edited)
         if not 1 <= k <= len(found):
             raise ValueError(f"`k` must lie in [1, {len(found)}], got {k}")

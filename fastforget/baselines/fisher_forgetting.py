@@ -33,7 +33,7 @@ def fisher_forgetting(
         alpha: Scale of the variance.
         seed: Of the noise.
     """
-    with editing(model, seed, train=False) as edited:
+    with editing(model, seed, train=False, alpha=alpha) as edited:
         fisher = _fisher(edited, remain)
         gone, classes = _classes(edited, forget)
         _, _, last = classifier(edited, classes)

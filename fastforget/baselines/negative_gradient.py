@@ -25,7 +25,7 @@ def neg_grad(model: nn.Module, forget: Batches, *, epochs: int = 5, lr: float = 
         seed: Of dropout and shuffling.
     """
     forget = again(forget)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epochs=epochs, lr=lr) as edited:
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
         for _ in range(epochs):
             descend(forget, lambda x, y: -F.cross_entropy(outputs(edited, x), y), optimizer)
@@ -58,7 +58,7 @@ def neg_grad_plus(
         seed: Of dropout and shuffling.
     """
     forget, remain = again(forget), again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, alpha=alpha, epochs=epochs, lr=lr) as edited:
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
 
         for _ in range(epochs):

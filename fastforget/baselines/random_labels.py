@@ -43,7 +43,7 @@ def random_labels(
         seed: Of the labels, dropout and shuffling.
     """
     forget, remain = again(forget), again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, epochs=epochs, lr=lr) as edited:
         optimizer = torch.optim.Adam(trained_parameters(edited), lr)
         for _ in range(epochs):
             descend(_relabelled(edited, forget, remain), lambda x, y: F.cross_entropy(outputs(edited, x), y), optimizer)
@@ -77,7 +77,7 @@ def salun(
         seed: Of the labels, dropout and shuffling.
     """
     forget, remain = again(forget), again(remain)
-    with editing(model, seed) as edited:
+    with editing(model, seed, share=share, epochs=epochs, lr=lr) as edited:
         moving = trained_parameters(edited)
         masks = topk_mask(_saliency(edited, moving, forget), float(share))
         optimizer = torch.optim.SGD(moving, lr, momentum=0.9, weight_decay=5e-4)

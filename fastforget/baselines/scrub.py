@@ -62,7 +62,16 @@ def scrub(
         return gamma * F.cross_entropy(logits, targets) + alpha * apart
 
     forget, remain = again(forget), again(remain)
-    with editing(model, seed) as edited:
+    with editing(
+        model,
+        seed,
+        gamma=gamma,
+        alpha=alpha,
+        temperature=temperature,
+        epochs=epochs,
+        max_epochs=max_epochs,
+        lr=lr,
+    ) as edited:
         optimizer = torch.optim.Adam(trained_parameters(edited), lr, weight_decay=5e-4)
         for epoch in range(epochs):
             if epoch < max_epochs:

@@ -83,7 +83,7 @@ def _dampen(
     square: Literal["batch", "sample"],
     loss: Callable[[Any, Tensor], Tensor],
 ) -> None:
-    with editing(model, 0, train=False) as edited:
+    with editing(model, 0, train=False, alpha=alpha, lam=lam) as edited:
         few, all_of = (_importance(edited, batches, square, loss) for batches in (forget, everything))
         with torch.no_grad():
             for name, parameter in edited.named_parameters():

@@ -32,6 +32,8 @@ __all__ = [
 
 Batches: TypeAlias = Iterable[tuple[Any, Tensor]]
 Loss: TypeAlias = Callable[[Inputs, Tensor], Tensor]
+_COUNTS = ("epochs", "k", "max_epochs", "noise_steps", "seed")
+_MAYBE_ZERO = ("alpha", "gamma", "max_epochs", "noise_steps", "penalty", "seed")
 
 
 def again(batches: Batches) -> Batches:
@@ -40,21 +42,24 @@ def again(batches: Batches) -> Batches:
 
 
 @contextmanager
-def editing(model: nn.Module, seed: int, *, train: bool = True) -> Iterator[nn.Module]:
+def editing(model: nn.Module, seed: int, *, train: bool = True, **settings: float) -> Iterator[nn.Module]:
     """Edit a model with a random state of its own; afterwards every module is in its mode again, without gradients.
 
     Args:
         model: The model; what is behind it is edited where it is compiled.
         seed: Of the random state, which is put back.
         train: Whether modules are in train mode meanwhile, as in the methods' papers: batch norms learn.
+        settings: The method's, by name, to be checked before.
 
     Yields:
         The eager module.
 
     Raises:
-        ValueError: A parameter is not finite in the end.
+        TypeError: A setting has the wrong type.
+        ValueError: A setting has a wrong value, or a parameter is not finite in the end.
     """
     model = eager(model)
+    _check_settings({"seed": seed, **settings})
     modes = {module: module.training for module in model.modules()}
     values = [*model.parameters(), *model.buffers()]
     before = [value.detach().clone() for value in values]
@@ -73,6 +78,18 @@ def editing(model: nn.Module, seed: int, *, train: bool = True) -> Iterator[nn.M
                 parameter.grad = None
             for module, mode in modes.items():
                 module.training = mode
+
+
+def _check_settings(settings: Mapping[str, float]) -> None:
+    for name, value in settings.items():
+        kinds = (int,) if name in _COUNTS else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise TypeError(f"`{name}` must be {'an integer' if name in _COUNTS else 'a number'}, got {value!r}")
+        zero = name in _MAYBE_ZERO
+        if not (value >= 0 if zero else value > 0) or value == math.inf:
+            raise ValueError(f"`{name}` must be {'at least 0' if zero else 'positive'}, got {value}")
+        if name == "share" and value > 1:
+            raise ValueError(f"`{name}` must be at most 1, got {value}")
 
 
 def _check_finite(model: nn.Module) -> None:

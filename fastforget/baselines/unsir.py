@@ -50,7 +50,15 @@ def unsir(
         TypeError: Inputs are not one floating-point tensor.
     """
     remain = again(remain)
-    with editing(model, seed) as edited:
+    with editing(
+        model,
+        seed,
+        noise_steps=noise_steps,
+        noise_lr=noise_lr,
+        penalty=penalty,
+        impair_lr=impair_lr,
+        repair_lr=repair_lr,
+    ) as edited:
         noise = [_noise(edited, like, cls, noise_steps, noise_lr, penalty) for cls, like in _shapes(forget).items()]
         moving = trained_parameters(edited)
         optimizer = torch.optim.Adam(moving, impair_lr)

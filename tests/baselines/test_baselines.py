@@ -1,6 +1,7 @@
 """The published methods: their equations, what they leave alone, and that they do what they are for."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -107,6 +108,22 @@ def test_no_batches(name: str) -> None:
     before = contents(model)
     with pytest.raises(ValueError, match="there must be at least one batch, got none"):
         METHODS[name](model, [], [])
+    assert_holds(model, before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_that_make_no_sense(name: str) -> None:
+    """Each of them, before anything is done."""
+    function, model = getattr(baselines, name), learner()
+    before = contents(model)
+    of_retrain = {"epochs"} if name == "retrain" else set[str]()
+    parameters = inspect.signature(function).parameters.values()
+    settings = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"square"} - of_retrain
+    assert settings
+    for setting in settings:
+        for value in (-1, math.nan, math.inf, True, "1"):
+            with pytest.raises((TypeError, ValueError), match=f"^`{setting}` must be "):
+                METHODS[name](model, FORGET, REMAIN, **{setting: value})
     assert_holds(model, before)
 
 
