@@ -23,9 +23,9 @@ from fastforget.model import check_eval, eager, reproducible, watched_parameters
 from fastforget.receipt import Edit, Receipt, write
 from fastforget.unlearning.batches import Batch, Forgotten, Stream, check_disjoint
 from fastforget.unlearning.checkpoint import Checkpoint, tensors_of
-from fastforget.unlearning.counterfactual import AuditSet
 from fastforget.unlearning.feedback import Support, Target, forgetting, remembering
 from fastforget.unlearning.floor import Floor
+from fastforget.unlearning.sources import Drawn, source
 from fastforget.unlearning.steps import NormalizedDescent
 
 __all__ = ["learn_to_unlearn"]
@@ -259,18 +259,12 @@ class _Work:
         self._generator = torch.Generator().manual_seed(settings.seed)
         forget, remain, unseen = data
         self._remain = Stream(self._model, remain, "remain")
-        self._forget: Stream | AuditSet = Stream(self._model, forget, "forget")
-        self._draws = torch.Generator().manual_seed(settings.seed)
-        wanted = "counterfactual" in (settings.support, settings.target)
-        if wanted or not (settings.support and settings.target):
-            forget, remaining = self._forget.once(), self._remain.classes()
-            gone = {label for _, targets in forget for label in targets.tolist()}
-            if wanted or unseen is not None or not gone & remaining:
-                self._size = len(forget[0][1])
-                self._forget = AuditSet.of(self._model, forget, remaining, unseen)
-        twins = isinstance(self._forget, AuditSet)
-        self._support: Support = settings.support or ("counterfactual" if twins else "random")
-        self._target: Target = settings.target or ("counterfactual" if twins else "unseen")
+        asked = {settings.support, settings.target}
+        goals = True if "counterfactual" in asked else None if None in asked else False
+        self._forget = source(self._model, forget, self._remain, unseen, goals=goals, seed=settings.seed)
+        known = isinstance(self._forget, Drawn)
+        self._support: Support = settings.support or ("counterfactual" if known else "random")
+        self._target: Target = settings.target or ("counterfactual" if known else "unseen")
         self.settings = replace(settings, support=self._support, target=self._target)
         self.step, self.evidence = 0, dict[str, float]()
 
@@ -310,12 +304,7 @@ class _Work:
 
     def _draw(self) -> tuple[list[Forgotten], list[Batch]]:
         """Return the batches of a step."""
-        count = 2 if self._attacks else 1
-        if isinstance(self._forget, AuditSet):
-            forget = [self._forget.draw(self._size, self._draws) for _ in range(count)]
-        else:
-            forget = [Forgotten(*batch) for batch in self._forget.several(count)]
-        return forget, self._remain.several(self.settings.queries)
+        return self._forget.several(2 if self._attacks else 1), self._remain.several(self.settings.queries)
 
     def taken(self, number: int, losses: dict[str, float]) -> None:
         """Note that a step stands."""
