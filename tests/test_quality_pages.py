@@ -66,12 +66,13 @@ def test_the_gap_is_the_distance_to_the_network_trained_again(monkeypatch: pytes
         {**shared, "method": "c", "forget": 0, "remain": 100, "test": 90, "seconds": 1}
         | {"membership": {"loss": 54.0, "entropy": 30.0}},
     ]
+    rows.append({**rows[1], "method": "d", "remain": 94})
     monkeypatch.setattr(tables, "load", lambda _: rows)
     table = tables.tables("study")
     assert "| a | 8.0 | 96.0 | 92.0 | 50.0 | 3.50 | 3.50 | 3.50 | 10.0 | 10 |" in table
     assert "| b | 0.0 | 100.0 | 90.0 | 50.0 | 0.00 | 0.00 | 0.00 | 11.0 | 9 |" in table
     assert "| c | 0.0 | 100.0 | 90.0 | 54.0 | **1.00** | 1.00 | 5.00 | 1.0 | 100 |" in table
-    assert tables.leaders().endswith("| fashion/resnet | a class | 10 % | c 1.00 | a 3.50 |")
+    assert tables.leaders().endswith("| fashion/resnet | a class | 10 % | c 1.00 | a 3.50 | d 4.00 |")
 
 
 @pytest.mark.usefixtures("quality")

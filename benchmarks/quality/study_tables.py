@@ -65,6 +65,8 @@ def tables(name: str) -> str:
         found.setdefault(place, {})[method] = rows
     parts = []
     for (problem, scenario, remaining), methods in sorted(found.items(), key=_place):
+        if len(methods) == 2:  # retraining and another one: see `shares`
+            continue
         order = sorted(methods, key=lambda method: (method != "retrain", mean(row["gap"] for row in methods[method])))
         best = next((method for method in order if fast(method, methods[method])), None)
         lines = [line(method, methods[method], bold=method == best) for method in order]
@@ -88,7 +90,8 @@ def leaders() -> str:
     lines = []
     for (problem, scenario, remaining), gaps in sorted(found.items(), key=_place):
         three = [f"{method} {gap:.2f}" for gap, method in sorted(gaps)[:3]]
-        lines.append((problem, TITLES[scenario], f"{remaining} %", *three))
+        if len(three) == 3:  # of some shares there are rows of one method only
+            lines.append((problem, TITLES[scenario], f"{remaining} %", *three))
     return markdown(("network", "to forget", "of what remains", "first", "second", "third"), lines)
 
 
