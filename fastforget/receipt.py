@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastforget.fingerprint import fingerprint
 from fastforget.model import eager
 from fastforget.waiting import constant
 
-__all__ = ["Edit", "Receipt", "write"]
+__all__ = ["Edit", "Receipt", "stage", "write"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,14 +206,22 @@ def _check(model: nn.Module, expected: str, what: str) -> None:
 
 
 def write(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
-    """Write the old or new values of all edits into the model's own storage.
+    """Write the old or new values of all edits into the model's own storage; as `stage`, at once."""
+    stage(model, edits, old=old)()
 
-    Everything is checked and put in place first, so that the writes themselves are one short section.
+
+def stage(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> Callable[[], None]:
+    """Prepare to write the old or new values of all edits into the model's own storage.
+
+    Everything is checked and put in place here, so that the writes themselves are one short section.
 
     Args:
         model: The eager module.
         edits: What to write, by parameter name.
         old: Write the old values instead of the new ones.
+
+    Returns:
+        What writes them; the parameters must not change before.
 
     Raises:
         ValueError: A parameter is missing, or has another shape or dtype.
@@ -240,15 +249,20 @@ def write(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
         else:
             changed = target.flatten().index_copy(0, edit.indices.to(target.device, torch.int64), values)
             whole.append((target, changed.view(edit.shape)))
-    _write_staged(sparse, whole)
+    if not sparse:
+        return partial(_write, (), None, whole)
+    targets = [target for target, _, _ in sparse]
+    counts = constant([len(places) for _, places, _ in sparse], targets[0].device)
+    elements = torch.cat([places for _, places, _ in sparse]), counts, torch.cat([values for _, _, values in sparse])
+    return partial(_write, targets, elements, whole)
 
 
-def _write_staged(sparse: list[tuple[Tensor, Tensor, Tensor]], whole: list[tuple[Tensor, Tensor]]) -> None:
+def _write(
+    targets: Sequence[Tensor], elements: tuple[Tensor, Tensor, Tensor] | None, whole: Sequence[tuple[Tensor, Tensor]]
+) -> None:
     with torch.no_grad():
-        if sparse:
-            targets, indices, values = zip(*sparse, strict=True)
-            counts = constant([len(i) for i in indices], targets[0].device)
-            ops.perturb_write(targets, torch.cat(indices), counts, torch.cat(values))
+        if elements is not None:
+            ops.perturb_write(targets, *elements)
             torch.autograd.graph.increment_version(targets)
         for target, tensor in whole:
             target.copy_(tensor)
