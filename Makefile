@@ -151,7 +151,6 @@ quality-full: $(STAMP)
 STUDY := $(BIN)/python benchmarks/quality/study.py
 study: $(STAMP)
 	$(STUDY) --problems fashion/resnet --seeds 0 --remaining 10
-	$(STUDY) --problems fashion/resnet --seeds 0 --remaining 10 --scenarios random --methods ablations
 	$(BIN)/python benchmarks/quality/study_ranks.py --problems fashion/resnet --seeds 0
 	$(BIN)/python benchmarks/quality/pages.py
 

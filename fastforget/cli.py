@@ -1,4 +1,4 @@
-"""The command line: `fastforget demo`, `fastforget --version`."""
+"""The command line: `fastforget demo`, `fastforget log`, `fastforget --version`."""
 
 import json
 import sys
@@ -54,6 +54,33 @@ def demo(
     result = run_demo(data, folder, output, seed=seed)
     if json_path is not None:
         json_path.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
+
+
+log = typer.Typer(no_args_is_help=True, help="The record of forgetting requests.")
+app.add_typer(log, name="log")
+
+
+@log.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="The log.")],
+    known: Annotated[
+        str | None, typer.Option(help="Hash of a record that must be in it, kept elsewhere.", metavar="HASH")
+    ] = None,
+) -> None:
+    """Check that no record was changed, dropped, added or moved."""
+    from fastforget.serving.log import verify_log  # noqa: PLC0415 (loads PyTorch)
+
+    count = verify_log(path, known)
+    typer.echo(f"{path}: {count} record{'s' * (count != 1)}, none changed, dropped, added or moved")
+
+
+@log.command()
+def show(path: Annotated[Path, typer.Argument(help="The log.")]) -> None:
+    """Print the records as JSON lines, checked."""
+    from fastforget.serving.log import read_log  # noqa: PLC0415 (loads PyTorch)
+
+    for record in read_log(path)[1:]:
+        typer.echo(json.dumps({"number": record.number, "time": record.time, **record.fields, "hash": record.hash}))
 
 
 def main() -> None:
