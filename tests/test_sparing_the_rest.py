@@ -1,6 +1,7 @@
 """What keeps the rest whole: the output bias, the bound on what the others lose, classes and requests in turn."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -48,7 +49,11 @@ def test_silence_moves_the_logit_of_its_class_alone(temperature: float) -> None:
     assert loud.evidence["silenced_by"] == 0 < lowered
     assert_close(difference[:, 1], torch.full_like(difference[:, 1], lowered), 1e-5)
     assert difference.std(0).max() < 1e-6 * lowered  # of every class by the same amount for all inputs
-    assert quiet.evidence["forget_log_odds_after"] == pytest.approx(loud.evidence["forget_log_odds_after"], abs=1e-3)
+    rounding = 2**-22 * float(
+        logits(model, codes).abs().max()
+    )  # of what was lowered, up to 16,000 nats, and of the rest
+    odds = (receipt.evidence["forget_log_odds_after"] for receipt in (quiet, loud))
+    assert next(odds) == pytest.approx(next(odds), abs=rounding)
     assert "inner.2.bias" in quiet.edits
     with torch.no_grad():
         assert bool((model(10 * torch.randn(1000, 6)).argmax(1) != 1).all())
@@ -139,13 +144,17 @@ def test_shortening_looks_at_the_worst_code_first(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("held_back_by", [{"spill": 1.0}, {"reach": 1.0, "spill": FREE}])
 def test_more_parameters_move_where_few_do_not_suffice(held_back_by: dict[str, float]) -> None:
-    """They are worth a nat, within the same bounds; otherwise nothing changes."""
+    """They are worth a nat, within the same bounds; otherwise nothing changes.
+
+    Of how many classes depends on the network, whose training gives other bits on other processors: of nearly all where
+    very few move, of nearly none where many do.
+    """
     model, codes, _ = digits()
     widened = 0
-    for cls in range(10):
+    for cls, share in itertools.product(range(5), (0.001, 0.01)):
         few, many, either = (
             one_shot(copy.deepcopy(model), codes, cls, rho=rho, widen=widen, **held_back_by)
-            for rho, widen in ((0.001, 1), (0.003, 1), (0.001, 3))
+            for rho, widen in ((share, 1), (3 * share, 1), (share, 3))
         )
         short, long = (receipt.evidence["forget_log_odds_after"] for receipt in (few, many))
         wider = short > -5 and long < short - 1
