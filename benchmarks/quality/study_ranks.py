@@ -3,7 +3,9 @@
 * ``original``: rank correlation of the log-odds of the own class, of the samples to forget, before and after training
   again without them; ``within``: the same within classes, the mean of these;
 * ``twins``: the same of the log-odds that their unseen twins have now;
-* ``apart_original``, ``apart_twins``: root mean square distance from the log-odds after training again, nats.
+* ``apart_original``, ``apart_twins``: root mean square distance from the log-odds after training again, nats;
+* ``second``: of the samples that the network trained again gets wrong, the share that it takes for the second choice of
+  the one that knew them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ def figures(subject: Subject) -> Row:
     def apart(odds: Tensor) -> float:
         return float((odds - after).square().mean().sqrt())
 
+    wrong = ~goal.correct
+    second = seen.logits.scatter(1, seen.targets[:, None], -torch.inf).argmax(1)
     inside = [spearmanr(original[seen.targets == label], after[seen.targets == label])[0] for label in labels]
     return {
         "original": float(spearmanr(original, after)[0]),
@@ -41,6 +45,7 @@ def figures(subject: Subject) -> Row:
         "twins": float(spearmanr(twins, after)[0]),
         "apart_original": apart(original),
         "apart_twins": apart(twins),
+        "second": float((goal.logits.argmax(1) == second)[wrong].double().mean()),
     }
 
 

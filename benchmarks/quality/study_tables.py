@@ -123,7 +123,7 @@ def shares() -> str:
 
 
 def ranks() -> str:
-    shown = ["original", "within", "twins", "apart_original", "apart_twins"]
+    shown = ["original", "within", "twins", "apart_original", "apart_twins", "second"]
     lines = [
         (f"{row['problem']}, seed {row['seed']}", *[f"{row[key]:.2f}" for key in shown]) for row in load("study-ranks")
     ]
