@@ -131,7 +131,8 @@ def learn_to_unlearn(
         checkpoint: A file to keep the work in. If it is there, it is gone on from, to the same bits as without an
             interruption if the loaders give the same batches again; when the model has changed it is removed.
         every: After how many steps the checkpoint is written.
-        seed: Of the wrong labels, the choice of attacks, and loaders that shuffle without a generator of their own.
+        seed: Of which samples are drawn, the wrong labels, the choice of attacks, and loaders that shuffle without a
+            generator of their own.
         progress: Whether to show a bar, where standard error is a terminal; needs tqdm.
         undo: Keep the old values in the receipt, so that it can be reverted.
 
