@@ -85,7 +85,7 @@ def torn(live: LiveModel, model: nn.Module, inputs: list[Tensor], answers: list[
     for version in live.versions:
         if version.fingerprint not in weights:
             edited = copy.deepcopy(model)
-            for receipt in version.receipts:
+            for receipt in live.receipts(version.number):
                 receipt.apply(edited)
             with torch.no_grad():
                 weights[version.fingerprint] = [edited(x) for x in inputs]

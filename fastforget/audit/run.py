@@ -199,6 +199,9 @@ def _check_classes(seen: Seen, codes: MnemonicCodes | None) -> None:
     missing = set(of["forget"].targets.tolist()) - set(of["test"].targets.tolist())
     if missing:
         raise ValueError(f"`test` must hold samples of every class to forget, got none of {sorted(missing)}")
+    remaining = set(of["remain"].targets.tolist())
+    if remaining.isdisjoint(of["test"].targets.tolist()):
+        raise ValueError(f"`test` must hold samples of classes that remain, got none of {sorted(remaining)}")
 
 
 def _compared(seen: Seen, figure: Any) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def write(
         version: Of the format.
         description: Plain data.
         tensors: The tensors by name.
+
+    Raises:
+        OSError: It cannot be written, for instance for want of space; what was there before still is.
     """
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description, sort_keys=True)
@@ -54,6 +57,8 @@ def write(
     try:
         save_file(contents, unfinished, metadata=header)
         unfinished.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"`{path}` cannot be written: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

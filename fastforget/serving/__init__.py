@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from fastforget.serving.live import LiveModel, Prediction, Version
+from fastforget.serving.archive import Archive
+from fastforget.serving.history import Entry, Version
+from fastforget.serving.live import LiveModel, Prediction
 from fastforget.serving.log import Record, RequestLog, read_log, verify_log
 
-__all__ = ["LiveModel", "Prediction", "Record", "RequestLog", "Version", "read_log", "verify_log"]
+__all__ = [
+    "Archive",
+    "Entry",
+    "LiveModel",
+    "Prediction",
+    "Record",
+    "RequestLog",
+    "Version",
+    "read_log",
+    "verify_log",
+]

@@ -5,24 +5,30 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastforget.audit import AuditReport
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.model import check_eval, eager
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Edit, Receipt, stage
+from fastforget.serving.archive import Archive
+from fastforget.serving.engines import Engine
 from fastforget.serving.gate import Gate
+from fastforget.serving.history import Entry, History, Memory, Version, now, versions
+from fastforget.serving.undo import kept_until
 
-__all__ = ["LiveModel", "Prediction", "Version"]
+__all__ = ["LiveModel", "Prediction"]
 
 
 @dataclass(frozen=True)
@@ -38,46 +44,35 @@ class Prediction:
     version: int
 
 
-@dataclass(frozen=True)
-class Version:
-    """A state of the model.
-
-    Attributes:
-        number: 0 for the first; each edit and each way back is a new one.
-        fingerprint: Of the weights.
-        created: When, UTC, ISO 8601.
-        classes: All classes that are forgotten in it, in the order of the edits.
-        receipts: The edits between version 0 and this one.
-        seconds: How long predictions were kept out to make it.
-    """
-
-    number: int
-    fingerprint: str
-    created: str
-    classes: tuple[int, ...]
-    receipts: tuple[Receipt, ...]
-    seconds: float
-
-
 class LiveModel:
     """Predicts from many threads, while edits replace weights under it.
 
     An edit is worked out on a copy of the model, with predictions going on. Then new predictions wait for those inside
     to end, the changed weights are copied into the model's own storage, and all go on: no prediction sees a part of an
-    edit, each says which version it saw. The memory is that of two models. Works where weights are seen where they lie:
-    eager modules, ``torch.compile``, CUDA graphs. It refuses what has its own copy of them (TorchScript, frozen
-    constants, sessions of other runtimes): there, apply the receipt to the source and load it anew.
+    edit, each says which version it saw. The memory is that of two models. That is all for what sees weights where they
+    lie: eager modules, ``torch.compile``, CUDA graphs. What has its own copy of them is run by an engine, see
+    `fastforget.serving.engines`.
+
+    With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
+    LiveModel, and edit in turn: the others come to it by `catch_up`, or by themselves after `follow`; one that starts
+    comes to the current version. Without, edits live as long as the process.
 
     Args:
-        model: In eval mode; nobody else may change its weights from now on.
+        model: In eval mode; nobody else may change its weights from now on. With an archive, in any version on the way
+            to the current one.
         codes: Its mnemonic codes; only `forget` needs them.
+        engine: What predicts, if not the model itself.
+        archive: A folder that keeps what is done.
+        undo: How long an edit can be gone back on: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
         patience: For how many seconds an edit keeps new predictions waiting for those inside to end, before it gives
-            up.
+            up, and for how many it waits for that of another process.
 
     Raises:
         TypeError: The model is no module that runs in Python.
         ValueError: A module is in train mode, weights were made under ``torch.inference_mode`` or are constants of a
-            compiled graph, or ``patience`` is not positive.
+            compiled graph, the engine runs other weights, the archive is of another model, or a setting is out of
+            range.
+        OSError: The archive cannot be read.
 
     Example:
         >>> model = nn.Linear(4, 3).eval()
@@ -86,17 +81,33 @@ class LiveModel:
         0
     """
 
-    def __init__(self, model: nn.Module, codes: MnemonicCodes | None = None, *, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        codes: MnemonicCodes | None = None,
+        *,
+        engine: Engine | None = None,
+        archive: Archive | str | PathLike[str] | None = None,
+        undo: str = "keep",
+        patience: float = 5.0,
+    ) -> None:
         if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
             raise ValueError(f"`patience` must be a positive number of seconds, got {patience!r}")
+        kept_until(undo, now())
         source = eager(model)
         check_eval(source)
         _check_weights(model, source)
-        self._model, self._source, self._codes, self._patience = model, source, codes, float(patience)
+        if engine is not None:
+            engine.check(source)
+        self._source, self._codes, self._engine = source, codes, engine
+        self._run: Callable[..., Any] = model if engine is None else engine
+        self._undo, self._patience = undo, float(patience)
         self._copy = copy.deepcopy(source)
         self._gate, self._editing = Gate(), threading.Lock()
-        first = Version(0, fingerprint(source), _now(), (), (), 0.0)
-        self._versions = [first]
+        self._history: History = Memory() if archive is None else _opened(archive)
+        self._following: tuple[threading.Thread, threading.Event] | None = None
+        self._trouble: str | None = None
+        self._start()
 
     @property
     def version(self) -> Version:
@@ -119,17 +130,31 @@ class LiveModel:
             What it says, with the version.
         """
         with self._gate.shared(), torch.no_grad():
-            return Prediction(self._model(*args, **kwargs), self._versions[-1].number)
+            return Prediction(self._run(*args, **kwargs), self._versions[-1].number)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, without gradients; return what it says."""
         return self.predict(*args, **kwargs).outputs
 
-    def forget(self, cls: int | Sequence[int], **settings: Any) -> Version:
+    def forget(
+        self,
+        cls: int | Sequence[int],
+        *,
+        request: str | None = None,
+        asked_by: str = "",
+        audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None = None,
+        undo: str | None = None,
+        **settings: Any,
+    ) -> Version:
         """Forget classes.
 
         Args:
             cls: One class or several.
+            request: Name of the request, unlike that of any edit before; made up if there is none.
+            asked_by: Who asks for it, for the record: any text.
+            audit: Measures the edited copy before anybody sees it; what it returns is recorded, what it raises stops
+                the edit.
+            undo: As for the whole, for this edit.
             settings: As for `fastforget.one_shot`; the classes of earlier versions are told it.
 
         Returns:
@@ -137,109 +162,281 @@ class LiveModel:
 
         Raises:
             ForgettingError: Another edit is being made, or no step does what is asked for.
-            TimeoutError: Predictions did not end in time.
-            ValueError: There are no codes; see also `fastforget.one_shot`.
+            TimeoutError: Predictions, or an edit by another process, did not end in time.
+            ValueError: There are no codes, or the request was carried out already; see also `fastforget.one_shot`.
+            OSError: The archive cannot be written, for instance for want of space.
         """
         if self._codes is None:
             raise ValueError("there must be `codes` to forget by: give them to LiveModel, or `apply` a receipt")
-        undo = settings.pop("undo", True)
-        with self._edit() as now:
-            forgotten = settings.pop("forgotten", now.classes)
+        with self._edit(request, asked_by, cls) as draft:
+            forgotten = settings.pop("forgotten", self.version.classes)
             receipt = one_shot(self._copy, self._codes, cls, forgotten=forgotten, **settings)
-            return self._publish([*now.receipts, receipt if undo else receipt.without_undo()], [receipt])
+            return self._enter(replace(draft, action="forget"), receipt, undo, audit)
 
-    def apply(self, receipt: Receipt) -> Version:
+    def apply(
+        self, receipt: Receipt, *, request: str | None = None, asked_by: str = "", undo: str | None = None
+    ) -> Version:
         """Make an edit that was made on a copy of the model, for instance by another replica.
 
         Args:
             receipt: Of a model equal to the current version, bit for bit.
+            request: As for `forget`; likewise the others.
+            asked_by: Who asks for it.
+            undo: How long it can be gone back on.
 
         Returns:
             The version that it makes.
 
         Raises:
             ForgettingError: Another edit is being made.
-            TimeoutError: Predictions did not end in time.
-            ValueError: The receipt is of another model.
+            TimeoutError: Predictions, or an edit by another process, did not end in time.
+            ValueError: The receipt is of another model, or the request was carried out already.
+            OSError: The archive cannot be written.
         """
-        with self._edit() as now:
+        with self._edit(request, asked_by, receipt.classes) as draft:
             receipt.apply(self._copy)
-            return self._publish([*now.receipts, receipt], [receipt])
+            return self._enter(replace(draft, action="apply"), receipt, undo, None)
 
-    def revert(self, number: int) -> Version:
+    def revert(self, number: int, *, request: str | None = None, asked_by: str = "") -> Version:
         """Go back to an earlier version.
 
         Args:
             number: Of a version whose edits are all among those of the current one.
+            request: As for `forget`.
+            asked_by: Who asks for it.
 
         Returns:
             A new version with the same weights.
 
         Raises:
             ForgettingError: Another edit is being made.
-            TimeoutError: Predictions did not end in time.
-            ValueError: There is no such version, its edits are not a beginning of the current ones, or one was made
-                with ``undo=False``.
+            TimeoutError: Predictions, or an edit by another process, did not end in time.
+            ValueError: There is no such version, its edits are not a beginning of the current ones, the old values of
+                one since are not kept, or the request was carried out already.
+            OSError: The archive cannot be written.
         """
-        with self._edit() as now:
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self._versions):
-                raise ValueError(f"`number` must be that of a version, 0 to {now.number}, got {number!r}")
-            kept = self._versions[number].receipts
-            if now.receipts[: len(kept)] != kept:
-                raise ValueError(f"version {number} has edits that version {now.number} has not: apply their receipts")
-            undone = now.receipts[len(kept) :]
-            if not all(receipt.reversible for receipt in undone):
-                raise ValueError(f"version {number} cannot be gone back to: an edit since was made with undo=False")
-            for receipt in reversed(undone):
-                receipt.revert(self._copy)
-            return self._publish(kept, undone)
+        with self._edit(request, asked_by, ()) as draft:
+            current = self.version
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= current.number:
+                raise ValueError(f"`number` must be that of a version, 0 to {current.number}, got {number!r}")
+            target = self._versions[number]
+            if current.edits[: len(target.edits)] != target.edits:
+                raise ValueError(
+                    f"version {number} has edits that version {current.number} has not: apply their receipts"
+                )
+            touched = self._move(current.edits, target.edits)
+            return self._enter(replace(draft, action="revert", to=number), None, None, None, touched)
+
+    def receipts(self, number: int) -> tuple[Receipt, ...]:
+        """Return the receipts of a version's edits, in order, for models equal to version 0.
+
+        Args:
+            number: Of the version.
+
+        Returns:
+            The receipts, with old values where they are kept.
+
+        Raises:
+            IndexError: There is no such version.
+            OSError: A file of the archive is missing.
+            ValueError: It was changed.
+        """
+        return tuple(self._history.receipt(edit) for edit in self._versions[number].edits)
+
+    def catch_up(self) -> Version:
+        """Come to the version that the archive says, which others may have made.
+
+        Returns:
+            The current version.
+
+        Raises:
+            TimeoutError: Predictions did not end in time.
+            ValueError: The old values that an edit must be gone back with are no longer kept: start anew.
+            OSError: The archive cannot be read.
+        """
+        with self._editing:
+            self._catch_up()
+        return self.version
+
+    def follow(self, every: float = 0.5) -> None:
+        """Have a thread catch up, and remove old values whose time is over, until `close`.
+
+        Trouble it has is told by `health`; it goes on trying.
+
+        Args:
+            every: Seconds between two looks.
+
+        Raises:
+            ValueError: The time is not positive, or the thread runs already.
+        """
+        if isinstance(every, bool) or not isinstance(every, (int, float)) or not every > 0:
+            raise ValueError(f"`every` must be a positive number of seconds, got {every!r}")
+        if self._following is not None:
+            raise ValueError("`follow` must be called once, its thread runs already")
+        stop = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(every, stop), name="fastforget-follow", daemon=True)
+        self._following = thread, stop
+        thread.start()
+
+    def close(self) -> None:
+        """End the thread of `follow`; predictions go on."""
+        if self._following is not None:
+            thread, stop = self._following
+            stop.set()
+            thread.join()
+            self._following = None
 
     def health(self) -> dict[str, Any]:
         """Say how it is, for a health check.
 
         Returns:
             ``version``, ``fingerprint``, forgotten ``classes``, predictions ``inside``, whether an edit is ``editing``,
-            and whether the weights are ``intact``: those of the version, which takes a pass over them and is None while
-            an edit is made.
+            whether the weights are ``intact``: those of the version, which takes a pass over them and is None while
+            an edit is made, and what ``trouble`` there was when it followed its archive last.
         """
-        now = self.version
-        found = {"version": now.number, "fingerprint": now.fingerprint, "classes": list(now.classes)}
+        current = self.version
+        found = {"version": current.number, "fingerprint": current.fingerprint, "classes": list(current.classes)}
         found |= {"inside": self._gate.inside, "editing": self._editing.locked(), "intact": None}
         if self._editing.acquire(blocking=False):
             try:
                 found["intact"] = fingerprint(self._source) == self.version.fingerprint
             finally:
                 self._editing.release()
-        return found
+        return {**found, "trouble": self._trouble}
+
+    def _start(self) -> None:
+        """Bring the model, in any version on the way to the current one, to that."""
+        found, entries = fingerprint(self._source), self._history.entries()
+        first = Version(0, entries[0].before if entries else found, entries[0].created if entries else _time())
+        self._versions = [first]
+        known = versions(first, entries)
+        way = [first.fingerprint, *(known[edit].fingerprint for edit in known[-1].edits)]
+        if found not in way:
+            raise ValueError(
+                f"`model` must be a version on the way to the current one of the archive: its fingerprint must be "
+                f"{way[-1]} or one before, got {found}"
+            )
+        ahead = known[-1].edits[way.index(found) :]
+        self._switch(known, self._move((), ahead))
+
+    def _follow(self, every: float, stop: threading.Event) -> None:
+        while not stop.wait(every):
+            self._trouble = self._keep_up()
+
+    def _keep_up(self) -> str | None:
+        """Catch up, remove what is due, and return what trouble there was."""
+        try:
+            if len(self._history.entries()) > self.version.number:
+                self.catch_up()
+            with self._editing:
+                self._history.expire(now())
+        except Exception as error:  # noqa: BLE001 (whatever it is, predictions go on and `health` tells it)
+            return f"{type(error).__name__}: {error}"
+        return None
 
     @contextmanager
-    def _edit(self) -> Iterator[Version]:
-        """Yield the current version; after an error the copy is what the model is."""
+    def _edit(self, request: str | None, asked_by: str, cls: int | Sequence[int]) -> Iterator[Entry]:
+        """Yield what the edit is called; after an error the copy is what the model is."""
+        if not isinstance(asked_by, str) or not isinstance(request, (str, type(None))):
+            raise TypeError(f"`request` and `asked_by` must be texts, got {type(request).__name__}")
         if not self._editing.acquire(blocking=False):
             raise ForgettingError("another edit is being made; the model is unchanged")
         try:
-            now = self.version
-            if fingerprint(self._source) != now.fingerprint:
-                raise ForgettingError(f"somebody else changed the weights since version {now.number} was made")
-            try:
-                yield now
-            except BaseException:
-                self._copy.load_state_dict(self._source.state_dict())
-                raise
+            with self._history.writing(self._patience):
+                self._catch_up()
+                draft = self._draft(request or uuid.uuid4().hex, asked_by)
+                try:
+                    yield draft
+                except (ForgettingError, ValueError, TypeError) as error:
+                    self._history.refuse(draft.request, asked_by, _listed(cls), str(error))
+                    raise
+        except BaseException:
+            self._copy.load_state_dict(self._source.state_dict())
+            raise
         finally:
             self._editing.release()
 
-    def _publish(self, receipts: Sequence[Receipt], changes: Sequence[Receipt]) -> Version:
-        """Copy what changed from the copy into the model."""
-        made = Version(
-            number=len(self._versions),
-            fingerprint=fingerprint(self._copy),
-            created=_now(),
-            classes=tuple(cls for receipt in receipts for cls in receipt.classes),
-            receipts=tuple(receipts),
-            seconds=0.0,
-        )
-        commit = stage(self._source, _changed(self._copy, changes), old=False)
+    def _draft(self, request: str, asked_by: str) -> Entry:
+        for entry in self._history.entries():
+            if entry.request == request:
+                raise ValueError(f"`request` {request!r} was carried out already: it made version {entry.number}")
+        version = self.version
+        return Entry(version.number + 1, "", version.fingerprint, "", "", request=request, asked_by=asked_by)
+
+    def _enter(
+        self,
+        draft: Entry,
+        receipt: Receipt | None,
+        undo: str | None,
+        audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None,
+        touched: Sequence[Receipt] = (),
+    ) -> Version:
+        """Record an edit of the copy, and make it."""
+        found = audit(self._copy) if audit else {}
+        after = fingerprint(self._copy)
+        if receipt is not None:
+            if after != receipt.after:
+                raise ForgettingError("`audit` must leave the weights as they are; the model is unchanged")
+            time = now()
+            until = kept_until(self._undo if undo is None else undo, time)
+            if until == time.isoformat():
+                receipt = receipt.without_undo()
+            draft = replace(draft, classes=receipt.classes, undo=until)
+            touched = [receipt]
+        entry = replace(draft, after=after, created=_time(), audit=_plain(found))
+        commit = self._staged(touched)
+        with self._history.entering(entry, receipt):
+            self._make(versions(self._versions[0], [*self._history.entries()[: entry.number - 1], entry]), commit)
+        return self.version
+
+    def _catch_up(self) -> None:
+        """Make what the history has more."""
+        if fingerprint(self._source) != self.version.fingerprint:
+            raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
+        entries = self._history.entries()
+        if len(entries) > self.version.number:
+            known = versions(self._versions[0], entries)
+            try:
+                self._switch(known, self._move(self.version.edits, known[-1].edits))
+            except BaseException:
+                self._copy.load_state_dict(self._source.state_dict())
+                raise
+
+    def _move(self, edits: tuple[int, ...], to: tuple[int, ...]) -> list[Receipt]:
+        """Go from one list of edits to another on the copy; return the receipts that were undone or applied."""
+        pairs = enumerate(zip(edits, to, strict=False))
+        common = next((place for place, (one, other) in pairs if one != other), min(len(edits), len(to)))
+        undone = [self._history.receipt(edit) for edit in reversed(edits[common:])]
+        for edit, receipt in zip(reversed(edits[common:]), undone, strict=True):
+            if not receipt.reversible:
+                raise ValueError(f"edit {edit} cannot be gone back on: its old values are not kept")
+        for receipt in undone:
+            receipt.revert(self._copy)
+        applied = [self._history.receipt(edit) for edit in to[common:]]
+        for receipt in applied:
+            receipt.apply(self._copy)
+        return [*undone, *applied]
+
+    def _switch(self, known: list[Version], touched: Sequence[Receipt]) -> None:
+        """Make the model what the copy is, which is the last of the known versions."""
+        if fingerprint(self._copy) != known[-1].fingerprint:
+            raise ValueError(f"the edits of the archive must lead to {known[-1].fingerprint}, they do not")
+        self._make(known, self._staged(touched))
+
+    def _staged(self, touched: Sequence[Receipt]) -> Callable[[], None]:
+        """Return what makes the model what the copy is, given the receipts in between."""
+        commit = stage(self._source, _changed(self._copy, touched), old=False)
+        switch = self._engine.stage(self._copy) if self._engine and touched else None
+
+        def both() -> None:
+            commit()
+            if switch:
+                switch()
+
+        return both
+
+    def _make(self, known: list[Version], commit: Callable[[], None]) -> None:
+        """Keep predictions out while weights and version change."""
         devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
         with self._gate.alone(self._patience):
             started = time.perf_counter()
@@ -248,9 +445,9 @@ class LiveModel:
             commit()
             for device in devices:
                 torch.cuda.synchronize(device)
-            made = replace(made, seconds=time.perf_counter() - started)
-            self._versions.append(made)
-        return made
+            seconds = time.perf_counter() - started
+            ahead = [replace(version, seconds=seconds) for version in known[len(self._versions) :]]
+            self._versions = [*self._versions, *ahead]
 
 
 def _changed(model: nn.Module, receipts: Sequence[Receipt]) -> dict[str, Edit]:
@@ -284,5 +481,23 @@ def _check_weights(model: nn.Module, source: nn.Module) -> None:
             )
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+def _opened(archive: Archive | str | PathLike[str]) -> Archive:
+    return archive if isinstance(archive, Archive) else Archive(archive)
+
+
+def _listed(cls: Any) -> list[int]:
+    """Return classes as a record can hold them, whatever was given."""
+    given = [cls] if isinstance(cls, int) else list(cls) if isinstance(cls, Sequence) else []
+    return [int(one) for one in given if isinstance(one, int)]
+
+
+def _plain(found: Mapping[str, Any] | AuditReport) -> Mapping[str, Any]:
+    """Return an audit as a record can hold it."""
+    if not isinstance(found, AuditReport):
+        return dict(found)
+    plain = found.describe()
+    return {name: plain[name] for name in ("metrics", "findings", "average_gap")}
+
+
+def _time() -> str:
+    return now().isoformat(timespec="milliseconds")

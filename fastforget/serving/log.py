@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Record", "RequestLog", "read_log", "verify_log"]
+__all__ = ["Record", "RequestLog", "read_log", "sync_folder", "verify_log"]
 
 _FORMAT = {"format": "fastforget.log", "version": 1}
 _NOTHING = "0" * 64
@@ -74,7 +74,7 @@ class RequestLog:
             except BlockingIOError as error:
                 raise BlockingIOError(f"another process writes to `{self._path}`") from error
             if fresh:
-                _sync_folder(self._path)
+                sync_folder(self._path.absolute().parent)
             self._last = self._recover()
         except BaseException:
             os.close(self._file)
@@ -122,29 +122,31 @@ class RequestLog:
             os.ftruncate(self._file, size)
             raise
         self._last = record
-        _sync_folder(self._path)
+        sync_folder(self._path.absolute().parent)
 
     def _recover(self) -> Record:
         """Remove an unfinished line, check the rest, and return the last record, the first one if there is none."""
         data = self._path.read_bytes()
         whole = data.rfind(b"\n") + 1
         records = list(_parsed(data[:whole], self._path))
-        _check_head(self._path, records)
+        told = _check_head(self._path, _head_text(self._path), records)
         if whole < len(data):
             os.ftruncate(self._file, whole)
             os.fsync(self._file)
         if not records:
             self._write(_record(0, _FORMAT, _NOTHING))
             return self._last
-        _write_head(self._path, records[-1])
+        if told < records[-1].number:
+            _write_head(self._path, records[-1])
         return records[-1]
 
 
-def read_log(path: str | PathLike[str]) -> list[Record]:
-    """Return the records of a log, checked, the first one first.
+def read_log(path: str | PathLike[str], *, settled: bool = False) -> list[Record]:
+    """Return the records of a log, checked, the first one first; others may write to it meanwhile.
 
     Args:
         path: The file.
+        settled: Leave out a last record that may not be on the disk yet.
 
     Returns:
         The records; an unfinished last line is none.
@@ -154,12 +156,16 @@ def read_log(path: str | PathLike[str]) -> list[Record]:
         ValueError: A record was changed, dropped, added or moved; says which.
     """
     file = Path(path)
-    data = file.read_bytes()
+    while True:
+        head = _head_text(file)
+        data = file.read_bytes()
+        if _head_text(file) == head:  # nobody wrote meanwhile
+            break
     records = list(_parsed(data[: data.rfind(b"\n") + 1], file))
     if not records:
         raise ValueError(f"`{file}` must be a log of this library, got an empty file")
-    _check_head(file, records)
-    return records
+    last = _check_head(file, head, records)
+    return records[: last + 1] if settled else records
 
 
 def verify_log(path: str | PathLike[str], known: str | None = None) -> int:
@@ -218,14 +224,21 @@ def _head(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
 
-def _check_head(path: Path, records: list[Record]) -> None:
-    """Raise if the head is of a record that is not there; a killed process may have left it behind by one."""
-    if not _head(path).exists():
+def _head_text(path: Path) -> str | None:
+    try:
+        return _head(path).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _check_head(path: Path, text: str | None, records: list[Record]) -> int:
+    """Return the number of the record that the head is of; a killed process may have left it behind by one."""
+    if text is None:
         if len(records) > 1:
             raise ValueError(f"`{_head(path)}` must be there, with the last record of `{path}`")
-        return
+        return 0
     try:
-        found = json.loads(_head(path).read_text("utf-8"))
+        found = json.loads(text)
         number, digest = int(found["number"]), str(found["hash"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"`{_head(path)}` does not hold the number and the hash of a record: {error}") from error
@@ -233,19 +246,25 @@ def _check_head(path: Path, records: list[Record]) -> None:
         raise ValueError(f"record {number} of `{path}` must have hash {digest}: records were dropped or changed")
     if len(records) > number + 2:
         raise ValueError(f"`{_head(path)}` is of record {number}, but `{path}` goes on to {len(records) - 1}")
+    return number
 
 
 def _write_head(path: Path, record: Record) -> None:
     unfinished = _head(path).with_name(_head(path).name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(_canonical({"number": record.number, "hash": record.hash}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(_head(path))
+    try:
+        made = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(made, "w", encoding="utf-8") as file:
+            file.write(_canonical({"number": record.number, "hash": record.hash}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(_head(path))
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.absolute().parent, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Have a folder's list of files written to the disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

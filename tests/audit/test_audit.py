@@ -411,6 +411,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         r"^`test` must hold samples of every class to .* none of \[1\]",
     ),
+    (
+        {"forget": [(X[Y == 1], Y[Y == 1])], "test": [(X[Y == 1], Y[Y == 1])], "remain": [(X[Y == 2], Y[Y == 2])]},
+        ValueError,
+        r"^`test` must hold samples of classes that remain, got none of \[2\]",
+    ),
     ({"retrained": nn.Linear(SIZE, 9)}, ValueError, "^models must have the same number of classes"),
     ({"model": 3}, TypeError, "^`model` must be a torch.nn.Module"),
     ({"shadows": [nn.Linear(SIZE, CLASSES)]}, ValueError, "^`shadows` must be none or at least two"),

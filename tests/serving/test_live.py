@@ -69,7 +69,7 @@ def answers(subject: LiveModel) -> dict[int, Tensor]:
     found = {}
     for version in subject.versions:
         edited, _, _ = digits()
-        for receipt in version.receipts:
+        for receipt in subject.receipts(version.number):
             receipt.apply(edited)
         assert fingerprint(edited) == version.fingerprint
         with torch.no_grad():
@@ -87,7 +87,7 @@ def test_no_prediction_is_torn(compiled: bool) -> None:
         subject.forget([5, 7])
         for _ in range(20):
             subject.revert(0)
-            subject.apply(subject.versions[1].receipts[0])
+            subject.apply(subject.receipts(1)[0])
     known = answers(subject)
     assert len(known) == 43
     for prediction in seen:
@@ -104,17 +104,17 @@ def test_it_is_what_one_shot_does() -> None:
     made = subject.forget(5)
     assert made is subject.version
     assert (made.number, made.classes, made.fingerprint) == (2, (3, 5), fingerprint(model))
-    assert [receipt.after for receipt in made.receipts] == [first.after, second.after]
+    assert [receipt.after for receipt in subject.receipts(2)] == [first.after, second.after]
     assert torch.equal(subject(X), model(X))
 
 
 def test_replicas_reach_the_same_version_by_receipts() -> None:
     one, other = live(), live()
     made = one.forget(2)
-    found = other.apply(made.receipts[0])
+    found = other.apply(one.receipts(1)[0])
     assert (found.fingerprint, found.classes, found.number) == (made.fingerprint, (2,), 1)
     with pytest.raises(ValueError, match=r"^`model` must be the one this edit was made on"):
-        other.apply(made.receipts[0])
+        other.apply(one.receipts(1)[0])
     assert_healthy(other, 1)
 
 
@@ -140,6 +140,7 @@ def assert_healthy(subject: LiveModel, number: int) -> None:
         "inside": 0,
         "editing": False,
         "intact": True,
+        "trouble": None,
     }
 
 
@@ -154,7 +155,7 @@ def test_ways_back() -> None:
     assert torch.equal(subject.revert(0) and subject(X), before)
     with pytest.raises(ValueError, match=r"^version 3 has edits that version 5 has not: apply their receipts$"):
         subject.revert(3)
-    for receipt in subject.versions[3].receipts:
+    for receipt in subject.receipts(3):
         subject.apply(receipt)
     assert torch.equal(subject(X), after.outputs)
     assert subject.version.fingerprint == subject.versions[3].fingerprint
@@ -163,12 +164,24 @@ def test_ways_back() -> None:
 
 def test_no_way_back_where_nothing_was_kept() -> None:
     subject = live()
-    subject.forget(1, undo=False)
+    subject.forget(1, undo="never")
     subject.forget(2)
     assert subject.revert(1).classes == (1,)
-    with pytest.raises(ValueError, match=r"^version 0 cannot be gone back to: an edit since was made with undo=False$"):
+    with pytest.raises(ValueError, match=r"^edit 1 cannot be gone back on: its old values are not kept$"):
         subject.revert(0)
     assert_healthy(subject, 3)
+
+
+def test_no_way_back_when_time_is_over() -> None:
+    subject = live(undo="expire:1s")
+    subject.forget(1)
+    assert subject.receipts(1)[0].reversible
+    time.sleep(1.1)
+    with pytest.raises(ValueError, match=r"^edit 1 cannot be gone back on"):
+        subject.revert(0)
+    assert not subject.receipts(1)[0].reversible
+    subject.forget(2, undo="keep")
+    assert subject.revert(1).classes == (1,)
 
 
 @pytest.mark.parametrize("number", [4, -1, True, "1", 1.0])
@@ -218,7 +231,7 @@ def test_a_prediction_that_hangs_stops_the_edit_not_the_service() -> None:
 
 def test_two_edits_at_once() -> None:
     subject = live()
-    with subject._edit():
+    with subject._editing:
         assert subject.health()["intact"] is None
         assert subject.predict(X).version == 0
         with pytest.raises(ForgettingError, match=r"^another edit is being made; the model is unchanged$"):

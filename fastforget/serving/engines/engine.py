@@ -1,0 +1,49 @@
+"""What a live model asks of whatever runs its weights in a form of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+__all__ = ["Engine"]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs the weights of a model in a form of its own, where an edit in place would not be seen.
+
+    The eager model is the truth, on which edits are worked out; the engine predicts. It is asked to prepare for edited
+    weights while it predicts with the old ones, and to switch when nobody is inside.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict, from any number of threads; arguments and result as for the model."""
+        ...
+
+    def check(self, model: nn.Module) -> None:
+        """Make sure that the engine runs the weights of a model.
+
+        Args:
+            model: The eager module, in eval mode.
+
+        Raises:
+            ValueError: It does not, or could not take others; says why and what to do.
+        """
+        ...
+
+    def stage(self, model: nn.Module) -> Callable[[], None]:
+        """Prepare to run the weights of a model, while predictions go on with the old ones.
+
+        Args:
+            model: An eager module of the same architecture. Nothing of its storage is kept.
+
+        Returns:
+            What switches to them: short, does not fail, to be called when no prediction is inside and before anything
+            else is staged. If it is never called, nothing has changed.
+
+        Raises:
+            ValueError: It cannot run them; nothing has changed.
+        """
+        ...
