@@ -1,7 +1,11 @@
-"""What runs a model in a form that does not see its weights where they lie: one file for each stack."""
+"""What runs the weights of a model in a form of its own, and follows its edits."""
 
 from __future__ import annotations
 
+from fastforget.serving.engines.aot_inductor import AOTInductor
 from fastforget.serving.engines.engine import Engine
+from fastforget.serving.engines.onnx_runtime import OnnxRuntime
+from fastforget.serving.engines.openvino import OpenVINO
+from fastforget.serving.engines.rebuilt import Rebuilt, compile_frozen
 
-__all__ = ["Engine"]
+__all__ = ["AOTInductor", "Engine", "OnnxRuntime", "OpenVINO", "Rebuilt", "compile_frozen"]

@@ -40,8 +40,9 @@ class Engine(Protocol):
             model: An eager module of the same architecture. Nothing of its storage is kept.
 
         Returns:
-            What switches to them: short, does not fail, to be called when no prediction is inside and before anything
-            else is staged. If it is never called, nothing has changed.
+            What switches to them: short, does not fail, to be called once, when no prediction is inside and before
+            anything else is staged. If it is never called, nothing has changed. It may hold what ran before: let go of
+            it when predictions go on.
 
         Raises:
             ValueError: It cannot run them; nothing has changed.
