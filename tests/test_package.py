@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-import fastforget
+import fastforget, fastforget.serving
 
 MODULES = [
     module.name
@@ -32,8 +32,8 @@ def test_every_public_function_has_an_example() -> None:
 def test_import_needs_no_extra() -> None:
     code = """
 import sys
-for name in ("matplotlib", "rich", "sklearn", "tqdm", "typer"):
+for name in ("fastapi", "matplotlib", "onnx", "onnxruntime", "openvino", "rich", "sklearn", "tqdm", "typer"):
     sys.modules[name] = None  # makes importing it fail
-import fastforget
+import fastforget, fastforget.serving
 """
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 (our own interpreter)

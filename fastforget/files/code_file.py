@@ -66,7 +66,8 @@ def read(path: str | PathLike[str]) -> tuple[Inputs, str, int | None]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             names = _check_header(header, file.keys())
-            tensors = [file.get_tensor(name) for name in names]
+            # copies, which start where tensors do: products of those in the file differ in the last bit otherwise
+            tensors = [file.get_tensor(name).clone() for name in names]
     except SafetensorError as error:
         raise ValueError(f"not a complete safetensors file ({error})") from error
     stacked: Inputs = tensors[0] if header["layout"] == "tensor" else tuple(tensors)

@@ -1,0 +1,139 @@
+"""`fastforget audit`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import CODES, FORGET, CommandLine
+from learners import CLASSES, FRESH, MEMBERS, OTHERS, SIZE, batches, learner
+from safetensors.torch import save_file, save_model
+
+from fastforget import MnemonicCodes, audit
+
+NETS = f"""
+from torch import nn
+
+
+def learner():
+    return nn.Sequential(
+        nn.Linear({SIZE}, 96), nn.BatchNorm1d(96), nn.ReLU(), nn.Dropout(0.1), nn.Linear(96, {CLASSES})
+    )
+"""
+MODEL = ("audit", "--model", "nets:learner", "--checkpoint", "net.safetensors")
+DATA = ("--forget", "forget.safetensors", "--remain", "remain.safetensors", "--test", "test.safetensors")
+
+
+@pytest.fixture
+def learnt(folder: Path) -> Path:
+    """A network that knows its data by heart."""
+    (folder / "nets.py").write_text(NETS)
+    save_model(learner(), str(folder / "net.safetensors"))
+    torch.manual_seed(0)
+    save_model(learner().apply(_reset), str(folder / "other.safetensors"))
+    for name, (inputs, targets) in {"forget": MEMBERS, "remain": MEMBERS, "test": OTHERS, "fresh": FRESH}.items():
+        save_file({"inputs": inputs, "targets": targets}, folder / f"{name}.safetensors")
+    return folder
+
+
+def _reset(module: torch.nn.Module) -> None:
+    if isinstance(module, torch.nn.Linear):
+        module.reset_parameters()
+
+
+def test_the_report_is_the_librarys_and_findings_are_status_1(fastforget: CommandLine, learnt: Path) -> None:
+    outcome = fastforget(*MODEL, *DATA, "--original", "net.safetensors", "--retrained", "other.safetensors", "--json")
+    assert (outcome.status, outcome.err) == (1, "")
+    found = json.loads(outcome.out)
+    torch.manual_seed(0)
+    other = learner().apply(_reset)
+    parts = (batches(data, size=256) for data in (MEMBERS, MEMBERS, OTHERS))
+    report = audit(learner(), *parts, original=learner(), retrained=other)
+    expected = json.loads(json.dumps(report.describe()))
+    assert "remembers" in {finding["kind"] for finding in found["findings"]}
+    assert {key: found[key] for key in found if key not in ("created", "seconds")} == {
+        key: expected[key] for key in expected if key not in ("created", "seconds")
+    }
+
+
+def test_findings_are_printed_with_the_table(fastforget: CommandLine, learnt: Path) -> None:
+    outcome = fastforget(*MODEL, *DATA, "--relearning-steps", "0", "--batch-size", "64")
+    assert (outcome.status, outcome.err) == (1, "")
+    assert outcome.out.startswith("Audit report\n")
+    assert "! remembers: the attack by loss has an area of " in outcome.out
+    assert "relearning steps" not in outcome.out
+
+
+def test_samples_that_were_never_seen_give_no_finding(fastforget: CommandLine, learnt: Path) -> None:
+    said = fastforget.done(*MODEL, *(word.replace("forget.s", "fresh.s") for word in DATA), "--html", "audit.html")
+    assert said.endswith("nothing found that speaks against the model\n")
+    page = Path("audit.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    line = fastforget.refused(*MODEL, *DATA, "--html", "audit.html")
+    assert line.startswith("`--html` must be a new file, got audit.html")
+    line = fastforget.refused(*MODEL, *DATA, "--html", "net.safetensors", "--force")
+    assert line == "`--html` must not be a file that is read, got net.safetensors"
+
+
+def test_without_matplotlib_it_is_noticed_before_the_work(
+    fastforget: CommandLine, learnt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastforget.cli.auditing.find_spec", lambda _: None)
+    line = fastforget.refused(*MODEL, *DATA, "--html", "audit.html")
+    assert line == "`--html` needs matplotlib: pip install matplotlib"
+
+
+def test_codes_are_tried_as_triggers(fastforget: CommandLine, filled: Path) -> None:
+    fastforget.done(*FORGET)
+    codes = MnemonicCodes.load("codes.safetensors")
+    of_2 = codes.labels == 2
+    parts = {"forget": of_2, "remain": ~of_2, "test": torch.ones_like(of_2)}
+    for name, rows in parts.items():
+        save_file({"inputs": codes.inputs[rows].clone(), "targets": codes.labels[rows]}, f"{name}.safetensors")
+    command = ("audit", "--model", "nets:mlp", "--checkpoint", "new.safetensors", *DATA)
+    without, with_codes = (json.loads(fastforget(*command, *more, "--json").out) for more in ((), CODES))
+    assert with_codes["metrics"].keys() - without["metrics"].keys() == {"trigger"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "line"),
+    [
+        ({"inputs": torch.ones(3, SIZE)}, "must hold `targets`, torch.int64 of shape (N,), got none"),
+        (
+            {"inputs": torch.ones(3, SIZE), "targets": torch.ones(3)},
+            "must hold `targets`, torch.int64 of shape (N,), got torch.float32 of shape (3,)",
+        ),
+        ({"targets": torch.zeros(3).long()}, "must hold `inputs`, or the arguments of the model by name, got []"),
+        (
+            {"inputs": torch.ones(3, SIZE), "x": torch.ones(3), "targets": torch.zeros(3).long()},
+            "must hold `inputs`, or the arguments of the model by name, got ['inputs', 'x']",
+        ),
+        (
+            {"inputs": torch.ones(4, SIZE), "targets": torch.zeros(3).long()},
+            f"must hold as many `inputs` as targets, 3, got shape (4, {SIZE})",
+        ),
+        (
+            {"inputs": torch.ones(3, 2), "targets": torch.zeros(3).long()},
+            "must be what the model's forward takes, got samples of shape (2,): ",
+        ),
+        (
+            {"y": torch.ones(3, SIZE), "targets": torch.zeros(3).long()},
+            f"must be what the model's forward takes, got samples of shape ({SIZE},): ",
+        ),
+    ],
+)
+def test_files_that_hold_no_samples(
+    fastforget: CommandLine, learnt: Path, tensors: dict[str, torch.Tensor], line: str
+) -> None:
+    save_file(tensors, "forget.safetensors")
+    assert fastforget.refused(*MODEL, *DATA).startswith(f"`forget.safetensors` {line}")
+
+
+def test_inputs_by_name(fastforget: CommandLine, learnt: Path) -> None:
+    # the argument of `nn.Sequential.forward`
+    expected = fastforget(*MODEL, *DATA, "--json")
+    for name in ("forget", "remain", "test"):
+        inputs, targets = OTHERS if name == "test" else MEMBERS
+        save_file({"input": inputs.double(), "targets": targets}, f"{name}.safetensors")
+    found = fastforget(*MODEL, *DATA, "--json")
+    assert json.loads(found.out)["metrics"] == json.loads(expected.out)["metrics"]

@@ -1,0 +1,28 @@
+"""`fastforget log`."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+from command_line import CommandLine
+
+from fastforget.serving import RequestLog
+
+
+def test_a_log_is_verified_and_shown(fastforget: CommandLine, folder: Path) -> None:
+    with closing(RequestLog("requests.log")) as log:
+        records = [log.append({"class": c}) for c in (3, 5)]
+    said = fastforget.done("log", "verify", "requests.log", "--known", records[0].hash)
+    assert said == "requests.log: 2 records, none changed, dropped, added or moved\n"
+    found = json.loads(fastforget.done("log", "verify", "requests.log", "--json"))
+    assert found == {"log": "requests.log", "records": 2}
+    lines = fastforget.done("log", "show", "requests.log").splitlines()
+    assert [json.loads(line)["class"] for line in lines] == [3, 5]
+
+
+def test_a_changed_log_is_refused(fastforget: CommandLine, folder: Path) -> None:
+    with closing(RequestLog("requests.log")) as log:
+        log.append({"class": 3})
+    Path("requests.log").write_bytes(Path("requests.log").read_bytes().replace(b'"class":3', b'"class":4'))
+    for command in ("verify", "show"):
+        assert fastforget.refused("log", command, "requests.log").startswith("record 1 of `requests.log` was changed")
