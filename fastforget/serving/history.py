@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from fastforget.receipt import Receipt
 
-__all__ = ["Entry", "History", "Memory", "Version", "now", "versions"]
+__all__ = ["Entry", "History", "Memory", "Request", "Version", "now", "versions"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,29 @@ class Entry:
     def due(self, time: datetime) -> bool:
         """Whether the old values must be gone by now."""
         return self.undo is not None and datetime.fromisoformat(self.undo) <= time
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to forget that somebody filed.
+
+    Attributes:
+        name: Unlike that of any other.
+        classes: What is to be forgotten.
+        asked_by: Who asks for it, or why: any text.
+        asked: When, UTC, ISO 8601.
+        state: ``"waiting"``, ``"done"`` or ``"refused"``.
+        version: The version that was made by it.
+        reason: Why it was refused.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    asked_by: str
+    asked: str
+    state: str = "waiting"
+    version: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,12 @@ class History(Protocol):
     def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:
         """Note a request that was not carried out; only while `writing`."""
 
+    def ask(self, request: Request) -> None:
+        """Note a request that is to be carried out; only while `writing`."""
+
+    def requests(self) -> Sequence[Request]:
+        """Return the requests that were asked for, in order, with what became of them."""
+
     def expire(self, time: datetime) -> None:
         """Remove old values whose time is over."""
 
@@ -117,6 +146,7 @@ class Memory:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._receipts: dict[int, Receipt] = {}
+        self._requests: dict[str, Request] = {}
 
     def entries(self) -> Sequence[Entry]:
         """Return all edits, in order."""
@@ -139,9 +169,23 @@ class Memory:
         self._entries = [*self._entries, entry]
         if receipt is not None:
             self._receipts[entry.number] = receipt
+        self._answer(entry.request, state="done", version=entry.number)
 
-    def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:
-        """Note nothing: there is no record."""
+    def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:  # noqa: ARG002
+        """Note why a request that was asked for was not carried out; there is no record of others."""
+        self._answer(request, state="refused", reason=reason)
+
+    def ask(self, request: Request) -> None:
+        """Note a request that is to be carried out."""
+        self._requests[request.name] = request
+
+    def requests(self) -> Sequence[Request]:
+        """Return the requests that were asked for, in order, with what became of them."""
+        return list(self._requests.values())
+
+    def _answer(self, name: str, **change: Any) -> None:
+        if name in self._requests:
+            self._requests[name] = replace(self._requests[name], **change)
 
     def expire(self, time: datetime) -> None:
         """Remove old values whose time is over."""

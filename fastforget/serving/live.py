@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -25,7 +25,7 @@ from fastforget.receipt import Edit, Receipt, stage
 from fastforget.serving.archive import Archive
 from fastforget.serving.engines import Engine
 from fastforget.serving.gate import Gate
-from fastforget.serving.history import Entry, History, Memory, Version, now, versions
+from fastforget.serving.history import Entry, History, Memory, Request, Version, now, versions
 from fastforget.serving.undo import kept_until
 
 __all__ = ["LiveModel", "Prediction"]
@@ -64,6 +64,8 @@ class LiveModel:
         engine: What predicts, if not the model itself.
         archive: A folder that keeps what is done.
         undo: How long an edit can be gone back on: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
+        audit: Measures every edited copy that `forget` makes, before anybody sees it; what it returns is recorded, what
+            it raises stops the edit.
         patience: For how many seconds an edit keeps new predictions waiting for those inside to end, before it gives
             up, and for how many it waits for that of another process.
 
@@ -89,6 +91,7 @@ class LiveModel:
         engine: Engine | None = None,
         archive: Archive | str | PathLike[str] | None = None,
         undo: str = "keep",
+        audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None = None,
         patience: float = 5.0,
     ) -> None:
         if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
@@ -101,7 +104,7 @@ class LiveModel:
             engine.check(source)
         self._source, self._codes, self._engine = source, codes, engine
         self._run: Callable[..., Any] = model if engine is None else engine
-        self._undo, self._patience = undo, float(patience)
+        self._undo, self._audit, self._patience = undo, audit, float(patience)
         self._copy = copy.deepcopy(source)
         self._gate, self._editing = Gate(), threading.Lock()
         self._history: History = Memory() if archive is None else _opened(archive)
@@ -113,6 +116,11 @@ class LiveModel:
     def version(self) -> Version:
         """The current one."""
         return self._versions[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next((parameter.dtype for parameter in self._source.parameters()), torch.float32)
 
     @property
     def versions(self) -> tuple[Version, ...]:
@@ -142,7 +150,6 @@ class LiveModel:
         *,
         request: str | None = None,
         asked_by: str = "",
-        audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None = None,
         undo: str | None = None,
         **settings: Any,
     ) -> Version:
@@ -152,8 +159,6 @@ class LiveModel:
             cls: One class or several.
             request: Name of the request, unlike that of any edit before; made up if there is none.
             asked_by: Who asks for it, for the record: any text.
-            audit: Measures the edited copy before anybody sees it; what it returns is recorded, what it raises stops
-                the edit.
             undo: As for the whole, for this edit.
             settings: As for `fastforget.one_shot`; the classes of earlier versions are told it.
 
@@ -171,7 +176,8 @@ class LiveModel:
         with self._edit(request, asked_by, cls) as draft:
             forgotten = settings.pop("forgotten", self.version.classes)
             receipt = one_shot(self._copy, self._codes, cls, forgotten=forgotten, **settings)
-            return self._enter(replace(draft, action="forget"), receipt, undo, audit)
+            found = self._audit(self._copy) if self._audit else {}
+            return self._enter(replace(draft, action="forget", audit=_plain(found)), receipt, undo)
 
     def apply(
         self, receipt: Receipt, *, request: str | None = None, asked_by: str = "", undo: str | None = None
@@ -195,7 +201,7 @@ class LiveModel:
         """
         with self._edit(request, asked_by, receipt.classes) as draft:
             receipt.apply(self._copy)
-            return self._enter(replace(draft, action="apply"), receipt, undo, None)
+            return self._enter(replace(draft, action="apply"), receipt, undo)
 
     def revert(self, number: int, *, request: str | None = None, asked_by: str = "") -> Version:
         """Go back to an earlier version.
@@ -225,7 +231,46 @@ class LiveModel:
                     f"version {number} has edits that version {current.number} has not: apply their receipts"
                 )
             touched = self._move(current.edits, target.edits)
-            return self._enter(replace(draft, action="revert", to=number), None, None, None, touched)
+            return self._enter(replace(draft, action="revert", to=number), None, None, touched)
+
+    def ask(self, cls: int | Sequence[int], *, request: str | None = None, asked_by: str = "") -> Request:
+        """File a request to forget classes, to be carried out by the thread of `follow`, here or in another process.
+
+        Args:
+            cls: One class or several.
+            request: As for `forget`. Asked for again under the same name, nothing more is done.
+            asked_by: Who asks for it.
+
+        Returns:
+            The request, waiting; or what became of it.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            TimeoutError: An edit did not end in time.
+            ValueError: There are no codes, or no such class.
+            OSError: The archive cannot be written.
+        """
+        _check_texts(request, asked_by)
+        if self._codes is None:
+            raise ValueError("there must be `codes` to forget by: give them to LiveModel")
+        classes = _listed(cls)
+        if not classes or any(not 0 <= one < len(self._codes) for one in classes):
+            raise ValueError(f"`cls` must name classes in [0, {len(self._codes)}), got {cls!r}")
+        asked = Request(request or uuid.uuid4().hex, tuple(classes), asked_by, _time())
+        if not self._editing.acquire(timeout=self._patience):
+            raise TimeoutError(f"another edit was not over in {self._patience:g} s")
+        try:
+            with self._history.writing(self._patience):
+                known = {one.name: one for one in self._history.requests()}
+                if asked.name not in known:
+                    self._history.ask(asked)
+                return known.get(asked.name, asked)
+        finally:
+            self._editing.release()
+
+    def requests(self) -> tuple[Request, ...]:
+        """Return the requests that were filed, the first one first, with what became of them."""
+        return tuple(self._history.requests())
 
     def receipts(self, number: int) -> tuple[Receipt, ...]:
         """Return the receipts of a version's edits, in order, for models equal to version 0.
@@ -259,7 +304,7 @@ class LiveModel:
         return self.version
 
     def follow(self, every: float = 0.5) -> None:
-        """Have a thread catch up, and remove old values whose time is over, until `close`.
+        """Have a thread catch up, carry out what was asked for, and remove old values that are due, until `close`.
 
         Trouble it has is told by `health`; it goes on trying.
 
@@ -330,15 +375,22 @@ class LiveModel:
                 self.catch_up()
             with self._editing:
                 self._history.expire(now())
+            for request in self._history.requests():
+                if request.state == "waiting":
+                    self._carry_out(request)
         except Exception as error:  # noqa: BLE001 (whatever it is, predictions go on and `health` tells it)
             return f"{type(error).__name__}: {error}"
         return None
 
+    def _carry_out(self, request: Request) -> None:
+        """Forget what was asked for; another process may come first, or it may be refused: that is on record then."""
+        with suppress(ForgettingError, ValueError):
+            self.forget(request.classes, request=request.name, asked_by=request.asked_by)
+
     @contextmanager
     def _edit(self, request: str | None, asked_by: str, cls: int | Sequence[int]) -> Iterator[Entry]:
         """Yield what the edit is called; after an error the copy is what the model is."""
-        if not isinstance(asked_by, str) or not isinstance(request, (str, type(None))):
-            raise TypeError(f"`request` and `asked_by` must be texts, got {type(request).__name__}")
+        _check_texts(request, asked_by)
         if not self._editing.acquire(blocking=False):
             raise ForgettingError("another edit is being made; the model is unchanged")
         try:
@@ -368,11 +420,9 @@ class LiveModel:
         draft: Entry,
         receipt: Receipt | None,
         undo: str | None,
-        audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None,
         touched: Sequence[Receipt] = (),
     ) -> Version:
         """Record an edit of the copy, and make it."""
-        found = audit(self._copy) if audit else {}
         after = fingerprint(self._copy)
         if receipt is not None:
             if after != receipt.after:
@@ -383,7 +433,7 @@ class LiveModel:
                 receipt = receipt.without_undo()
             draft = replace(draft, classes=receipt.classes, undo=until)
             touched = [receipt]
-        entry = replace(draft, after=after, created=_time(), audit=_plain(found))
+        entry = replace(draft, after=after, created=_time())
         commit = self._staged(touched)
         with self._history.entering(entry, receipt):
             self._make(versions(self._versions[0], [*self._history.entries()[: entry.number - 1], entry]), commit)
@@ -483,6 +533,12 @@ def _check_weights(model: nn.Module, source: nn.Module) -> None:
 
 def _opened(archive: Archive | str | PathLike[str]) -> Archive:
     return archive if isinstance(archive, Archive) else Archive(archive)
+
+
+def _check_texts(request: str | None, asked_by: str) -> None:
+    for name, given in (("request", request), ("asked_by", asked_by)):
+        if not isinstance(given, str) and not (name == "request" and given is None):
+            raise TypeError(f"`{name}` must be a text, got {type(given).__name__}")
 
 
 def _listed(cls: Any) -> list[int]:

@@ -102,15 +102,10 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_record(folder: Path) -> None:
-    subject = live(folder)
     x, y = CODES.inputs, CODES.labels
     batches = {cls: [(x[y == cls], y[y == cls])] for cls in range(6)}
-    subject.forget(
-        3,
-        request="ticket-17",
-        asked_by="a person",
-        audit=lambda model: audit(model, batches[3], batches[4], [*batches[3], *batches[4]]),
-    )
+    subject = live(folder, audit=lambda model: audit(model, batches[3], batches[4], [*batches[3], *batches[4]]))
+    subject.forget(3, request="ticket-17", asked_by="a person")
     (entry,) = records(folder, "edit")
     assert (entry["request"], entry["asked_by"], entry["classes"]) == ("ticket-17", "a person", [3])
     assert (entry["before"], entry["after"]) == tuple(version.fingerprint for version in subject.versions)
@@ -123,7 +118,7 @@ def test_the_record(folder: Path) -> None:
     assert (refused["request"], refused["asked_by"], refused["classes"]) == ("ticket-18", "somebody", [99])
     assert "99" in refused["reason"]
     assert verify_log(folder / "requests.jsonl") == 2
-    with pytest.raises(TypeError, match=r"^`request` and `asked_by` must be texts, got int$"):
+    with pytest.raises(TypeError, match=r"^`request` must be a text, got int$"):
         subject.forget(4, request=18)
 
 
@@ -139,9 +134,9 @@ def test_an_audit_can_stop_an_edit(folder: Path) -> None:
         return {}
 
     with pytest.raises(ForgettingError, match=r"^too much was lost$"):
-        subject.forget(3, audit=refuse)
+        live(folder, audit=refuse).forget(3)
     with pytest.raises(ForgettingError, match=r"^`audit` must leave the weights as they are"):
-        subject.forget(3, audit=meddle)
+        live(folder, audit=meddle).forget(3)
     assert [refused["reason"][:8] for refused in records(folder, "refused")] == ["too much", "`audit` "]
     assert subject.version.number == 0
     subject.forget(3)
@@ -215,6 +210,43 @@ def test_a_thread_follows(folder: Path) -> None:
     other.follow(every=0.01)
     until(lambda: other.version.number == 2)
     other.close()
+
+
+def test_requests_are_carried_out_once(folder: Path) -> None:
+    """By whoever follows; what is asked for twice is done once."""
+    one, other, filing = live(folder), live(folder), live(folder)
+    asked = filing.ask(3, request="ticket-17", asked_by="a person")
+    assert (asked.state, asked.classes, filing.requests()) == ("waiting", (3,), (asked,))
+    one.follow(every=0.01)
+    other.follow(every=0.01)
+    filing.ask([4, 5], request="ticket-18")
+    filing.ask(3, request="ticket-19")  # forgotten by then
+    until(lambda: all(request.state != "waiting" for request in filing.requests()))
+    assert filing.ask(3, request="ticket-17") == filing.requests()[0]
+    assert [(request.state, request.version) for request in filing.requests()] == [
+        ("done", 1),
+        ("done", 2),
+        ("refused", None),
+    ]
+    assert "forgotten earlier" in str(filing.requests()[2].reason)
+    one.close()
+    other.close()
+    assert one.version.fingerprint == filing.catch_up().fingerprint
+    assert [entry.request for entry in Archive(folder).entries()] == ["ticket-17", "ticket-18"]
+    with pytest.raises(ValueError, match=r"^`cls` must name classes in \[0, 6\), got 6$"):
+        filing.ask(6)
+    with pytest.raises(TypeError, match=r"^`asked_by` must be a text, got int$"):
+        filing.ask(1, asked_by=3)  # type: ignore[arg-type]
+
+
+def test_requests_without_an_archive() -> None:
+    subject = LiveModel(network(), CODES)
+    subject.ask(3, request="a")
+    subject.ask(3, request="b")
+    subject.follow(every=0.01)
+    until(lambda: all(request.state != "waiting" for request in subject.requests()))
+    subject.close()
+    assert [request.state for request in subject.requests()] == ["done", "refused"]
 
 
 def until(condition: Any) -> None:

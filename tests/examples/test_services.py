@@ -1,0 +1,114 @@
+"""The service examples, started as a person would, from the outside."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastforget.serving import Archive, verify_log
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+IMAGE = [[[[0.0] * 8] * 8]]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}  # of other libraries
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the network is, and the archive that all examples share, one after another."""
+    made = tmp_path_factory.mktemp("service")
+    command = [sys.executable, str(EXAMPLES / "digits_service.py"), str(made)]
+    subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)  # noqa: S603
+    return made
+
+
+@contextmanager
+def started(name: str, *arguments: str) -> Iterator[str]:
+    """Yield the address of a running example; its processes are gone afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(EXAMPLES / name), "--port", str(port), *arguments]
+    process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)  # noqa: S603
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+def call(url: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for something to be true; a service that does not answer yet is waited for as well."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if found := condition():
+                return found
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            pass
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def versions(url: str) -> set[int]:
+    """Of thirty answers, by whichever worker."""
+    return {call(f"{url}/predict", {"inputs": IMAGE})["version"] for _ in range(30)}
+
+
+def workers(url: str) -> set[int]:
+    return {call(f"{url}/predict", {"inputs": IMAGE})["worker"] for _ in range(60)}
+
+
+def test_fastapi(folder: Path) -> None:
+    pytest.importorskip("uvicorn")
+    with started("fastapi_service.py", "--folder", str(folder), "--workers", "2") as url:
+        until(lambda: call(f"{url}/health")["version"] == 0)
+        assert "Requests to forget" in urllib.request.urlopen(url, timeout=30).read().decode()  # noqa: S310
+        call(f"{url}/requests", {"classes": [3], "asked_by": "a test", "request": "ticket"})
+        until(lambda: call(f"{url}/requests/ticket")["state"] == "done")
+        until(lambda: versions(url) == {1})
+    with started("fastapi_service.py", "--folder", str(folder), "--workers", "1") as url:
+        until(lambda: versions(url) == {1})  # killed in the middle of everything, and there again
+    verify_log(Archive(folder / "archive").log)
+
+
+def test_litserve(folder: Path) -> None:
+    pytest.importorskip("litserve")
+    before = len(Archive(folder / "archive").entries())
+    with started("litserve_service.py", "--folder", str(folder), "--workers", "2") as url:
+        until(lambda: versions(url) == {before})
+        until(lambda: len(workers(url)) == 2)
+        first = workers(url)
+        assert call(f"{url}/predict", {"forget": 5, "asked_by": "a test"})["state"] == "waiting"
+        until(lambda: versions(url) == {before + 1})
+        assert workers(url) == first
+    assert Archive(folder / "archive").entries()[-1].classes == (5,)
+
+
+def test_ray_serve(folder: Path) -> None:
+    """Two replicas by `reconfigure`, none started anew; one that is killed comes back to the version."""
+    pytest.importorskip("ray")
+    before = len(Archive(folder / "archive").entries())
+    command = [sys.executable, str(EXAMPLES / "ray_serve_service.py"), "--folder", str(folder), "--forget", "7"]
+    found = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False)  # noqa: S603
+    assert found.returncode == 0, found.stderr
+    assert f"forgot class 7; versions that answer: [{before + 1}], before: [{before}]" in found.stdout
+    assert "replicas that were started anew: 0" in found.stdout
+    assert f"after one was killed: 2 replicas answer, versions [{before + 1}]" in found.stdout

@@ -1,0 +1,125 @@
+"""A live model behind HTTP."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from archive_workers import CODES, X, network
+
+from fastforget.serving import LiveModel
+
+pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient
+
+from fastforget.serving.web import application
+
+
+@contextmanager
+def client(live: LiveModel, token: str | None = None, names: Any = None) -> Iterator[TestClient]:
+    with TestClient(application(live, token=token, names=names, every=0.01), raise_server_exceptions=False) as found:
+        yield found
+
+
+def outcome(web: TestClient, name: str) -> dict[str, Any]:
+    end = time.monotonic() + 20
+    while (found := web.get(f"/requests/{name}").json())["state"] == "waiting":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
+    live, model = LiveModel(network(), CODES, archive=tmp_path / "archive"), network()
+    with client(live) as web:
+        before = web.post("/predict", json={"inputs": X.tolist()}).json()
+        assert before["version"] == 0
+        assert torch.equal(torch.tensor(before["outputs"]), model(X))
+        asked = web.post("/requests", json={"classes": [3], "asked_by": "a person", "request": "ticket-17"})
+        assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
+        assert outcome(web, "ticket-17")["version"] == 1
+        assert web.post("/requests", json={"classes": [3], "request": "ticket-17"}).json()["state"] == "done"
+        assert web.post("/predict", json={"inputs": X.tolist()}).json()["version"] == 1
+        again = web.post("/requests", json={"classes": [3], "asked_by": "a person"}).json()
+        assert "forgotten earlier" in outcome(web, again["name"])["reason"]
+        assert [one["state"] for one in web.get("/requests").json()] == ["done", "refused"]
+        back = web.post("/versions/0/revert", json={"asked_by": "somebody else"}).json()
+        assert (back["number"], back["classes"]) == (2, [])
+        assert [version["number"] for version in web.get("/versions").json()] == [0, 1, 2]
+        assert web.post("/predict", json={"inputs": X.tolist()}).json() == {**before, "version": 2}
+        assert web.get("/health").json()["version"] == 2
+    assert live._following is None
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "text"),
+    [
+        ("/predict", {"inputs": "text"}, 422, "`inputs` must be nested lists of numbers"),
+        ("/predict", {"inputs": [[1.0], [1.0, 2.0]]}, 422, "`inputs` must be nested lists of numbers"),
+        ("/predict", {"inputs": [[1.0, 2.0]]}, 422, "cannot be multiplied"),
+        ("/predict", {}, 422, "Field required"),
+        ("/requests", {"classes": [6]}, 422, "`cls` must name classes in [0, 6), got [6]"),
+        ("/requests", {"classes": []}, 422, "`cls` must name classes in [0, 6), got []"),
+        ("/requests", {"classes": ["x"]}, 422, "valid integer"),
+        ("/requests", {"classes": [1], "asked_by": "x" * 2001}, 422, "at most 2000"),
+        ("/versions/3/revert", {"asked_by": ""}, 422, "`number` must be that of a version, 0 to 0, got 3"),
+    ],
+)
+def test_what_cannot_be_done(path: str, sent: Any, status: int, text: str) -> None:
+    with client(LiveModel(network(), CODES)) as web:
+        answer = web.post(path, json=sent)
+        assert (answer.status_code, text in str(answer.json()["detail"])) == (status, True), answer.text
+        assert web.get("/requests/unknown").status_code == 404
+        assert web.get("/requests").json() == []
+        assert web.get("/health").json()["intact"]
+
+
+def test_only_who_has_the_token_can_edit() -> None:
+    live = LiveModel(network(), CODES)
+    with client(live, token="a secret") as web:  # noqa: S106
+        assert web.get("/").status_code == web.get("/health").status_code == 200
+        assert web.post("/predict", json={"inputs": X.tolist()}).status_code == 200
+        for sent in (
+            {},
+            {"Authorization": "a secret"},
+            {"Authorization": "Bearer a secre"},
+            {"Authorization": "Bearer é"},
+        ):
+            headers = {name: value.encode() for name, value in sent.items()}
+            assert web.post("/requests", json={"classes": [3]}, headers=headers).status_code == 401
+            assert web.post("/versions/0/revert", json={"asked_by": ""}, headers=headers).status_code == 401
+            assert web.get("/requests", headers=headers).status_code == 401
+            assert web.get("/versions", headers=headers).status_code == 401
+        assert live.requests() == ()
+        right = {"Authorization": "Bearer a secret"}
+        assert web.post("/requests", json={"classes": [3]}, headers=right).status_code == 202
+    with pytest.raises(ValueError, match=r"^`token` must not be empty$"):
+        application(live, token="")
+
+
+def test_inputs_of_another_kind() -> None:
+    """Whole numbers are numbers; what the model takes, the caller says."""
+    live = LiveModel(network(), CODES)
+    with client(live) as web:
+        plain = web.post("/predict", json={"inputs": [[1] * 12]}).json()
+    app = application(live, decode=lambda given: torch.full((1, 12), given["all"], dtype=torch.float32))
+    with TestClient(app) as web:
+        assert web.post("/predict", json={"inputs": {"all": 1}}).json() == plain
+
+
+def test_weights_that_somebody_else_changed() -> None:
+    model = network()
+    with client(LiveModel(model, CODES)) as web:
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        assert web.get("/health").status_code == 503
+
+
+def test_names_cannot_end_the_script() -> None:
+    with client(LiveModel(network(), CODES), names=["</script><script>alert(1)</script>"]) as web:
+        text = web.get("/").text
+    assert text.count("</script>") == 1
+    assert "alert(1)" in text
