@@ -1,28 +1,40 @@
-"""Predictions from many threads at full speed while classes are forgotten and brought back.
+"""Predictions from eight threads at full speed while classes are forgotten and brought back.
 
     python benchmarks/serving_load.py --predictions 50000 --edits 100
 
 Every answer is compared, bit for bit, with that of the version that it names. Latencies are those of predictions that
-began while an edit was being worked out or copied in, and of those of a run without edits before. ``held`` is how long
-predictions were kept out. Two networks: that of the digits with its codes, and an untrained ResNet-18 of 11M
-parameters, with receipts of as many elements as one_shot changes and of all of them.
+began while an edit was being worked out or copied in, and those of a run without edits before. ``held`` is how long
+predictions were kept out. First over HTTP on loopback: `fastforget.serving.web` by uvicorn in a process of its own, the
+network of the digits with its codes, edits kept in an archive. Then without HTTP, in one process: the same, and an
+untrained ResNet-18 of 11M parameters, with receipts of as many elements as one_shot changes and of all of them.
+
+Rows go to benchmarks/results/quality/serving-load.json; benchmarks/quality/pages.py makes the table of
+docs/production.md of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import http.client
 import itertools
 import json
+import multiprocessing
+import shlex
+import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import machine
 import torch
+import uvicorn
 from networks import resnet18_cifar, settled
 from torch import Tensor, nn
 
@@ -31,29 +43,30 @@ from fastforget.demo.data import load_digits
 from fastforget.demo.models import small_resnet
 from fastforget.demo.training import train
 from fastforget.receipt import Edit
-from fastforget.serving import LiveModel
+from fastforget.serving import Archive, LiveModel
+from fastforget.serving.web import application
 
-OUTPUT = Path(__file__).parent / "results" / "serving-load.json"
+OUTPUT = Path(__file__).parent / "results" / "quality" / "serving-load.json"
 Row = dict[str, Any]
 Answer = tuple[float, float, int, int, Tensor]  # began, took, input, version, output
+Predict = Callable[[int], tuple[int, Tensor]]  # input to version and output
 
 
-def load(live: LiveModel, inputs: list[Tensor], count: int, threads: int) -> list[Answer]:
+def load(client: Callable[[], Predict], inputs: int, count: int, threads: int) -> list[Answer]:
     """Predict so many times from so many threads; an error in one ends the run."""
     numbers, found, errors = itertools.count(), list[Answer](), list[BaseException]()
 
-    def client() -> None:
+    def run() -> None:
         try:
+            predict = client()
             while (number := next(numbers)) < count and not errors:
-                place = number % len(inputs)
                 began = time.perf_counter()
-                prediction = live.predict(inputs[place])
-                took = time.perf_counter() - began
-                found.append((began, took, place, prediction.version, prediction.outputs))
+                version, output = predict(number % inputs)
+                found.append((began, time.perf_counter() - began, number % inputs, version, output))
         except BaseException as error:  # noqa: BLE001 (raised below)
             errors.append(error)
 
-    clients = [threading.Thread(target=client) for _ in range(threads)]
+    clients = [threading.Thread(target=run) for _ in range(threads)]
     for one in clients:
         one.start()
     for one in clients:
@@ -63,70 +76,165 @@ def load(live: LiveModel, inputs: list[Tensor], count: int, threads: int) -> lis
     return found
 
 
-def edited(live: LiveModel, edits: Iterator[Callable[[], object]], count: int, stop: threading.Event) -> list[Row]:
+def edited(edits: Iterator[Callable[[], object]], count: int, stop: threading.Event) -> list[tuple[float, float]]:
     """Make edits one after another until the predictions are over; return when each began and ended."""
-    spans: list[Row] = []
+    spans = []
     for edit in itertools.islice(edits, count):
         if stop.wait(0.02):
             break
         began = time.perf_counter()
         edit()
-        spans.append({"began": began, "ended": time.perf_counter(), "held": live.version.seconds})
+        spans.append((began, time.perf_counter()))
     return spans
 
 
-def torn(live: LiveModel, model: nn.Module, inputs: list[Tensor], answers: list[Answer]) -> int:
+def torn(
+    versions: dict[int, tuple[Receipt, ...]], model: nn.Module, inputs: list[Tensor], answers: list[Answer]
+) -> int:
     """Count the answers that are not, to the bit, those of the version they name."""
-    weights: dict[str, list[Tensor]] = {}
-    wrong = 0
-    by_version: dict[int, list[Answer]] = {}
+    wrong, by_version = 0, dict[int, list[Answer]]()
     for answer in answers:
         by_version.setdefault(answer[3], []).append(answer)
-    for version in live.versions:
-        if version.fingerprint not in weights:
-            edited = copy.deepcopy(model)
-            for receipt in live.receipts(version.number):
-                receipt.apply(edited)
-            with torch.no_grad():
-                weights[version.fingerprint] = [edited(x) for x in inputs]
-        known = weights[version.fingerprint]
-        wrong += sum(not torch.equal(answer[4], known[answer[2]]) for answer in by_version.get(version.number, []))
+    for version, said in by_version.items():
+        changed = copy.deepcopy(model)
+        for receipt in versions[version]:
+            receipt.apply(changed)
+        with torch.no_grad():
+            known = [changed(x) for x in inputs]
+        wrong += sum(not torch.equal(answer[4], known[answer[2]]) for answer in said)
     return wrong
 
 
 def row(
-    name: str, model: nn.Module, live: LiveModel, inputs: list[Tensor], edits: Any, given: argparse.Namespace
-) -> Row:
-    quiet = load(live, inputs, given.predictions // 5, given.threads)
-    stop, spans = threading.Event(), list[Row]()
-    editor = threading.Thread(target=lambda: spans.extend(edited(live, edits, given.edits, stop)))
+    name: str, client: Callable[[], Predict], inputs: int, edits: Any, given: argparse.Namespace
+) -> tuple[Row, Any]:
+    quiet = load(client, inputs, given.predictions // 5, given.threads)
+    stop, spans = threading.Event(), list[tuple[float, float]]()
+    editor = threading.Thread(target=lambda: spans.extend(edited(edits, given.edits, stop)))
     editor.start()
-    answers = load(live, inputs, given.predictions, given.threads)
+    answers = load(client, inputs, given.predictions, given.threads)
     stop.set()
     editor.join()
-    during = [a for a in answers if any(s["began"] <= a[0] <= s["ended"] for s in spans)]
-    p50, p99 = (_quantile(quiet, share) for share in (0.5, 0.99))
+    during = [a for a in answers if any(began <= a[0] <= ended for began, ended in spans)]
     found = {
         "name": name,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "predictions": len(answers),
         "edits": len(spans),
-        "torn": torn(live, model, inputs, answers),
         "versions_seen": len({answer[3] for answer in answers}),
-        "p50_ms": round(1e3 * p50, 2),
-        "p99_ms": round(1e3 * p99, 2),
+        "p50_ms": round(1e3 * _quantile(quiet, 0.5), 2),
+        "p99_ms": round(1e3 * _quantile(quiet, 0.99), 2),
         "p99_during_edits_ms": round(1e3 * _quantile(during, 0.99), 2) if during else None,
         "during_edits": len(during),
-        "held_ms": round(1e3 * max(span["held"] for span in spans), 2),
-        "edit_ms": round(1e3 * max(span["ended"] - span["began"] for span in spans), 1),
+        "edit_ms": round(1e3 * max(ended - began for began, ended in spans), 1),
     }
-    print(found, flush=True)
-    return found
+    return found, answers
 
 
 def _quantile(answers: list[Answer], share: float) -> float:
     took = sorted(answer[1] for answer in answers)
     return took[min(len(took) - 1, int(share * len(took)))]
+
+
+def in_process(
+    name: str, model: nn.Module, live: LiveModel, inputs: list[Tensor], edits: Any, given: argparse.Namespace
+) -> Row:
+    def client() -> Predict:
+        def predict(place: int) -> tuple[int, Tensor]:
+            found = live.predict(inputs[place])
+            return found.version, found.outputs
+
+        return predict
+
+    found, answers = row(name, client, len(inputs), edits, given)
+    known = {version.number: live.receipts(version.number) for version in live.versions}
+    found["torn"] = torn(known, model, inputs, answers)
+    found["held_ms"] = round(1e3 * max(version.seconds for version in live.versions), 2)
+    found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    return found
+
+
+def serve(folder: Path, port: int) -> None:
+    """What the process of the server does."""
+    torch.set_num_threads(1)
+    model, codes, _ = digits()
+    uvicorn.run(application(LiveModel(model, codes, archive=folder), every=0.02), port=port, log_level="error")
+
+
+def over_http(given: argparse.Namespace) -> Row:
+    model, _, inputs = digits()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(Path(name), port), daemon=True)
+        server.start()
+        try:
+            ask = _connection(port)
+            found, answers = row("digits over HTTP", _client(port, inputs), len(inputs), _by_http(ask), given)
+            made = ask("GET", "/versions", None)
+            receipts = {version["number"]: version["edits"] for version in made}
+            archive = Archive(name)
+            known = {number: tuple(map(archive.receipt, edits)) for number, edits in receipts.items()}
+            found["torn"] = torn(known, model, inputs, answers)
+            found["held_ms"] = round(1e3 * max(version["seconds"] for version in made), 2)
+        finally:
+            server.terminate()
+            server.join()
+    found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    return found
+
+
+def _connection(port: int) -> Callable[[str, str, Any], Any]:
+    """Return what asks the server, over a connection that stays open; waits until it is there."""
+    end = time.monotonic() + 120
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.connect()
+            break
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+    def ask(method: str, path: str, body: Any) -> Any:
+        text = None if body is None else json.dumps(body)
+        connection.request(method, path, text, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path}: {answer.status} {content!r}")
+        return json.loads(content)
+
+    return ask
+
+
+def _client(port: int, inputs: list[Tensor]) -> Callable[[], Predict]:
+    bodies = [{"inputs": x.tolist()} for x in inputs]
+
+    def client() -> Predict:
+        ask = _connection(port)
+
+        def predict(place: int) -> tuple[int, Tensor]:
+            found = ask("POST", "/predict", bodies[place])
+            return found["version"], torch.tensor(found["outputs"])
+
+        return predict
+
+    return client
+
+
+def _by_http(ask: Callable[[str, str, Any], Any]) -> Iterator[Callable[[], object]]:
+    def forget(cls: int) -> None:
+        name = ask("POST", "/requests", {"classes": [cls]})["name"]
+        while (found := ask("GET", f"/requests/{name}", None))["state"] == "waiting":
+            time.sleep(0.005)
+        if found["state"] != "done":
+            raise RuntimeError(found["reason"])
+
+    for cls in itertools.cycle(range(10)):
+        yield lambda cls=cls: forget(cls)  # type: ignore[misc]
+        yield lambda: ask("POST", "/versions/0/revert", {"asked_by": "the benchmark"})
 
 
 def digits() -> tuple[nn.Module, MnemonicCodes, list[Tensor]]:
@@ -178,20 +286,23 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
     torch.set_num_threads(1)  # each client is a thread already
-    rows = []
+    rows = [over_http(given)]
+    print(rows[-1], flush=True)
     model, codes, inputs = digits()
     live = LiveModel(copy.deepcopy(model), codes)
-    rows.append(row("digits, forget and back", model, live, inputs, forget_and_back(live), given))
+    rows.append(in_process("digits in one process", model, live, inputs, forget_and_back(live), given))
+    print(rows[-1], flush=True)
     model = settled(resnet18_cifar())
     inputs = list(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(1))
     given.predictions //= 10
     for name, share in (("0.3 % of the elements", 0.003), ("all elements", None)):
         live = LiveModel(copy.deepcopy(model))
         receipts = [made_up(model, share, seed) for seed in range(2)]
-        rows.append(row(f"ResNet-18, {name}", model, live, inputs, apply_and_back(live, receipts), given))
-    given.output.write_text(
-        json.dumps({"machine": machine.facts(), "threads": given.threads, "rows": rows}, indent=1) + "\n"
-    )
+        rows.append(in_process(f"ResNet-18, {name}", model, live, inputs, apply_and_back(live, receipts), given))
+        print(rows[-1], flush=True)
+    for found in rows:
+        found |= {"command": shlex.join(["serving_load.py", *sys.argv[1:]]), **machine.facts()}
+    given.output.write_text('{"rows": [\n' + ",\n".join(json.dumps(found) for found in rows) + "\n]}\n")
     for found in rows:
         if found["torn"]:
             raise SystemExit(f"{found['name']}: {found['torn']} answers are those of no version")

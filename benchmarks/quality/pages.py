@@ -19,7 +19,8 @@ from tables import groups, load, markdown, signed
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = (DOCS / "one-shot.md", DOCS / "comparison.md", DOCS / "ltu.md", ROOT / "README.md")
+NAMES = ("one-shot.md", "comparison.md", "ltu.md", "production.md")
+PAGES = (*(DOCS / name for name in NAMES), ROOT / "README.md")
 ORDER = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "docstrings/transformer"]
 ORDER += ["fashion+digits/resnet"]
 FORGET, CHANGE = 0.5, -0.5
@@ -259,6 +260,16 @@ def shifts() -> str:
     return markdown((*header, "with the shifts taken back"), lines)
 
 
+def serving_load() -> str:
+    lines = []
+    for row in load("serving-load"):
+        slower = row["p99_during_edits_ms"] / row["p99_ms"]
+        size, times = f"{row['parameters'] / 1e6:.1f} M", (row["p50_ms"], row["p99_ms"], f"{slower:.2f}")
+        lines.append((row["name"], size, row["predictions"], row["edits"], row["torn"], *times, row["held_ms"]))
+    header = ("service", "parameters", "predictions", "edits meanwhile", "torn", "p50, ms", "p99 without edits, ms")
+    return markdown((*header, "p99 during edits, times that", "held, ms"), lines)
+
+
 TABLES = {
     "summary": summary,
     "one-class": one_class,
@@ -272,6 +283,7 @@ TABLES = {
     "calibration": calibration,
     "what-remains": what_remains,
     "shifts": shifts,
+    "serving-load": serving_load,
     **study_tables.TABLES,
 }
 
