@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastforget.batch import Inputs, batch_size, check_finite
+from fastforget.batch import Inputs, check_finite
+from fastforget.batch import batch_size as count_samples
 from fastforget.codes import MnemonicCodes
 from fastforget.diagonal import FisherDiagonal
 from fastforget.errors import ForgettingError
@@ -22,6 +23,7 @@ from fastforget.fingerprint import fingerprint
 from fastforget.forgetting import code_batch, kept_fisher, output_bias, rules
 from fastforget.forgetting.class_by_class import group_sensitivity, natural_in_turn
 from fastforget.forgetting.code_batch import CodeBatch, LiveCodes
+from fastforget.forgetting.micro_batches import gather_logits
 from fastforget.forgetting.output_bias import Biases
 from fastforget.forgetting.rules import Step
 from fastforget.forgetting.sensitivity import Sensitivity
@@ -57,6 +59,7 @@ def one_shot(
     update: bool = False,
     floor: Floor | None = None,
     undo: bool = True,
+    batch_size: int | None = None,
 ) -> Receipt:
     r"""Make a classifier forget one or several classes, in place, from their mnemonic codes alone.
 
@@ -105,6 +108,10 @@ def one_shot(
             remaining classes below which the edit must not fall. The step is shortened until it holds. Like the codes
             they are moved to the model's device.
         undo: Keep the old values in the receipt, so that it can be reverted.
+        batch_size: How many codes, or samples of ``floor``, are run at a time, for many classes: what is held is then
+            the activations of so many, sums in the size of the parameters, the logits [N, C], and the codes
+            themselves, once more where those of some classes are left out. By default all at once. Other than by
+            rounding it changes nothing; that may swap parameters of nearly equal ratio in the mask.
 
     Returns:
         The receipt: what changed, fingerprints, timings, and the values to undo or repeat the edit.
@@ -138,11 +145,13 @@ def one_shot(
             {"lambda1": lambda1, "lambda2": lambda2},
         )
         _check_flags(silence=silence, update=update, fisher=fisher, parameters=parameters)
+        _check_batch_size(batch_size)
         watched = watched_parameters(model, None if parameters is None else list(parameters))
         check_eval(model)
         moving = watched if rule == "paper" or parameters is not None else outside_tables(model, watched)
         scope = _Scope(watched, moving, watched if update else moving)
-        codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, next(iter(watched.values())))
+        like = next(iter(watched.values()))
+        codes, classes = code_batch.prepare(model, mnemonic_codes, cls, forgotten, like, batch_size)
         if fisher is not None:
             kept_fisher.check(fisher, scope.examined, codes, classes, rule)
     with clock.phase("fingerprint"):
@@ -320,6 +329,15 @@ def _check_flags(silence: Any, update: Any, fisher: Any, parameters: Any) -> Non
         raise ValueError("`update` must come with `fisher` and without `parameters`: it updates the whole sum")
 
 
+def _check_batch_size(batch_size: Any) -> None:
+    if batch_size is None:
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise TypeError(f"`batch_size` must be an int or None, got {type(batch_size).__name__}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+
+
 def _check_floor(
     model: nn.Module, floor: Floor | None, codes: CodeBatch, gone: Sequence[int]
 ) -> tuple[Inputs, Tensor, Tensor, float] | None:
@@ -334,12 +352,12 @@ def _check_floor(
         raise TypeError(f"the accuracy of `floor` must be a number, got {type(accuracy).__name__}")
     if not 0 <= accuracy <= 1:
         raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
-    batch_size(inputs, targets)
+    count_samples(inputs, targets)
     device = codes.labels.device
     inputs, targets = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), (inputs, targets))
     checks = Checks()
     check_finite(inputs, checks)
-    code_batch.fitting_logits(model, inputs, "floor")
+    gather_logits(lambda some: code_batch.fitting_logits(model, some, "floor"), inputs, codes.batch_size)
     # samples of classes forgotten earlier cannot be right, and are no reason to shorten this step
     remain = ~torch.isin(targets, torch.cat([codes.inside(codes.labels), constant(gone, device).long()]))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastforget.batch import logits_of
 from fastforget.fisher import fisher_diagonal
 from fastforget.forgetting.code_batch import CodeBatch, LiveCodes, batch
+from fastforget.forgetting.micro_batches import gather_logits, mean_fisher
 from fastforget.forgetting.rules import Step, natural
 from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.forgetting.staging import SparseStage, run
@@ -24,7 +25,7 @@ __all__ = ["group_sensitivity", "natural_in_turn"]
 def group_sensitivity(
     model: nn.Module, parameters: dict[str, Tensor], known: CodeBatch, *, natural: bool = True
 ) -> Sensitivity:
-    """Run all codes forward and backward, in the two groups.
+    """Run all codes forward and backward, in the two groups: at once, or one group after the other in micro-batches.
 
     Args:
         model: The eager module.
@@ -35,16 +36,25 @@ def group_sensitivity(
     Returns:
         f_CF, f_CR and, for the natural rule, g_CF.
     """
-    fisher = fisher_diagonal(
-        model,
-        known.inputs,
-        known.labels,
-        loss=ScaledCrossEntropy(known.scale if natural else 1.0),
-        weights=known.groups,
-        parameters=parameters,
-        with_gradient=natural,
+    loss = ScaledCrossEntropy(known.scale if natural else 1.0)
+    if known.batch_size is None or known.batch_size >= len(known.labels):
+        fisher = fisher_diagonal(
+            model,
+            known.inputs,
+            known.labels,
+            loss=loss,
+            weights=known.groups,
+            parameters=parameters,
+            with_gradient=natural,
+        )
+        return Sensitivity.of_groups(fisher)
+    forget, remain = (
+        mean_fisher(
+            model, known.samples, rows, known.batch_size, loss=loss, parameters=parameters, with_gradient=wanted
+        )
+        for rows, wanted in ((known.forget_rows, natural), (known.remain_rows, False))
     )
-    return Sensitivity.of_groups(fisher)
+    return Sensitivity(dict(forget), dict(remain), forget.gradient, loss.scale)
 
 
 def natural_in_turn(
@@ -88,8 +98,8 @@ def natural_in_turn(
     moved: dict[str, Tensor] = {name: value for name, value in scratch.named_parameters() if name in parameters}
     for place, cls in enumerate(classes):
         live = codes.without(classes[:place])
-        odds = log_odds(logits_of(run(scratch, live.inputs)), live.labels)
-        known = batch(live, (cls,), odds)
+        logits = gather_logits(lambda some: logits_of(run(scratch, some)), live.inputs, live.batch_size)
+        known = batch(live, (cls,), log_odds(logits, live.labels))
         found = group_sensitivity(scratch, {name: moved[name] for name in moving}, known)
         step = natural(
             scratch,
@@ -104,10 +114,12 @@ def natural_in_turn(
             reach=reach,
         )
         write(scratch, step.stage.edits(), old=False)
-    return _difference(model, parameters, moved)
+    return _difference(model, parameters, moved, codes.batch_size)
 
 
-def _difference(model: nn.Module, parameters: dict[str, Tensor], moved: dict[str, Tensor]) -> Step:
+def _difference(
+    model: nn.Module, parameters: dict[str, Tensor], moved: dict[str, Tensor], batch_size: int | None
+) -> Step:
     """Stage what two sets of parameters differ by."""
     indices, directions = [], []
     for name, parameter in parameters.items():
@@ -118,6 +130,8 @@ def _difference(model: nn.Module, parameters: dict[str, Tensor], moved: dict[str
         directions.append(new[at].to(wide) - old[at].to(wide))
     sizes = [len(at) for at in indices]
     counts = constant(sizes, indices[0].device)
-    stage = SparseStage(model, parameters, parameters, torch.cat(indices), counts, torch.cat(directions), sizes)
+    stage = SparseStage(
+        model, parameters, parameters, torch.cat(indices), counts, torch.cat(directions), sizes, batch_size
+    )
     stage.step(1.0)
     return Step(stage, 1.0, stage.step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from fastforget.batch import Inputs, logits_of, tensors_of
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
+from fastforget.forgetting.micro_batches import gather_logits
 from fastforget.forgetting.staging import run
 from fastforget.losses import log_odds
 from fastforget.structure import transform
@@ -47,10 +48,12 @@ class LiveCodes:
     Attributes:
         codes: All codes, where the model is.
         classes: The classes that it knows, in order.
+        batch_size: How many codes are run at a time; None for all.
     """
 
     codes: MnemonicCodes
     classes: tuple[int, ...]
+    batch_size: int | None = None
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -78,7 +81,8 @@ class LiveCodes:
 
     def without(self, classes: Sequence[int]) -> LiveCodes:
         """Return the codes of the other classes."""
-        return LiveCodes(self.codes, tuple(c for c in self.classes if c not in classes)) if classes else self
+        left = tuple(c for c in self.classes if c not in classes)
+        return replace(self, classes=left) if classes else self
 
     def rows(self, cls: int) -> tuple[int, ...]:
         """Return which samples are codes of a class."""
@@ -97,6 +101,7 @@ class CodeBatch:
         odds: Log-odds of each code's own class under the model as it is, [N].
         per_class: Codes per class, M.
         logits: Of the model as it is, [N, C], where it was run.
+        batch_size: How many are run at a time; None for all.
 
     What follows from them is computed once; where the host knows it already, `batch` and `examine` put it there, since
     reading it would wait for the device.
@@ -108,6 +113,7 @@ class CodeBatch:
     odds: Tensor
     per_class: int = 1
     logits: Tensor | None = None
+    batch_size: int | None = None
 
     @property
     def groups(self) -> Tensor:
@@ -122,6 +128,16 @@ class CodeBatch:
         return tuple(tuple(n for n, label in enumerate(labels) if label == cls) for cls in inside)
 
     @cached_property
+    def forget_rows(self) -> list[int]:
+        """The codes to forget, in order."""
+        return sorted(chain(*self.rows))
+
+    @cached_property
+    def remain_rows(self) -> list[int]:
+        """The other codes, in order."""
+        return sorted(set(range(len(self.labels))).difference(*self.rows))
+
+    @cached_property
     def doubt(self) -> float:
         """The mean of 1 - p, positive even where float64 loses it."""
         return at_least_some(mean_doubt(self.odds).item())
@@ -133,20 +149,25 @@ class CodeBatch:
 
     def inside(self, values: Tensor) -> Tensor:
         """Return the values [N, ...] of the codes to forget, in order."""
-        return _take(values, sorted(chain(*self.rows)))
+        return _take(values, self.forget_rows)
 
     def outside(self, values: Tensor) -> Tensor:
         """Return the values [N, ...] of the other codes."""
-        return _take(values, sorted(set(range(len(self.labels))).difference(*self.rows)))
+        return _take(values, self.remain_rows)
+
+    def samples(self, rows: Sequence[int]) -> tuple[Inputs, Tensor]:
+        """Return the inputs and labels of some codes."""
+        inputs: Inputs = pytree.tree_map(lambda leaf: _take(leaf, rows), self.inputs)
+        return inputs, _take(self.labels, rows)
 
     def to_forget(self) -> CodeBatch:
         """Return the codes of the classes to forget alone."""
-        chosen = sorted(chain(*self.rows))
+        chosen = self.forget_rows
         if len(chosen) == len(self.labels):
             return self
-        inputs = pytree.tree_map(self.inside, self.inputs)
-        labels, forget, odds = (self.inside(values) for values in (self.labels, self.forget, self.odds))
-        few = CodeBatch(inputs, labels, forget, odds, self.per_class)
+        inputs, labels = self.samples(chosen)
+        forget, odds = self.inside(self.forget), self.inside(self.odds)
+        few = CodeBatch(inputs, labels, forget, odds, self.per_class, batch_size=self.batch_size)
         place = {n: i for i, n in enumerate(chosen)}
         vars(few)["rows"] = tuple(tuple(place[n] for n in rows) for rows in self.rows)
         return few
@@ -157,11 +178,10 @@ class CodeBatch:
 
     def with_other(self, place: int) -> CodeBatch:
         """Return one code of each class to forget, and the code at a place among the others."""
-        others = sorted(set(range(len(self.labels))).difference(*self.rows))
-        chosen = sorted([*(rows[0] for rows in self.rows), others[place]])
-        inputs = pytree.tree_map(lambda leaf: _take(leaf, chosen), self.inputs)
-        labels, forget, odds = (_take(values, chosen) for values in (self.labels, self.forget, self.odds))
-        few = CodeBatch(inputs, labels, forget, odds)
+        chosen = sorted([*(rows[0] for rows in self.rows), self.remain_rows[place]])
+        inputs, labels = self.samples(chosen)
+        forget, odds = (_take(values, chosen) for values in (self.forget, self.odds))
+        few = CodeBatch(inputs, labels, forget, odds, batch_size=self.batch_size)
         vars(few)["rows"] = tuple((chosen.index(rows[0]),) for rows in self.rows)
         return few
 
@@ -207,6 +227,7 @@ def prepare(
     cls: int | Sequence[int],
     forgotten: int | Sequence[int],
     like: Tensor,
+    batch_size: int | None = None,
 ) -> tuple[LiveCodes, tuple[int, ...]]:
     """Bring the codes to the device and dtype of a parameter, and check the classes to forget against them.
 
@@ -216,6 +237,7 @@ def prepare(
         cls: The classes.
         forgotten: The classes forgotten earlier.
         like: A parameter.
+        batch_size: How many codes are run at a time; None for all.
 
     Returns:
         The codes of the classes that were not forgotten earlier, and the classes to forget in order.
@@ -236,14 +258,14 @@ def prepare(
     if len(classes) == len(live):
         raise ValueError(f"`cls` must leave at least one of {len(live)} classes, got all of them")
     # converted where they are: what is sent to a device is no larger then, and needs no check that waits for it
-    return LiveCodes(codes.to(like.dtype).to(like.device), live), classes
+    return LiveCodes(codes.to(like.dtype).to(like.device), live, batch_size), classes
 
 
 def batch(codes: LiveCodes, classes: Sequence[int], odds: Tensor, logits: Tensor | None = None) -> CodeBatch:
     """Return the codes as one batch, given their log-odds, [N], and what the model returned if it was run."""
     labels = codes.labels
     forget = torch.isin(labels, constant(classes, labels.device))
-    found = CodeBatch(codes.inputs, labels, forget, odds, codes.codes.per_class, logits)
+    found = CodeBatch(codes.inputs, labels, forget, odds, codes.codes.per_class, logits, codes.batch_size)
     vars(found)["rows"] = tuple(codes.rows(c) for c in classes)
     return found
 
@@ -263,8 +285,13 @@ def examine(model: nn.Module, codes: LiveCodes, classes: Sequence[int]) -> CodeB
         ValueError: The model does not take the codes, or its outputs do not fit.
         UnrecognisedCodesError: The model does not know them.
     """
-    found = fitting_logits(model, codes.inputs, "mnemonic_codes")
-    check_outputs(found, codes)
+
+    def fitting(some: Inputs) -> Tensor:
+        logits = fitting_logits(model, some, "mnemonic_codes")
+        check_outputs(logits, codes, len(tensors_of(some)[0]))
+        return logits
+
+    found = gather_logits(fitting, codes.inputs, codes.batch_size)
     known = batch(codes, classes, log_odds(found, codes.labels), found)
     vars(known)["doubt"] = _check_recognised(found, known)
     return known

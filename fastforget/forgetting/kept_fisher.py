@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fastforget.batch import logits_of
 from fastforget.diagonal import Definition, FisherDiagonal, replace_sum
-from fastforget.fisher import fisher_diagonal
 from fastforget.forgetting.code_batch import (
     SHAPE_ERRORS,
     CodeBatch,
@@ -23,6 +22,7 @@ from fastforget.forgetting.code_batch import (
     fitting_logits,
     mean_doubt,
 )
+from fastforget.forgetting.micro_batches import gather_logits, mean_fisher
 from fastforget.forgetting.sensitivity import TINY, Sensitivity
 from fastforget.losses import ScaledCrossEntropy
 from fastforget.waiting import read
@@ -155,9 +155,17 @@ def sensitivity(
     few, scale = known.to_forget(), kept.definition.scale
     try:
         loss = _Loss(scale, codes)
-        found = fisher_diagonal(model, few.inputs, few.labels, loss=loss, parameters=parameters, with_gradient=True)
-    except SHAPE_ERRORS:
-        fitting_logits(model, few.inputs, "mnemonic_codes")  # says so if they are the reason
+        found = mean_fisher(
+            model,
+            known.samples,
+            known.forget_rows,
+            known.batch_size,
+            loss=loss,
+            parameters=parameters,
+            with_gradient=True,
+        )
+    except SHAPE_ERRORS:  # says so if the codes are the reason
+        gather_logits(lambda some: fitting_logits(model, some, "mnemonic_codes"), few.inputs, few.batch_size)
         raise
     odds, like = loss.log_odds(found.losses), next(iter(parameters.values()))
     bound = torch.finfo(like.dtype).eps ** 0.5 * (1 + few.odds.abs())

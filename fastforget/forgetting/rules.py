@@ -80,7 +80,7 @@ def paper(
     (largest,) = read(torch.stack([eta.max() for eta in directions]))
     for eta, most in zip(directions, largest, strict=True):
         eta.mul_(min(lambda1, lambda2 / most))
-    stage = DenseStage(model, parameters, directions)
+    stage = DenseStage(model, parameters, directions, codes.batch_size)
 
     def merit(sign: float) -> float:
         stage.step(sign)
@@ -150,7 +150,7 @@ def natural(
     total = sum(map(torch.numel, scores))
 
     def attempt(k: int) -> tuple[Step, float]:
-        stage, slope = _masked(model, parameters, fisher, scores, moving, k)
+        stage, slope = _masked(model, parameters, fisher, scores, moving, k, codes.batch_size)
         step = _along(stage, slope, codes, scale=fisher.scale, depth=depth, spill=spill, reach=reach)
         odds = log_odds(stage.outputs(codes.inputs), codes.labels)
         return step, float(codes.least_forgotten(odds).nan_to_num(nan=math.inf))
@@ -171,13 +171,14 @@ def _masked(
     scores: Sequence[Tensor],
     moving: Collection[str],
     k: int,
+    batch_size: int | None,
 ) -> tuple[Stage, Tensor]:
     """Stage the direction on the k most sensitive of the moving parameters; also return the slope of the loss on it."""
     indices, counts = ops.select_indices(ops.select(scores, k)[0], scores, k)
     selected, totals = read(counts, fisher.totals(moving))
     sizes = [int(size) for size in selected]
     direction, gradient = fisher.steepest(dict(zip(moving, indices.split(sizes), strict=True)), totals)
-    stage = SparseStage(model, parameters, moving, indices, counts, direction, sizes)
+    stage = SparseStage(model, parameters, moving, indices, counts, direction, sizes, batch_size)
     return stage, gradient.double() @ direction.double()
 
 

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from fastforget import ops
 from fastforget.batch import Inputs, forward, logits_of
+from fastforget.forgetting.micro_batches import gather_logits
 from fastforget.receipt import Edit
 from fastforget.waiting import random_devices
 
@@ -53,10 +54,12 @@ class Stage:
     Attributes:
         model: The eager module, never changed here.
         parameters: Contiguous copies by name.
+        batch_size: How many samples are run at a time; None for all.
     """
 
     model: nn.Module
     parameters: dict[str, Tensor]
+    batch_size: int | None = None
     _last: tuple[Inputs, Tensor] | None = field(default=None, init=False)
     _lowered: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
@@ -69,8 +72,11 @@ class Stage:
     def outputs(self, inputs: Inputs) -> Tensor:
         """Return the logits of the staged model on some inputs; asked again for the same ones, from memory."""
         if self._last is None or self._last[0] is not inputs:
-            self._last = inputs, logits_of(run(self.model, inputs, self._values))
+            self._last = inputs, gather_logits(self._run, inputs, self.batch_size)
         return self._last[1]
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        return logits_of(run(self.model, inputs, self._values))
 
     def step(self, alpha: float) -> None:
         """Make the staged parameters ``original + alpha * direction``."""
@@ -133,6 +139,7 @@ class SparseStage(Stage):
         counts: Tensor,
         direction: Tensor,
         sizes: list[int] | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Stage a zero step along ``direction`` [k] on the elements at ``indices``, see `ops.select_indices`.
 
@@ -144,8 +151,9 @@ class SparseStage(Stage):
             counts: How many of them are in each parameter.
             direction: The direction on them.
             sizes: The counts, where the host has read them.
+            batch_size: How many samples are run at a time; None for all.
         """
-        super().__init__(model, _copies(originals))
+        super().__init__(model, _copies(originals), batch_size)
         self._moving = {name: self.parameters[name] for name in moving}
         self._targets = list(self._moving.values())
         self._indices, self._counts, self._direction = indices, counts, direction
@@ -173,9 +181,15 @@ class SparseStage(Stage):
 class DenseStage(Stage):
     """A step on every element."""
 
-    def __init__(self, model: nn.Module, originals: Mapping[str, Tensor], directions: Sequence[Tensor]) -> None:
-        """Stage a zero step along ``directions``."""
-        super().__init__(model, _copies(originals))
+    def __init__(
+        self,
+        model: nn.Module,
+        originals: Mapping[str, Tensor],
+        directions: Sequence[Tensor],
+        batch_size: int | None = None,
+    ) -> None:
+        """Stage a zero step along ``directions``; ``batch_size`` samples are run at a time, None for all."""
+        super().__init__(model, _copies(originals), batch_size)
         self._originals = [p.detach() for p in originals.values()]
         self._directions = directions
 
