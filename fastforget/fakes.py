@@ -20,6 +20,10 @@ def _fake_select(scores: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
     return scores[0].new_empty((words,), dtype=torch.int64), scores[0].new_empty(())
 
 
+def _fake_select_histogram(scores: list[Tensor], prefix: int, left: int, shift: int) -> Tensor:
+    return scores[0].new_empty((len(scores), 2 ** (left - shift)), dtype=torch.int64)
+
+
 def _fake_select_mask(mask: Tensor, like: list[Tensor]) -> list[Tensor]:
     return [mask.new_empty(tensor.shape, dtype=torch.bool) for tensor in like]
 
@@ -52,6 +56,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "fisher_affine": _fake_in_place,
     "fisher_embedding": _fake_in_place,
     "select": _fake_select,
+    "select_histogram": _fake_select_histogram,
     "select_mask": _fake_select_mask,
     "select_indices": _fake_select_indices,
     "perturb": _fake_perturb,

@@ -46,6 +46,7 @@ __all__ = [
     "project_gram",
     "project_weights",
     "select",
+    "select_histogram",
     "select_indices",
     "select_mask",
     "simd_level",
@@ -214,6 +215,27 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     _check_not_empty("scores", scores)
     mask, threshold = _ops.select(list(scores), k)
     return mask, threshold
+
+
+def select_histogram(scores: Sequence[Tensor], prefix: int, left: int, shift: int) -> Tensor:
+    """Count, for each tensor, one digit of the keys that begin like a prefix: a step of a radix selection.
+
+    The key of a score is an unsigned integer that sorts like it: its bits as float32, or float64, the sign bit flipped
+    where it is 0 and all bits where it is 1, and -0 as 0. NaN of either sign lies beyond the infinity of that sign.
+
+    Args:
+        scores: L contiguous float32, float64, bfloat16 or float16 tensors of any shapes.
+        prefix: The bits of the keys from ``left`` up, as an integer; 0 where there are none.
+        left: In [1, 32], or [1, 64] for float64.
+        shift: Where the digit begins, at most eleven bits below ``left``.
+
+    Returns:
+        int64 [L, 2 ** (left - shift)]: how many of the keys that are ``prefix`` from bit ``left`` up have each value of
+        the bits [shift, left).
+    """
+    _check_not_empty("scores", scores)
+    counts: Tensor = _ops.select_histogram(list(scores), prefix, left, shift)
+    return counts
 
 
 def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

@@ -25,6 +25,7 @@ __all__ = [
     "project_gram",
     "project_weights",
     "select",
+    "select_histogram",
     "select_indices",
     "select_mask",
 ]
@@ -150,6 +151,20 @@ def select(scores: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     weights = torch.ones(64, dtype=torch.int64, device=flat.device) << torch.arange(64, device=flat.device)
     parts = [F.pad(part, (0, -len(part) % 64)) for part in selected.split([score.numel() for score in scores])]
     return (torch.cat(parts).view(-1, 64) * weights).sum(1), values[k - 1]
+
+
+def select_histogram(scores: Sequence[Tensor], prefix: int, left: int, shift: int) -> Tensor:
+    """Count the values of the bits [shift, left) of those keys that are ``prefix`` from bit ``left`` up."""
+    rows = []
+    for score in scores:
+        values = _wide(score).flatten() + 0.0
+        size = 8 * values.element_size()
+        bits = values.view(torch.int64 if size == 64 else torch.int32)
+        keys = (bits ^ torch.where(bits < 0, -1, torch.iinfo(bits.dtype).min)).long()
+        above = [keys >> end & 2 ** (size - end) - 1 if end < size else 0 * keys for end in (left, shift)]
+        digits = above[1][above[0] == prefix] & 2 ** (left - shift) - 1
+        rows.append(torch.bincount(digits, minlength=2 ** (left - shift)))
+    return torch.stack(rows)
 
 
 def select_mask(mask: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

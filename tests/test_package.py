@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-import fastforget, fastforget.serving
+import fastforget
 
 MODULES = [
     module.name

@@ -21,6 +21,7 @@ STABLE_TORCH_LIBRARY(fastforget, m) {
       "fisher, "
       "Tensor(b!)? gradient) -> ()");
   m.def("select(Tensor[] scores, int k) -> (Tensor mask, Tensor threshold)");
+  m.def("select_histogram(Tensor[] scores, int prefix, int left, int shift) -> Tensor");
   m.def("select_mask(Tensor mask, Tensor[] like) -> Tensor[]");
   m.def("select_indices(Tensor mask, Tensor[] like, int k) -> (Tensor indices, Tensor counts)");
   m.def(

@@ -32,6 +32,18 @@ inline DType check_scores(const Tensors& scores) {
   return dtype;
 }
 
+// A digit of the keys of scores: the bits [shift, left), below those that a prefix gives.
+inline void check_digit(DType dtype, int64_t prefix, int64_t left, int64_t shift) {
+  constexpr int64_t most = 11;  // what a block of a CUDA device counts in shared memory
+  const int64_t bits = dtype == DType::f64 ? 64 : 32;
+  STD_TORCH_CHECK(left >= 1 && left <= bits, "`left` must lie in [1, ", bits, "], got ", left);
+  STD_TORCH_CHECK(shift < left && shift >= std::max<int64_t>(left - most, 0),
+                  "`shift` must lie in [", std::max<int64_t>(left - most, 0), ", ", left - 1,
+                  "], got ", shift);
+  const bool fits = left == bits ? prefix == 0 : prefix >= 0 && prefix >> (bits - left) == 0;
+  STD_TORCH_CHECK(fits, "`prefix` must have ", bits - left, " bits, got ", prefix);
+}
+
 inline void check_k(int64_t k, int64_t total) {
   STD_TORCH_CHECK(k >= 1 && k <= total, "`k` must lie in [1, ", total, "], got ", k);
 }

@@ -18,7 +18,7 @@ from fastforget.losses import log_odds
 from fastforget.selection import count
 from fastforget.waiting import read
 
-__all__ = ["Step", "natural", "paper"]
+__all__ = ["Step", "along", "natural", "paper"]
 
 _NARROWINGS, _TOLERANCE = 40, 0.1
 _LEAST, _LARGEST = 1.05, 3.0  # growth of the step while it is searched for
@@ -151,7 +151,7 @@ def natural(
 
     def attempt(k: int) -> tuple[Step, float]:
         stage, slope = _masked(model, parameters, fisher, scores, moving, k, codes.batch_size)
-        step = _along(stage, slope, codes, scale=fisher.scale, depth=depth, spill=spill, reach=reach)
+        step = along(stage, slope, codes, scale=fisher.scale, depth=depth, spill=spill, reach=reach)
         odds = log_odds(stage.outputs(codes.inputs), codes.labels)
         return step, float(codes.least_forgotten(odds).nan_to_num(nan=math.inf))
 
@@ -182,7 +182,7 @@ def _masked(
     return stage, gradient.double() @ direction.double()
 
 
-def _along(
+def along(
     stage: Stage, slope: Tensor, codes: CodeBatch, *, scale: float, depth: float, spill: float, reach: float
 ) -> Step:
     """Take the step along one direction that `natural` describes.

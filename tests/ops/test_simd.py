@@ -74,10 +74,13 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     scores = [torch.randn(size).to(dtype) for size in (70, 600_001, 3)]
     scores.append(torch.zeros(99_999, dtype=dtype))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
+    bits = 8 * wide.itemsize
     parameters, directions = ([torch.randn(s.shape).to(t) for s in scores] for t in (dtype, wide))
     for k in (1, 6_000, 350_000, 700_073):
         mask, threshold = ops.select(scores, k)
         same((mask, threshold), reference.select(scores, k))
+        for digit in ((0, bits, bits - 11), (5, bits - 4, bits - 15), (0, 6, 0)):
+            same([ops.select_histogram(scores, *digit)], [reference.select_histogram(scores, *digit)])
         same(ops.select_mask(mask, scores), reference.select_mask(mask, scores))
         changed, expected = ([p.clone() for p in parameters] for _ in range(2))
         old = ops.perturb(changed, directions, mask, k, 0.3)

@@ -28,7 +28,26 @@ std::tuple<Tensor, Tensor> select(const Tensors& scores, int64_t k) {
   return {mask, threshold};
 }
 
+Tensor select_histogram(const Tensors& scores, int64_t prefix, int64_t left, int64_t shift) {
+  const DType dtype = check_scores(scores);
+  check_digit(dtype, prefix, left, shift);
+  const Context context(scores[0]);
+  context.check(scores, "scores");
+  const std::vector<int64_t> sizes = cuda::sizes_of(scores);
+  const std::vector<const void*> data = cuda::data_of(scores);
+  const int64_t L = static_cast<int64_t>(scores.size());
+  Tensor counts = torch::stable::new_zeros(
+      scores[0], std::vector<int64_t>{L, int64_t(1) << (left - shift)}, ScalarType::Long);
+  Context::run(cuda::select_histogram(
+      {dtype, L, sizes.data(), data.data()}, uint64_t(prefix), int(left), int(shift),
+      static_cast<int64_t*>(counts.mutable_data_ptr()), context.stream()));
+  return counts;
+}
+
 }  // namespace
 }  // namespace fastforget
 
-FASTFORGET_REGISTER(FASTFORGET_DEVICE, m) { m.impl("select", TORCH_BOX(&fastforget::select)); }
+FASTFORGET_REGISTER(FASTFORGET_DEVICE, m) {
+  m.impl("select", TORCH_BOX(&fastforget::select));
+  m.impl("select_histogram", TORCH_BOX(&fastforget::select_histogram));
+}

@@ -123,9 +123,9 @@ __device__ __forceinline__ void clear(unsigned* counts) {
   __syncthreads();
 }
 
-__device__ __forceinline__ void add_to(Counter* all, const unsigned* counts) {
+__device__ __forceinline__ void add_to(Counter* all, const unsigned* counts, int digits = kDigits) {
   __syncthreads();
-  for (int d = int(threadIdx.x); d < kDigits; d += kSelectThreads)
+  for (int d = int(threadIdx.x); d < digits; d += kSelectThreads)
     if (counts[d] > 0) atomicAdd(all + d, Counter(counts[d]));
 }
 
@@ -336,6 +336,34 @@ __global__ void __launch_bounds__(kSelectThreads)
   }
 }
 
+// One digit of the keys of each tensor, for those that decide about scores on other devices as
+// well.
+template <class E>
+__global__ void __launch_bounds__(kSelectThreads)
+    count_digit(const __grid_constant__ TensorBatch batch, Counter* all, uint64_t prefix, int left,
+                int shift) {
+  __shared__ unsigned counts[kDigits];
+  const Piece piece = piece_of(batch, blockIdx.x);
+  const E* const scores = static_cast<const E*>(batch.pointers[piece.tensor]) + piece.offset;
+  const bool vectors = on_16_bytes(scores);
+  const bool every = left == 8 * int(sizeof(key_of(wide(E()))));
+  const int digits = 1 << (left - shift);
+  clear(counts);
+  Tally tally(counts);
+  for (int64_t at = 8 * int64_t(threadIdx.x); at < piece.size; at += kRow) {
+    const int64_t there = piece.size - at;
+    const Eight<E> eight = load_eight(scores + at, there, vectors);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const auto key = key_of(wide(eight.values[i]));
+      if (i < there && (every || key >> left == prefix))
+        tally.add(int(key >> shift) & (digits - 1));
+    }
+  }
+  tally.flush();
+  add_to(all + batch.tag[piece.tensor] * digits, counts, digits);
+}
+
 // Where the parts of the scratch memory begin.
 struct Parts {
   explicit Parts(const ScoreTensors& s) {
@@ -425,6 +453,23 @@ cudaError_t select(const ScoreTensors& s, int64_t k, uint64_t* mask, void* thres
                    cudaStream_t stream) {
   return with_element(s.dtype, [&](auto e) {
     return select_typed<decltype(e)>(s, k, mask, threshold, static_cast<char*>(scratch), stream);
+  });
+}
+
+cudaError_t select_histogram(const ScoreTensors& s, uint64_t prefix, int left, int shift,
+                             int64_t* counts, cudaStream_t stream) {
+  return with_element(s.dtype, [&](auto e) {
+    return in_batches(
+        s.L, 1, kSelectChunk, [&](int64_t l) { return s.sizes[l]; },
+        [&](int64_t) { return s.dtype; },
+        [&](int64_t l, const void** pointers, int64_t& tag) {
+          pointers[0] = s.scores[l];
+          tag = l;
+        },
+        [&](const TensorBatch& batch, DType) {
+          return launch(count_digit<decltype(e)>, dim3(unsigned(batch.chunks())), kSelectThreads, 0,
+                        stream, batch, reinterpret_cast<Counter*>(counts), prefix, left, shift);
+        });
   });
 }
 

@@ -26,4 +26,10 @@ int64_t select_bytes(const ScoreTensors&);
 cudaError_t select(const ScoreTensors&, int64_t k, uint64_t* mask, void* threshold, void* scratch,
                    cudaStream_t);
 
+// Of the keys of each tensor that are `prefix` from bit `left` up, how many have each value of the
+// bits [shift, left), at most eleven: added to counts[L][1 << (left - shift)]. Keys are those of
+// float32, or of float64, whatever the dtype.
+cudaError_t select_histogram(const ScoreTensors&, uint64_t prefix, int left, int shift,
+                             int64_t* counts, cudaStream_t);
+
 }  // namespace fastforget::cuda
