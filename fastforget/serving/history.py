@@ -81,7 +81,8 @@ class Version:
         created: When, UTC, ISO 8601.
         classes: All classes that are forgotten in it, in the order of the edits.
         edits: Numbers of the edits between version 0 and this one, in order.
-        seconds: How long this process kept predictions out to come to it, or to a later one at once.
+        seconds: How long this process kept predictions out to come to it, or to a later one at once, after those inside
+            had ended.
     """
 
     number: int

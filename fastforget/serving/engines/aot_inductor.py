@@ -6,10 +6,13 @@ import os
 import re
 import zipfile
 from os import PathLike
+from typing import Any
 
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs
+from fastforget.serving.engines.aot_inputs import TakenInputs, fixed_sizes
 from fastforget.serving.engines.swapped import Run, Swapped, parameter_names, weights_of
 
 __all__ = ["AOTInductor"]
@@ -27,15 +30,21 @@ class AOTInductor(Swapped[Run]):
     eight elements, such as the bias of a small head, into the code. The weights must be in the package
     (``package_constants_in_so``, the default).
 
+    A package does not look at its inputs: one of another type, or of a size that it was not compiled for, would have it
+    read memory that is not the input's; one in another memory layout, such as channels-last, gives a wrong answer. Here
+    the former are refused, the latter copied into the layout of the example.
+
     Args:
         path: The package, a ``.pt2`` file.
-        example: Inputs that the package was made for, a tensor or a tuple or dict of what the forward takes.
+        example: Inputs that the package was made for, a tensor or a tuple or dict of what the forward takes, in the
+            memory layout that it was made for.
         tolerance: How far outputs may be from those of the eager model, absolute and relative to them.
         runners: How many predictions run at the same time; others wait for them.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no package, or one without its weights, or ``runners`` or ``tolerance`` is not positive.
+        ValueError: It is no package, or one without its weights, or of inputs with other names than in the example, or
+            ``runners`` or ``tolerance`` is not positive.
     """
 
     def __init__(
@@ -49,9 +58,18 @@ class AOTInductor(Swapped[Run]):
         file = os.fspath(path)
         if not os.path.exists(file):  # noqa: PTH110 (a path may be of any kind)
             raise FileNotFoundError(f"`path` must be a package, got no file `{file}`")
-        _check_holds_weights(file)
+        sources = _sources(file)
+        _check_holds_weights(sources)
         self._packages = [load_package(file, num_runners=runners) for _ in range(2)]
         self._running: Run = self._packages[0]
+        form = pytree.treespec_loads(self._packages[0].loader.get_call_spec()[0])
+        _, by_name = pytree.tree_unflatten(range(form.num_leaves), form)
+        self._inputs = TakenInputs(self._example, list(by_name), fixed_sizes("".join(sources)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict; arguments and result as for the model."""
+        args, kwargs = self._inputs.lay_out(args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def _first(self, model: nn.Module) -> Run:
         known = set(self._packages[0].get_constant_fqns())
@@ -74,12 +92,16 @@ class AOTInductor(Swapped[Run]):
         return idle
 
 
-def _check_holds_weights(path: str) -> None:
-    """Raise ValueError for a package without its weights: to run it would end the process."""
+def _sources(path: str) -> list[str]:
+    """Return the generated code that is in a package."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"`path` must be a package of AOTInductor, got `{path}`")
     with zipfile.ZipFile(path) as archive:
-        sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".wrapper.cpp")]
+        return [archive.read(name).decode() for name in archive.namelist() if name.endswith(".wrapper.cpp")]
+
+
+def _check_holds_weights(sources: list[str]) -> None:
+    """Raise ValueError for a package without its weights: to run it would end the process."""
     # The last argument of the constructor in the generated code says whether they are in.
     if any(re.search(r"AOTInductorModelBase\([^{]*\bfalse\)\s*\{", source) for source in sources):
         raise ValueError("the package must hold its weights; make it with package_constants_in_so, the default")

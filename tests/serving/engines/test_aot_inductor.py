@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from asserts import assert_same_bits
 from torch import Tensor, nn
 
 from fastforget.serving.engines import AOTInductor
@@ -28,6 +30,32 @@ def test_a_package_without_weights_is_refused(package: Callable[..., str], image
     path = package(head(), **{"aot_inductor.package_constants_in_so": False})
     with pytest.raises(ValueError, match=r"^the package must hold its weights; make it with package_constants_in_so"):
         AOTInductor(path, example=images)
+
+
+@pytest.mark.slow
+def test_inputs_of_any_layout(packaged: str, network: Callable[..., nn.Module], images: Tensor) -> None:
+    """The package itself would give wrong answers for channels-last, and read past the end of a small image."""
+    model = network()
+    engine = AOTInductor(packaged, example=images)
+    engine.check(model)
+    expected, last = engine(images), images.to(memory_format=torch.channels_last)
+    assert not torch.allclose(engine._running(last), expected, atol=0.1)
+    for same in (
+        last,
+        images.mT.contiguous().mT,
+        torch.cat([images, images], 1)[:, :1],
+        images.clone().requires_grad_(),
+    ):
+        assert_same_bits(engine(same), expected)
+    for wrong in (images[:4], images[..., :4], images[:, None], images[0]):
+        with pytest.raises(ValueError, match=r"^input 0 must have shape \(5, 1, 8, 8\), got \("):
+            engine(wrong)
+    with pytest.raises(TypeError, match=r"^input 0 must be a tensor of torch.float32, got torch.float64$"):
+        engine(images.double())
+    with pytest.raises(ValueError, match=r"^inputs by name must be \[\], got \['x'\]$"):
+        engine(x=images)
+    with pytest.raises(ValueError, match=r"^inputs by name must be \[\], got \['input'\]$"):
+        AOTInductor(packaged, example={"input": images})
 
 
 def test_faults(images: Tensor, tmp_path: Path) -> None:
