@@ -7,29 +7,37 @@
       requests.jsonl.head
       edits/000001.safetensors   the new values of each edit
       undo/000001.safetensors    the same with the old values, as long as the policy says
+      editing                    locked by the process that edits
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastforget.receipt import Receipt
+from fastforget.serving.contents import Contents
 from fastforget.serving.history import Entry, Request, now
-from fastforget.serving.log import RequestLog, read_log, sync_folder
+from fastforget.serving.log import Position, RequestLog, read_on, sync_folder
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "ArchiveError"]
 
-_ACTIONS = ("forget", "apply", "revert")
-_RETRY = 0.02  # seconds
+_RETRY = 0.01  # seconds
+_APPENDING = 5.0  # seconds that another process may take for a line of the log
+_Opened = TypeVar("_Opened")
+
+
+class ArchiveError(ValueError):
+    """What is in the folder of an archive is not what was written there."""
 
 
 class Archive:
@@ -44,7 +52,7 @@ class Archive:
 
     Raises:
         OSError: It cannot be made.
-        ValueError: It has a log that is none, or was changed.
+        ArchiveError: It has a log that is none, or was changed.
 
     Example:
         >>> import tempfile
@@ -57,9 +65,7 @@ class Archive:
         self.folder = Path(folder)
         for part in (self.folder, self._edits, self._undo):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log: RequestLog | None = None
-        self._state: Any = None
-        self._read = _Contents()
+        self._seen: tuple[Position | None, Contents] = (None, Contents())
         self.entries()
 
     @property
@@ -76,14 +82,14 @@ class Archive:
         return self.folder / "undo"
 
     def entries(self) -> Sequence[Entry]:
-        """Return all edits, in order; the log is checked and read when it has changed.
+        """Return all edits, in order; what is new in the log is checked and read.
 
         Returns:
             The edits.
 
         Raises:
             OSError: The log cannot be read.
-            ValueError: It was changed.
+            ArchiveError: It was changed.
         """
         return self._known().entries
 
@@ -102,63 +108,93 @@ class Archive:
 
         Raises:
             OSError: Its file is missing.
-            ValueError: The file is not the one that was entered.
+            ArchiveError: The file is not the one that was entered.
         """
         known = self._known()
+        digests, due = known.digests[number], known.entries[number - 1].due(now())
         path = self._undo / _name(number)
-        if known.entries[number - 1].due(now()) or not path.exists():
+        found = _content(path) if "undo" in digests and not due else None
+        if found is None:
             path = self._edits / _name(number)
-        if _digest(path) != known.digests[number].get(path.parent.name):
-            raise ValueError(f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log")
+            found = path.read_bytes()
+        if hashlib.sha256(found).hexdigest() != digests[path.parent.name]:
+            raise ArchiveError(f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log")
         return Receipt.load(path)
 
     @contextmanager
     def writing(self, patience: float) -> Iterator[None]:
-        """Keep other processes from writing; remove old values whose time is over.
+        """Keep other processes from editing; remove old values whose time is over.
 
         Args:
             patience: For how many seconds to wait for them.
 
         Raises:
-            OSError: The log cannot be written.
+            OSError: The archive cannot be written.
             TimeoutError: Another process did not end its edit in time.
         """
-        self._log = _opened(self.log, time.monotonic() + patience)
+        file = os.open(self.folder / "editing", os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            _insist(lambda: _locked(file), patience, f"another process edits `{self.folder}`")
+            self._open().close()  # which settles a record that a process wrote and died
             self._sweep(now())
             yield
         finally:
-            self._log.close()
-            self._log = None
+            fcntl.flock(file, fcntl.LOCK_UN)  # also where a child process, forked meanwhile, has the file open
+            os.close(file)
 
     @contextmanager
     def entering(self, entry: Entry, receipt: Receipt | None) -> Iterator[None]:
-        """Enter an edit before it is made inside; only while `writing`."""
+        """Enter an edit before it is made inside; only while `writing`.
+
+        Args:
+            entry: The edit.
+            receipt: What it changed; None for a revert.
+
+        Raises:
+            OSError: It cannot be written; nothing is entered.
+            ValueError: The receipt could not be read again.
+        """
         digests: dict[str, str] = {}
         try:
             if receipt is not None:
                 digests["edits"] = _keep(receipt.without_undo(), self._edits / _name(entry.number))
                 if receipt.reversible and not entry.due(now()):
                     digests["undo"] = _keep(receipt, self._undo / _name(entry.number))
-            self._open().append({"kind": "edit", **asdict(entry), "sha256": digests})
+            self._append({"kind": "edit", **asdict(entry), "sha256": digests})
         except BaseException:
-            for part in (self._edits, self._undo):
-                (part / _name(entry.number)).unlink(missing_ok=True)
+            if entry.number > len(self.entries()):  # else it is entered, whatever came afterwards
+                for part in (self._edits, self._undo):
+                    (part / _name(entry.number)).unlink(missing_ok=True)
             raise
         yield
 
     def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:
         """Note a request that was not carried out; only while `writing`."""
         said = {"request": request, "asked_by": asked_by, "classes": list(classes), "reason": reason}
-        self._open().append({"kind": "refused", **said})
+        self._append({"kind": "refused", **said})
 
-    def ask(self, request: Request) -> None:
-        """Note a request that is to be carried out; only while `writing`."""
+    def ask(self, request: Request) -> Request:
+        """Note a request that is to be carried out.
+
+        Args:
+            request: It is waiting.
+
+        Returns:
+            The request that there is of this name: this one, or an earlier one with what became of it.
+
+        Raises:
+            OSError: The log cannot be written.
+            ForgettingError: The name was used for something else.
+        """
         said = {"request": request.name, "asked_by": request.asked_by, "classes": list(request.classes)}
-        self._open().append({"kind": "asked", **said, "asked": request.asked})
+        with closing(self._open()) as log:
+            known = self._known().asked_before(request)
+            if known is None:
+                log.append({"kind": "asked", **said, "asked": request.asked})
+        return known or request
 
     def expire(self, time: datetime) -> None:
-        """Remove the files of old values whose time is over, and note it.
+        """Remove the files of old values whose time is over, and what processes that died left behind.
 
         Args:
             time: With a time zone.
@@ -167,117 +203,87 @@ class Archive:
             OSError: A file cannot be removed.
             TimeoutError: Another process did not end its edit in time.
         """
-        if self._due(time):
-            with self.writing(5.0):
+        if self._known().due(time) or self._orphans():
+            with self.writing(_APPENDING):
                 self._sweep(time)
 
-    def _due(self, time: datetime) -> list[Entry]:
-        return [entry for entry in self.entries() if entry.due(time) and (self._undo / _name(entry.number)).exists()]
-
     def _sweep(self, time: datetime) -> None:
-        """Remove what a process that died left behind, and old values whose time is over."""
-        known = {_name(entry.number) for entry in self.entries()}
-        for part in (self._edits, self._undo):
-            for path in part.iterdir():
-                if path.name not in known:
-                    path.unlink()
-        for entry in self._due(time):
-            (self._undo / _name(entry.number)).unlink()
+        for path in self._orphans():
+            path.unlink(missing_ok=True)
+        for number in self._known().due(time):
+            (self._undo / _name(number)).unlink(missing_ok=True)
             sync_folder(self._undo)
-            self._open().append({"kind": "expired", "number": entry.number})
+            self._append({"kind": "expired", "number": number})
+
+    def _orphans(self) -> list[Path]:
+        """Files of edits that were never entered, or are being entered."""
+        known = {_name(entry.number) for entry in self.entries()}
+        return [path for part in (self._edits, self._undo) for path in part.iterdir() if path.name not in known]
 
     def _open(self) -> RequestLog:
-        if self._log is None:
-            raise ValueError("the archive must be `writing`")
-        return self._log
+        self._known()
 
-    def _known(self) -> _Contents:
-        state = _state(self.log.with_name(self.log.name + ".head"))
-        if state is None and not (self.log.exists() and self.log.stat().st_size):
-            return _Contents()
-        if state != self._state or state is None:
-            found = _Contents()
-            for record in read_log(self.log, settled=True):
-                found.add(record.fields)
-            self._state, self._read = state, found
-        return self._read
+        def opened() -> RequestLog | None:
+            try:
+                return RequestLog(self.log, self._seen[0])
+            except BlockingIOError:
+                return None
 
+        return _insist(opened, _APPENDING, f"another process writes to `{self.log}`")
 
-@dataclass
-class _Contents:
-    """What the records of a log say, whose hashes fit, but which anybody may have written."""
+    def _append(self, fields: Mapping[str, Any]) -> None:
+        with closing(self._open()) as log:
+            log.append(fields)
 
-    entries: list[Entry] = field(default_factory=list)
-    digests: dict[int, dict[str, str]] = field(default_factory=dict)
-    requests: dict[str, Request] = field(default_factory=dict)
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take a record in."""
-        kind = record.get("kind")
-        if kind == "edit":
-            entry = _entry(len(self.entries) + 1, record)
-            self.entries.append(entry)
-            self.digests[entry.number] = dict(record["sha256"])
-            self._answer(entry.request, state="done", version=entry.number)
-        elif kind == "asked":
-            name = record["request"]
-            self.requests[name] = Request(name, tuple(record["classes"]), record["asked_by"], record["asked"])
-        elif kind == "refused":
-            self._answer(record["request"], state="refused", reason=record["reason"])
-
-    def _answer(self, name: str, **change: Any) -> None:
-        if name in self.requests and self.requests[name].state == "waiting":
-            self.requests[name] = replace(self.requests[name], **change)
+    def _known(self) -> Contents:
+        position, contents = self._seen
+        try:
+            records, position = read_on(self.log, position)
+            if records:
+                contents = contents.followed_by(record.fields for record in records)
+                self._seen = position, contents  # at once: other threads read it
+        except ArchiveError:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArchiveError(str(error)) from error
+        return contents
 
 
-def _entry(number: int, record: Mapping[str, Any]) -> Entry:
-    known = {field.name for field in fields(Entry)}
-    if not known | {"sha256"} <= record.keys() or record["number"] != number or record["action"] not in _ACTIONS:
-        raise ValueError(f"the log must have edit {number} next, got {sorted(record)} of {record.get('number')!r}")
-    if record["to"] is not None and not 0 <= record["to"] < number:
-        raise ValueError(f"edit {number} of the log must go back to an earlier version, got {record['to']!r}")
-    found = {name: value for name, value in record.items() if name in known}
-    return Entry(**{**found, "classes": tuple(found["classes"])})
-
-
-def _opened(path: Path, end: float) -> RequestLog:
-    while (found := _free(path)) is None:
+def _insist(attempt: Callable[[], _Opened | None], patience: float, otherwise: str) -> _Opened:
+    """Try again until it succeeds, for so many seconds."""
+    end = time.monotonic() + patience
+    while (found := attempt()) is None:
         if time.monotonic() > end:
-            raise TimeoutError(f"another process writes to `{path}`; try again")
+            raise TimeoutError(f"{otherwise}; try again")
         time.sleep(_RETRY)
     return found
 
 
-def _free(path: Path) -> RequestLog | None:
-    """Open the log unless another process does."""
+def _locked(file: int) -> bool | None:
     try:
-        return RequestLog(path)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return None
+    return True
 
 
 def _keep(receipt: Receipt, path: Path) -> str:
-    """Write a file that outlives a loss of power, and return its SHA-256."""
+    """Write a file that outlives a loss of power and can be read again; return its SHA-256."""
     receipt.save(path)
     path.chmod(0o600)
     with path.open("rb") as file:
         os.fsync(file.fileno())
     sync_folder(path.parent)
-    return _digest(path)
-
-
-def _digest(path: Path) -> str:
+    Receipt.load(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # it may have expired just now
+        return None
 
 
 def _name(number: int) -> str:
     return f"{number:06d}.safetensors"
-
-
-def _state(path: Path) -> Any:
-    """Return what differs after the file was written, None if there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -47,6 +47,11 @@ class Gate:
                     if self._closed:
                         self._changed.notify_all()
 
+    @property
+    def mine(self) -> bool:
+        """Whether this thread is inside a prediction."""
+        return getattr(self._mine, "depth", 0) > 0
+
     @contextmanager
     def alone(self, patience: float) -> Iterator[None]:
         """Let an edit in when all predictions have left.
@@ -57,17 +62,17 @@ class Gate:
         Raises:
             TimeoutError: They did not leave in time, or the thread is inside a prediction itself.
         """
-        if getattr(self._mine, "depth", 0):
+        if self.mine:
             raise TimeoutError("an edit cannot be made from inside a prediction")
         end = time.monotonic() + patience
         with self._changed:
             if not self._changed.wait_for(lambda: not self._closed, end - time.monotonic()):
                 raise TimeoutError(f"another edit was not over in {patience:g} s")
             self._closed = True
-            if not self._changed.wait_for(lambda: not self.inside, end - time.monotonic()):
-                self._open()
-                raise TimeoutError(f"{self.inside} predictions were not over in {patience:g} s")
-        try:
+        try:  # from here on whatever happens, an interrupt included, lets everybody in again
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self.inside, end - time.monotonic()):
+                    raise TimeoutError(f"{self.inside} predictions were not over in {patience:g} s")
             yield
         finally:
             with self._changed:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from fastforget.receipt import Receipt
 
-__all__ = ["Entry", "History", "Memory", "Request", "Version", "now", "versions"]
+__all__ = ["Entry", "History", "Request", "Version", "now", "versions"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def now() -> datetime:
 
 
 class History(Protocol):
-    """Where the edits of a live model are kept: `Memory` of one process, or an `Archive` that several share."""
+    """Where the edits of a live model are kept: the `Memory` of one process, or an `Archive` that several share."""
 
     def entries(self) -> Sequence[Entry]:
         """Return all edits, in order."""
@@ -131,65 +131,11 @@ class History(Protocol):
     def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:
         """Note a request that was not carried out; only while `writing`."""
 
-    def ask(self, request: Request) -> None:
-        """Note a request that is to be carried out; only while `writing`."""
+    def ask(self, request: Request) -> Request:
+        """Note a request that is to be carried out; return the one that there is of its name."""
 
     def requests(self) -> Sequence[Request]:
         """Return the requests that were asked for, in order, with what became of them."""
 
     def expire(self, time: datetime) -> None:
         """Remove old values whose time is over."""
-
-
-class Memory:
-    """Keeps the edits as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._entries: list[Entry] = []
-        self._receipts: dict[int, Receipt] = {}
-        self._requests: dict[str, Request] = {}
-
-    def entries(self) -> Sequence[Entry]:
-        """Return all edits, in order."""
-        return self._entries
-
-    def receipt(self, number: int) -> Receipt:
-        """Return the receipt of an edit that is no revert, with the old values if they are still kept."""
-        return self._receipts[number]
-
-    @contextmanager
-    def writing(self, patience: float) -> Iterator[None]:  # noqa: ARG002 (the signature of a History)
-        """Let the caller write."""
-        self.expire(now())
-        yield
-
-    @contextmanager
-    def entering(self, entry: Entry, receipt: Receipt | None) -> Iterator[None]:
-        """Enter an edit once it was made inside: nobody else could have made it meanwhile."""
-        yield
-        self._entries = [*self._entries, entry]
-        if receipt is not None:
-            self._receipts[entry.number] = receipt
-        self._answer(entry.request, state="done", version=entry.number)
-
-    def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:  # noqa: ARG002
-        """Note why a request that was asked for was not carried out; there is no record of others."""
-        self._answer(request, state="refused", reason=reason)
-
-    def ask(self, request: Request) -> None:
-        """Note a request that is to be carried out."""
-        self._requests[request.name] = request
-
-    def requests(self) -> Sequence[Request]:
-        """Return the requests that were asked for, in order, with what became of them."""
-        return list(self._requests.values())
-
-    def _answer(self, name: str, **change: Any) -> None:
-        if name in self._requests:
-            self._requests[name] = replace(self._requests[name], **change)
-
-    def expire(self, time: datetime) -> None:
-        """Remove old values whose time is over."""
-        for entry in self._entries:
-            if entry.number in self._receipts and entry.due(time):
-                self._receipts[entry.number] = self._receipts[entry.number].without_undo()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -19,16 +19,20 @@ from fastforget.audit import AuditReport
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
-from fastforget.model import check_eval, eager
 from fastforget.one_shot import one_shot
-from fastforget.receipt import Edit, Receipt, stage
+from fastforget.receipt import Receipt
 from fastforget.serving.archive import Archive
 from fastforget.serving.engines import Engine
 from fastforget.serving.gate import Gate
-from fastforget.serving.history import Entry, History, Memory, Request, Version, now, versions
+from fastforget.serving.history import Entry, History, Request, Version, now, versions
+from fastforget.serving.memory import Memory
 from fastforget.serving.undo import kept_until
+from fastforget.serving.weights import Weights
 
 __all__ = ["LiveModel", "Prediction"]
+
+_LOG = logging.getLogger(__name__)
+_RARELY = 10  # times the patience, after a prediction that hung
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,9 @@ class LiveModel:
         if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
             raise ValueError(f"`patience` must be a positive number of seconds, got {patience!r}")
         kept_until(undo, now())
-        source = eager(model)
-        check_eval(source)
-        _check_weights(model, source)
-        if engine is not None:
-            engine.check(source)
-        self._source, self._codes, self._engine = source, codes, engine
+        self._weights, self._codes = Weights(model, engine), codes
         self._run: Callable[..., Any] = model if engine is None else engine
         self._undo, self._audit, self._patience = undo, audit, float(patience)
-        self._copy = copy.deepcopy(source)
         self._gate, self._editing = Gate(), threading.Lock()
         self._history: History = Memory() if archive is None else _opened(archive)
         self._following: tuple[threading.Thread, threading.Event] | None = None
@@ -120,7 +118,7 @@ class LiveModel:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next((parameter.dtype for parameter in self._source.parameters()), torch.float32)
+        return self._weights.dtype
 
     @property
     def versions(self) -> tuple[Version, ...]:
@@ -173,10 +171,12 @@ class LiveModel:
         """
         if self._codes is None:
             raise ValueError("there must be `codes` to forget by: give them to LiveModel, or `apply` a receipt")
+        if undo is not None:
+            kept_until(undo, now())
         with self._edit(request, asked_by, cls) as draft:
             forgotten = settings.pop("forgotten", self.version.classes)
-            receipt = one_shot(self._copy, self._codes, cls, forgotten=forgotten, **settings)
-            found = self._audit(self._copy) if self._audit else {}
+            receipt = one_shot(self._weights.draft, self._codes, cls, forgotten=forgotten, **settings)
+            found = self._audit(self._weights.draft) if self._audit else {}
             return self._enter(replace(draft, action="forget", audit=_plain(found)), receipt, undo)
 
     def apply(
@@ -199,8 +199,11 @@ class LiveModel:
             ValueError: The receipt is of another model, or the request was carried out already.
             OSError: The archive cannot be written.
         """
+        if undo is not None:
+            kept_until(undo, now())
         with self._edit(request, asked_by, receipt.classes) as draft:
-            receipt.apply(self._copy)
+            receipt.apply(self._weights.draft)
+            self._check_classes(receipt)
             return self._enter(replace(draft, action="apply"), receipt, undo)
 
     def revert(self, number: int, *, request: str | None = None, asked_by: str = "") -> Version:
@@ -231,6 +234,8 @@ class LiveModel:
                     f"version {number} has edits that version {current.number} has not: apply their receipts"
                 )
             touched = self._move(current.edits, target.edits)
+            if fingerprint(self._weights.draft) != target.fingerprint:
+                raise ValueError(f"version {number} cannot be gone back to: a receipt since holds wrong old values")
             return self._enter(replace(draft, action="revert", to=number), None, None, touched)
 
     def ask(self, cls: int | Sequence[int], *, request: str | None = None, asked_by: str = "") -> Request:
@@ -246,7 +251,8 @@ class LiveModel:
 
         Raises:
             TypeError: An argument has the wrong type.
-            TimeoutError: An edit did not end in time.
+            ForgettingError: The name was used for something else.
+            TimeoutError: Another process did not end a line of the log in time.
             ValueError: There are no codes, or no such class.
             OSError: The archive cannot be written.
         """
@@ -256,17 +262,7 @@ class LiveModel:
         classes = _listed(cls)
         if not classes or any(not 0 <= one < len(self._codes) for one in classes):
             raise ValueError(f"`cls` must name classes in [0, {len(self._codes)}), got {cls!r}")
-        asked = Request(request or uuid.uuid4().hex, tuple(classes), asked_by, _time())
-        if not self._editing.acquire(timeout=self._patience):
-            raise TimeoutError(f"another edit was not over in {self._patience:g} s")
-        try:
-            with self._history.writing(self._patience):
-                known = {one.name: one for one in self._history.requests()}
-                if asked.name not in known:
-                    self._history.ask(asked)
-                return known.get(asked.name, asked)
-        finally:
-            self._editing.release()
+        return self._history.ask(Request(request or uuid.uuid4().hex, tuple(classes), asked_by, _time()))
 
     def requests(self) -> tuple[Request, ...]:
         """Return the requests that were filed, the first one first, with what became of them."""
@@ -336,62 +332,74 @@ class LiveModel:
 
         Returns:
             ``version``, ``fingerprint``, forgotten ``classes``, predictions ``inside``, whether an edit is ``editing``,
-            whether the weights are ``intact``: those of the version, which takes a pass over them and is None while
-            an edit is made, and what ``trouble`` there was when it followed its archive last.
+            whether the weights are ``intact``: those of the version, which takes a pass over them, and what ``trouble``
+            there was when it followed its archive last.
         """
-        current = self.version
-        found = {"version": current.number, "fingerprint": current.fingerprint, "classes": list(current.classes)}
-        found |= {"inside": self._gate.inside, "editing": self._editing.locked(), "intact": None}
-        if self._editing.acquire(blocking=False):
-            try:
-                found["intact"] = fingerprint(self._source) == self.version.fingerprint
-            finally:
-                self._editing.release()
-        return {**found, "trouble": self._trouble}
+        with self._gate.shared():  # no edit comes in between
+            current, intact = self.version, self._weights.fingerprint() == self.version.fingerprint
+        return {
+            "version": current.number,
+            "fingerprint": current.fingerprint,
+            "classes": list(current.classes),
+            "inside": self._gate.inside,
+            "editing": self._editing.locked(),
+            "intact": intact,
+            "trouble": self._trouble,
+        }
 
     def _start(self) -> None:
         """Bring the model, in any version on the way to the current one, to that."""
-        found, entries = fingerprint(self._source), self._history.entries()
+        found, entries = self._weights.fingerprint(), self._history.entries()
         first = Version(0, entries[0].before if entries else found, entries[0].created if entries else _time())
         self._versions = [first]
         known = versions(first, entries)
-        way = [first.fingerprint, *(known[edit].fingerprint for edit in known[-1].edits)]
-        if found not in way:
+        here = [version for version in known if version.fingerprint == found]
+        if not here:
             raise ValueError(
-                f"`model` must be a version on the way to the current one of the archive: its fingerprint must be "
-                f"{way[-1]} or one before, got {found}"
+                f"`model` must be a version of the archive: its fingerprint must be {known[-1].fingerprint} or that of "
+                f"one before, got {found}"
             )
-        ahead = known[-1].edits[way.index(found) :]
-        self._switch(known, self._move((), ahead))
+        self._switch(known, self._move(here[-1].edits, known[-1].edits))
 
     def _follow(self, every: float, stop: threading.Event) -> None:
-        while not stop.wait(every):
-            self._trouble = self._keep_up()
+        wait = every
+        while not stop.wait(wait):
+            error = self._keep_up(stop)
+            self._trouble = None if error is None else f"{type(error).__name__}: {error}"
+            if self._trouble:
+                _LOG.warning("cannot follow the archive: %s", self._trouble)
+            # a prediction that hangs must not keep the others out again and again
+            hangs = isinstance(error, TimeoutError)
+            wait = max(every, _RARELY * self._patience, 2 * wait * (wait > every)) if hangs else every
 
-    def _keep_up(self) -> str | None:
-        """Catch up, remove what is due, and return what trouble there was."""
+    def _keep_up(self, stop: threading.Event) -> Exception | None:
+        """Catch up, remove what is due, carry out what was asked for, and return what trouble there was."""
         try:
             if len(self._history.entries()) > self.version.number:
                 self.catch_up()
             with self._editing:
                 self._history.expire(now())
-            for request in self._history.requests():
-                if request.state == "waiting":
-                    self._carry_out(request)
+            waiting = [request for request in self._history.requests() if request.state == "waiting"]
         except Exception as error:  # noqa: BLE001 (whatever it is, predictions go on and `health` tells it)
-            return f"{type(error).__name__}: {error}"
+            return error
+        for request in waiting:
+            if stop.is_set():
+                break
+            try:
+                self.forget(request.classes, request=request.name, asked_by=request.asked_by)
+            except (ForgettingError, ValueError):  # another process came first, or the refusal is on record
+                continue
+            except Exception as error:  # noqa: BLE001 (likewise)
+                return error
         return None
-
-    def _carry_out(self, request: Request) -> None:
-        """Forget what was asked for; another process may come first, or it may be refused: that is on record then."""
-        with suppress(ForgettingError, ValueError):
-            self.forget(request.classes, request=request.name, asked_by=request.asked_by)
 
     @contextmanager
     def _edit(self, request: str | None, asked_by: str, cls: int | Sequence[int]) -> Iterator[Entry]:
         """Yield what the edit is called; after an error the copy is what the model is."""
         _check_texts(request, asked_by)
-        if not self._editing.acquire(blocking=False):
+        if self._gate.mine:
+            raise TimeoutError("an edit cannot be made from inside a prediction")
+        if not self._editing.acquire(timeout=self._patience):
             raise ForgettingError("another edit is being made; the model is unchanged")
         try:
             with self._history.writing(self._patience):
@@ -399,11 +407,13 @@ class LiveModel:
                 draft = self._draft(request or uuid.uuid4().hex, asked_by)
                 try:
                     yield draft
-                except (ForgettingError, ValueError, TypeError) as error:
-                    self._history.refuse(draft.request, asked_by, _listed(cls), str(error))
+                except Exception as error:
+                    entered = draft.number <= len(self._history.entries())
+                    if not entered and not isinstance(error, (OSError, TimeoutError)):
+                        self._history.refuse(draft.request, asked_by, _listed(cls), _reason(error))
                     raise
         except BaseException:
-            self._copy.load_state_dict(self._source.state_dict())
+            self._weights.reset()
             raise
         finally:
             self._editing.release()
@@ -412,20 +422,27 @@ class LiveModel:
         for entry in self._history.entries():
             if entry.request == request:
                 raise ValueError(f"`request` {request!r} was carried out already: it made version {entry.number}")
+        if any(one.name == request and one.state != "waiting" for one in self._history.requests()):
+            raise ValueError(f"`request` {request!r} was refused already: give it another name")
         version = self.version
         return Entry(version.number + 1, "", version.fingerprint, "", "", request=request, asked_by=asked_by)
 
+    def _check_classes(self, receipt: Receipt) -> None:
+        again = sorted(set(receipt.classes) & set(self.version.classes))
+        if again or len(set(receipt.classes)) < len(receipt.classes):
+            raise ValueError(
+                f"`receipt` must be of classes that are not forgotten yet, each once, got {again or receipt}"
+            )
+        if self._codes is not None and any(cls >= len(self._codes) for cls in receipt.classes):
+            raise ValueError(f"`receipt` must be of classes in [0, {len(self._codes)}), got {list(receipt.classes)}")
+
     def _enter(
-        self,
-        draft: Entry,
-        receipt: Receipt | None,
-        undo: str | None,
-        touched: Sequence[Receipt] = (),
+        self, draft: Entry, receipt: Receipt | None, undo: str | None, touched: Sequence[Receipt] = ()
     ) -> Version:
         """Record an edit of the copy, and make it."""
-        after = fingerprint(self._copy)
+        after = fingerprint(self._weights.draft)
         if receipt is not None:
-            if after != receipt.after:
+            if (draft.before, after) != (receipt.before, receipt.after):
                 raise ForgettingError("`audit` must leave the weights as they are; the model is unchanged")
             time = now()
             until = kept_until(self._undo if undo is None else undo, time)
@@ -434,14 +451,14 @@ class LiveModel:
             draft = replace(draft, classes=receipt.classes, undo=until)
             touched = [receipt]
         entry = replace(draft, after=after, created=_time())
-        commit = self._staged(touched)
+        commit = self._weights.stage(touched)
         with self._history.entering(entry, receipt):
             self._make(versions(self._versions[0], [*self._history.entries()[: entry.number - 1], entry]), commit)
         return self.version
 
     def _catch_up(self) -> None:
         """Make what the history has more."""
-        if fingerprint(self._source) != self.version.fingerprint:
+        if self._weights.fingerprint() != self.version.fingerprint:
             raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
         entries = self._history.entries()
         if len(entries) > self.version.number:
@@ -449,7 +466,7 @@ class LiveModel:
             try:
                 self._switch(known, self._move(self.version.edits, known[-1].edits))
             except BaseException:
-                self._copy.load_state_dict(self._source.state_dict())
+                self._weights.reset()
                 raise
 
     def _move(self, edits: tuple[int, ...], to: tuple[int, ...]) -> list[Receipt]:
@@ -461,74 +478,26 @@ class LiveModel:
             if not receipt.reversible:
                 raise ValueError(f"edit {edit} cannot be gone back on: its old values are not kept")
         for receipt in undone:
-            receipt.revert(self._copy)
+            receipt.revert(self._weights.draft)
         applied = [self._history.receipt(edit) for edit in to[common:]]
         for receipt in applied:
-            receipt.apply(self._copy)
+            receipt.apply(self._weights.draft)
         return [*undone, *applied]
 
     def _switch(self, known: list[Version], touched: Sequence[Receipt]) -> None:
         """Make the model what the copy is, which is the last of the known versions."""
-        if fingerprint(self._copy) != known[-1].fingerprint:
+        if fingerprint(self._weights.draft) != known[-1].fingerprint:
             raise ValueError(f"the edits of the archive must lead to {known[-1].fingerprint}, they do not")
-        self._make(known, self._staged(touched))
-
-    def _staged(self, touched: Sequence[Receipt]) -> Callable[[], None]:
-        """Return what makes the model what the copy is, given the receipts in between."""
-        commit = stage(self._source, _changed(self._copy, touched), old=False)
-        switch = self._engine.stage(self._copy) if self._engine and touched else None
-
-        def both() -> None:
-            commit()
-            if switch:
-                switch()
-
-        return both
+        self._make(known, self._weights.stage(touched))
 
     def _make(self, known: list[Version], commit: Callable[[], None]) -> None:
         """Keep predictions out while weights and version change."""
-        devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
         with self._gate.alone(self._patience):
             started = time.perf_counter()
-            for device in devices:  # predictions may be under way on streams of their own
-                torch.cuda.synchronize(device)
             commit()
-            for device in devices:
-                torch.cuda.synchronize(device)
             seconds = time.perf_counter() - started
             ahead = [replace(version, seconds=seconds) for version in known[len(self._versions) :]]
             self._versions = [*self._versions, *ahead]
-
-
-def _changed(model: nn.Module, receipts: Sequence[Receipt]) -> dict[str, Edit]:
-    """Return the current values of a model wherever one of the edits touched it."""
-    parameters, found = dict(model.named_parameters()), dict[str, Edit]()
-    for name in sorted({name for receipt in receipts for name in receipt.edits}):
-        places = [receipt.edits[name].indices for receipt in receipts if name in receipt.edits]
-        value = parameters[name].detach()
-        known = [place for place in places if place is not None]
-        if len(known) < len(places):
-            found[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())
-        else:
-            indices = torch.cat([place.to(value.device) for place in known]).unique()
-            found[name] = Edit(tuple(value.shape), indices, None, value.flatten()[indices])
-    return found
-
-
-def _check_weights(model: nn.Module, source: nn.Module) -> None:
-    import torch._inductor.config as inductor  # noqa: PLC0415 (takes long to load, and only this needs it)
-
-    if model is not source and inductor.freezing:
-        raise ValueError(
-            "`model` must see its weights where they lie; compiled with torch._inductor.config.freezing it holds them "
-            "as constants: compile it without"
-        )
-    for name, value in source.named_parameters():
-        if value.is_inference():
-            raise ValueError(
-                f"parameter `{name}` must be a normal tensor, got one made under torch.inference_mode, which cannot be "
-                "changed in place: make the model outside of it"
-            )
 
 
 def _opened(archive: Archive | str | PathLike[str]) -> Archive:
@@ -539,6 +508,11 @@ def _check_texts(request: str | None, asked_by: str) -> None:
     for name, given in (("request", request), ("asked_by", asked_by)):
         if not isinstance(given, str) and not (name == "request" and given is None):
             raise TypeError(f"`{name}` must be a text, got {type(given).__name__}")
+
+
+def _reason(error: Exception) -> str:
+    expected = isinstance(error, (ForgettingError, ValueError, TypeError))
+    return str(error) if expected else f"{type(error).__name__}: {error}"
 
 
 def _listed(cls: Any) -> list[int]:

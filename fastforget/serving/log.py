@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Record", "RequestLog", "read_log", "sync_folder", "verify_log"]
+__all__ = ["Position", "Record", "RequestLog", "read_log", "read_on", "sync_folder", "verify_log"]
 
 _FORMAT = {"format": "fastforget.log", "version": 1}
 _NOTHING = "0" * 64
@@ -45,6 +45,21 @@ class Record:
         return (_canonical(vars(self) | {"fields": dict(self.fields)}) + "\n").encode()
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a log was read and checked.
+
+    Attributes:
+        size: Bytes.
+        last: The last record before.
+        head: What the head said.
+    """
+
+    size: int
+    last: Record
+    head: str | None
+
+
 class RequestLog:
     """Appends records to a log; each is on the disk when `append` returns.
 
@@ -58,13 +73,14 @@ class RequestLog:
 
     Args:
         path: The file; made if there is none.
+        known: How far it was checked before, so that only the rest is.
 
     Raises:
         OSError: It cannot be opened, or another process writes to it.
         ValueError: It is not such a log, or was changed.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], known: Position | None = None) -> None:
         self._path = Path(path)
         fresh = not self._path.exists()
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -75,7 +91,7 @@ class RequestLog:
                 raise BlockingIOError(f"another process writes to `{self._path}`") from error
             if fresh:
                 sync_folder(self._path.absolute().parent)
-            self._last = self._recover()
+            self._last = self._recover(known)
         except BaseException:
             os.close(self._file)
             raise
@@ -83,6 +99,7 @@ class RequestLog:
     def close(self) -> None:
         """Let another process write."""
         if self._file >= 0:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # also where a child process, forked meanwhile, has the file open
             os.close(self._file)
             self._file = -1
 
@@ -112,6 +129,8 @@ class RequestLog:
         return record
 
     def _write(self, record: Record) -> None:
+        # the head from before is on the disk now: after a loss of power it is behind by one record at most
+        sync_folder(self._path.absolute().parent)
         size, line = os.fstat(self._file).st_size, record.line()
         try:
             while line:
@@ -119,19 +138,22 @@ class RequestLog:
             os.fsync(self._file)
             _write_head(self._path, record)
         except BaseException:
-            os.ftruncate(self._file, size)
+            if _head_text(self._path) != _head_line(record):  # else it is in, whatever came afterwards
+                os.ftruncate(self._file, size)
+                raise
+            self._last = record
             raise
         self._last = record
-        sync_folder(self._path.absolute().parent)
 
-    def _recover(self) -> Record:
+    def _recover(self, known: Position | None) -> Record:
         """Remove an unfinished line, check the rest, and return the last record, the first one if there is none."""
-        data = self._path.read_bytes()
+        start = known.size if known else 0
+        data = _read_from(self._path, start)
         whole = data.rfind(b"\n") + 1
-        records = list(_parsed(data[:whole], self._path))
+        records = [*([known.last] if known else []), *_parsed(data[:whole], self._path, known.last if known else None)]
         told = _check_head(self._path, _head_text(self._path), records)
         if whole < len(data):
-            os.ftruncate(self._file, whole)
+            os.ftruncate(self._file, start + whole)
             os.fsync(self._file)
         if not records:
             self._write(_record(0, _FORMAT, _NOTHING))
@@ -156,16 +178,56 @@ def read_log(path: str | PathLike[str], *, settled: bool = False) -> list[Record
         ValueError: A record was changed, dropped, added or moved; says which.
     """
     file = Path(path)
-    while True:
-        head = _head_text(file)
-        data = file.read_bytes()
-        if _head_text(file) == head:  # nobody wrote meanwhile
-            break
-    records = list(_parsed(data[: data.rfind(b"\n") + 1], file))
+    head, data = _at_rest(file, 0)
+    records = list(_parsed(data, file))
     if not records:
         raise ValueError(f"`{file}` must be a log of this library, got an empty file")
     last = _check_head(file, head, records)
     return records[: last + 1] if settled else records
+
+
+def read_on(path: str | PathLike[str], known: Position | None) -> tuple[list[Record], Position | None]:
+    """Return the records that came since a log was read and are on the disk; what was read is not checked again.
+
+    Args:
+        path: The file.
+        known: How far it was read; None from the beginning.
+
+    Returns:
+        The records, and how far it was read now; None where there is nothing yet.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: As for `read_log`.
+    """
+    file = Path(path)
+    if known and _head_text(file) == known.head:
+        return [], known
+    if known is None and _head_text(file) is None and not (file.exists() and b"\n" in file.read_bytes()):
+        return [], None
+    head, data = _at_rest(file, known.size if known else 0)
+    found = list(_parsed(data, file, known.last if known else None))
+    last = _check_head(file, head, [known.last, *found] if known else found)
+    settled = [record for record in found if record.number <= last]
+    if not settled:
+        return [], known
+    size = (known.size if known else 0) + sum(len(record.line()) for record in settled)
+    return settled, Position(size, settled[-1], head)
+
+
+def _at_rest(path: Path, start: int) -> tuple[str | None, bytes]:
+    """Return the head, and the whole lines from an offset on, at a moment when nobody wrote."""
+    while True:
+        head = _head_text(path)
+        data = _read_from(path, start)
+        if _head_text(path) == head:
+            return head, data[: data.rfind(b"\n") + 1]
+
+
+def _read_from(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read()
 
 
 def verify_log(path: str | PathLike[str], known: str | None = None) -> int:
@@ -199,10 +261,10 @@ def _record(number: int, fields: Mapping[str, Any], previous: str, time: str | N
     return Record(**content, hash=hashlib.sha256(_canonical(content).encode()).hexdigest())
 
 
-def _parsed(data: bytes, path: Path) -> Iterator[Record]:
-    """Yield the records of whole lines."""
-    previous = _NOTHING
-    for number, line in enumerate(data.splitlines(keepends=True)):
+def _parsed(data: bytes, path: Path, after: Record | None = None) -> Iterator[Record]:
+    """Yield the records of whole lines, which follow a record."""
+    previous, first = (after.hash, after.number + 1) if after else (_NOTHING, 0)
+    for number, line in enumerate(data.splitlines(keepends=True), first):
         try:
             found = json.loads(line)
             expected = _record(found["number"], found["fields"], found["previous"], found["time"])
@@ -232,9 +294,21 @@ def _head_text(path: Path) -> str | None:
 
 
 def _check_head(path: Path, text: str | None, records: list[Record]) -> int:
-    """Return the number of the record that the head is of; a killed process may have left it behind by one."""
+    """Return the number of the record that the head is of; a killed process may have left it behind by one.
+
+    Args:
+        path: The log.
+        text: What the head says.
+        records: The last ones of the log, at least two if there are two.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The log and its head do not fit.
+    """
     if text is None:
-        if len(records) > 1:
+        if records and records[-1].number:
             raise ValueError(f"`{_head(path)}` must be there, with the last record of `{path}`")
         return 0
     try:
@@ -242,10 +316,10 @@ def _check_head(path: Path, text: str | None, records: list[Record]) -> int:
         number, digest = int(found["number"]), str(found["hash"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"`{_head(path)}` does not hold the number and the hash of a record: {error}") from error
-    if not 0 <= number < len(records) or records[number].hash != digest:
+    if not any((record.number, record.hash) == (number, digest) for record in records):
         raise ValueError(f"record {number} of `{path}` must have hash {digest}: records were dropped or changed")
-    if len(records) > number + 2:
-        raise ValueError(f"`{_head(path)}` is of record {number}, but `{path}` goes on to {len(records) - 1}")
+    if records[-1].number > number + 1:
+        raise ValueError(f"`{_head(path)}` is of record {number}, but `{path}` goes on to {records[-1].number}")
     return number
 
 
@@ -254,12 +328,16 @@ def _write_head(path: Path, record: Record) -> None:
     try:
         made = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(made, "w", encoding="utf-8") as file:
-            file.write(_canonical({"number": record.number, "hash": record.hash}) + "\n")
+            file.write(_head_line(record))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(_head(path))
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _head_line(record: Record) -> str:
+    return _canonical({"number": record.number, "hash": record.hash}) + "\n"
 
 
 def sync_folder(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def test_a_service_forgets_and_remembers_that_it_did(filled: Path, fastforget: C
                 asked(port, "requests", {"classes": [2], "asked_by": "a test", "request": "ticket"})
                 until(port, "requests/ticket", lambda found: found["state"] == "done")
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(30)
     assert "2 records, none changed" in fastforget.done(
         "log", "verify", "archive/requests.jsonl"

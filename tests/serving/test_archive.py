@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,10 +60,9 @@ def test_a_service_that_starts_comes_to_the_current_version(folder: Path) -> Non
     saved = network()  # a checkpoint of version 1, which is on the way
     before.receipts(1)[0].apply(saved)
     assert live(folder, saved).version.fingerprint == started.version.fingerprint
-    before.receipts(2)[1].apply(saved)  # of version 2, which was left again
-    with pytest.raises(ValueError, match=r"^`model` must be a version on the way to the current one of the archive"):
-        live(folder, saved)
-    with pytest.raises(ValueError, match=r"^`model` must be a version on the way"):
+    before.receipts(2)[1].apply(saved)  # of version 2, which was left again: as long as it can be gone back on
+    assert live(folder, saved).version.fingerprint == started.version.fingerprint
+    with pytest.raises(ValueError, match=r"^`model` must be a version of the archive: its fingerprint must be "):
         live(folder, nn.Linear(12, 6).eval())
 
 
@@ -80,8 +81,6 @@ def test_an_edit_is_on_the_disk_before_it_is_made(folder: Path) -> None:
 
 @contextmanager
 def in_thread(work: Any) -> Iterator[list[BaseException]]:
-    import threading
-
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -247,6 +246,201 @@ def test_requests_without_an_archive() -> None:
     until(lambda: all(request.state != "waiting" for request in subject.requests()))
     subject.close()
     assert [request.state for request in subject.requests()] == ["done", "refused"]
+
+
+FAULTS = [("fsync", 1), *(("fsync", n) for n in range(2, 12)), *(("rename", n) for n in range(1, 4))]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize(("what", "place"), FAULTS)
+def test_a_fault_at_any_step(
+    what: str, place: int, error: type[BaseException], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either the edit is entered, and all come to it, or nothing of it is left; the next one is made."""
+    subject, witness = live(folder), live(folder)
+    subject.forget(1)
+    calls = 0
+
+    def failing(real: Any) -> Any:
+        def call(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == place and what == "fsync":
+                raise error("fault")
+            found = real(*args)
+            if calls == place:  # just after it: what was renamed is renamed
+                raise error("fault")
+            return found
+
+        return call
+
+    with monkeypatch.context() as patched:
+        if what == "fsync":
+            patched.setattr(os, "fsync", failing(os.fsync))
+        else:
+            patched.setattr(Path, "replace", failing(Path.replace))
+        try:
+            subject.forget(3)
+        except (OSError, KeyboardInterrupt):
+            assert calls >= place
+        else:
+            assert calls < place or (what, calls) == ("fsync", place)
+    entered = len(Archive(folder).entries())
+    assert entered in (1, 2)
+    for one in (subject, witness, live(folder)):
+        assert one.catch_up().number == entered
+        assert one.health()["intact"]
+    subject.forget(4)
+    assert live(folder).version.fingerprint == witness.catch_up().fingerprint == subject.version.fingerprint
+    names = {path.name for path in (*(folder / "undo").iterdir(), *(folder / "edits").iterdir())}
+    assert names == {f"{number:06d}.safetensors" for number in range(1, entered + 2)}
+    assert verify_log(folder / "requests.jsonl") == entered + 1
+
+
+def changed(receipt: Receipt, **fields: Any) -> Receipt:
+    return Receipt(**{**vars(receipt), **fields})
+
+
+def test_receipts_that_would_spoil_the_archive(folder: Path) -> None:
+    subject = live(folder)
+    receipt = one_shot(network(), CODES, 3)
+    for wrong, text in (
+        (changed(receipt, classes=(99,)), r"must be of classes in \[0, 6\), got \[99\]"),
+        (changed(receipt, classes=(3, 3)), "each once"),
+        (changed(receipt, after="0" * 16), "leave the weights as they are"),
+        (changed(receipt, settings={"parameters": None}), "is not a usable receipt"),
+    ):
+        with pytest.raises((ValueError, ForgettingError), match=text):
+            subject.apply(wrong)
+    edits = {name: replace(edit, old=edit.new.clone()) for name, edit in receipt.edits.items()}
+    subject.apply(changed(receipt, edits=edits))
+    with pytest.raises(ValueError, match="a receipt since holds wrong old values"):
+        subject.revert(0)
+    model = network()
+    receipt.apply(model)
+    again = changed(one_shot(model, CODES, 4, forgotten=3), classes=(3,))
+    with pytest.raises(ValueError, match=r"of classes that are not forgotten yet, each once, got \[3\]"):
+        subject.apply(again)
+    assert (subject.version.number, subject.health()["intact"]) == (1, True)
+    subject.forget(4)
+    assert live(folder).version.fingerprint == subject.version.fingerprint
+
+
+def test_requests_that_cannot_be_carried_out_do_not_stop_others(folder: Path) -> None:
+    calls = []
+
+    def audit(model: nn.Module) -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("no memory left")
+        return {}
+
+    subject = live(folder, audit=audit)
+    subject.ask(3, request="a")
+    subject.ask(4, request="b")
+    subject.follow(every=0.01)
+    until(lambda: all(request.state != "waiting" for request in subject.requests()))
+    subject.close()
+    assert [(one.state, one.reason) for one in subject.requests()] == [
+        ("refused", "RuntimeError: no memory left"),
+        ("done", None),
+    ]
+    assert len(records(folder, "refused")) == 1
+    with pytest.raises(ValueError, match=r"^`request` 'a' was refused already"):
+        subject.forget(3, request="a")
+    assert len(records(folder, "refused")) == 1
+
+
+def test_a_name_is_used_once(folder: Path) -> None:
+    for subject in (live(folder), LiveModel(network(), CODES)):
+        subject.forget(3, request="a")
+        subject.ask(4, request="b")
+        with pytest.raises(ForgettingError, match="without a request"):
+            subject.ask(3, request="a")
+        with pytest.raises(ForgettingError, match=r"^'b' is the name of a request for classes \[4\]$"):
+            subject.ask(5, request="b")
+        assert subject.ask(4, request="b").state == "waiting"
+
+
+def test_a_prediction_that_hangs_keeps_others_out_rarely(folder: Path) -> None:
+    subject, other = live(folder, patience=0.05), live(folder)
+    other.forget(3)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with subject._gate.shared():
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    entered.wait(10)
+    subject.follow(every=0.001)
+    until(lambda: subject.health()["trouble"])
+    waits = []
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        began = time.monotonic()
+        assert subject.predict(X).version == 0
+        waits.append(time.monotonic() - began)
+    assert sum(wait > 0.02 for wait in waits) <= 3  # kept out for 0.05 s, then for half a second not
+    leave.set()
+    thread.join(10)
+    until(lambda: subject.version.number == 1)
+    subject.close()
+
+
+def test_health_does_not_get_in_the_way(folder: Path) -> None:
+    subject, stop = live(folder), threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            assert subject.health()["intact"]
+
+    with in_thread(ask) as errors:
+        for cls in range(4):
+            subject.forget(cls)
+        subject.revert(0)
+        stop.set()
+    assert errors == []
+
+
+def test_requests_are_filed_while_an_edit_takes_long(folder: Path) -> None:
+    started, leave = threading.Event(), threading.Event()
+
+    def audit(model: nn.Module) -> dict[str, Any]:
+        started.set()
+        leave.wait(30)
+        return {}
+
+    slow, other = live(folder, audit=audit, patience=0.2), live(folder, patience=0.2)
+    with in_thread(lambda: slow.forget(3)) as errors:
+        started.wait(30)
+        assert other.ask(4, request="b").state == slow.ask(5, request="c").state == "waiting"
+        with pytest.raises(TimeoutError, match="another process edits"):
+            other.forget(4)
+        leave.set()
+    assert errors == []
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(folder: Path) -> None:
+    children = []
+
+    def audit(model: nn.Module) -> dict[str, Any]:
+        children.append(subprocess.Popen(["sleep", "60"], close_fds=False))  # noqa: S607
+        return {}
+
+    subject = live(folder, audit=audit, patience=0.5)
+    lock = os.open(folder / "editing", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(lock, True)
+    try:
+        subject.forget(3)
+        subject.forget(4)
+    finally:
+        os.close(lock)
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 def until(condition: Any) -> None:

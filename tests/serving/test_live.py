@@ -230,13 +230,61 @@ def test_a_prediction_that_hangs_stops_the_edit_not_the_service() -> None:
 
 
 def test_two_edits_at_once() -> None:
-    subject = live()
+    """The second one waits, and gives up; health does not mind."""
+    subject = live(patience=0.05)
     with subject._editing:
-        assert subject.health()["intact"] is None
+        assert (subject.health()["editing"], subject.health()["intact"]) == (True, True)
         assert subject.predict(X).version == 0
         with pytest.raises(ForgettingError, match=r"^another edit is being made; the model is unchanged$"):
             subject.forget(3)
     assert_healthy(subject, 0)
+
+
+def test_no_edit_from_inside_a_prediction() -> None:
+    subject = live()
+    with subject._gate.shared(), pytest.raises(TimeoutError, match=r"^an edit cannot be made from inside"):
+        subject.forget(3)
+    assert_healthy(subject, 0)
+
+
+class Counting(nn.Module):
+    """Has a buffer that no state_dict holds, and tied weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.again = model
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x) * self.scale
+        return out
+
+
+@pytest.mark.parametrize("meddle", ["buffer", "mode", "weight"])
+def test_whatever_a_failed_edit_did_to_the_copy_is_gone(meddle: str) -> None:
+    model, codes, _ = digits()
+    fails = True
+
+    def audit(copied: nn.Module) -> dict[str, Any]:
+        if fails:
+            if meddle == "buffer":
+                copied.scale.add_(1)  # type: ignore[operator, union-attr]
+            elif meddle == "mode":
+                copied.train()
+            else:
+                next(copied.parameters()).data.add_(1)
+        return {}
+
+    subject = LiveModel(Counting(model).eval(), codes, audit=audit)
+    with pytest.raises((ForgettingError, ValueError), match=r"audit|eval mode"):
+        subject.forget(3)
+    assert_healthy(subject, 0)
+    fails = False
+    made = subject.forget(3)
+    other = LiveModel(Counting(digits()[0]).eval(), codes)
+    assert other.forget(3).fingerprint == made.fingerprint
+    assert_healthy(subject, 1)
 
 
 def test_an_edit_that_fails_leaves_model_and_copy_as_they_were() -> None:

@@ -17,10 +17,14 @@ from fastapi.testclient import TestClient
 
 from fastforget.serving.web import application
 
+HERE = "http://127.0.0.1:8000"
+
 
 @contextmanager
 def client(live: LiveModel, token: str | None = None, names: Any = None) -> Iterator[TestClient]:
-    with TestClient(application(live, token=token, names=names, every=0.01), raise_server_exceptions=False) as found:
+    with TestClient(
+        application(live, token=token, names=names, every=0.01), raise_server_exceptions=False, base_url=HERE
+    ) as found:
         yield found
 
 
@@ -59,11 +63,12 @@ def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
     [
         ("/predict", {"inputs": "text"}, 422, "`inputs` must be nested lists of numbers"),
         ("/predict", {"inputs": [[1.0], [1.0, 2.0]]}, 422, "`inputs` must be nested lists of numbers"),
-        ("/predict", {"inputs": [[1.0, 2.0]]}, 422, "cannot be multiplied"),
+        ("/predict", {"inputs": [[1.0, 2.0]]}, 422, "the model does not take these inputs"),
         ("/predict", {}, 422, "Field required"),
         ("/requests", {"classes": [6]}, 422, "`cls` must name classes in [0, 6), got [6]"),
         ("/requests", {"classes": []}, 422, "`cls` must name classes in [0, 6), got []"),
         ("/requests", {"classes": ["x"]}, 422, "valid integer"),
+        ("/requests", {"classes": [True]}, 422, "valid integer"),
         ("/requests", {"classes": [1], "asked_by": "x" * 2001}, 422, "at most 2000"),
         ("/versions/3/revert", {"asked_by": ""}, 422, "`number` must be that of a version, 0 to 0, got 3"),
     ],
@@ -96,8 +101,62 @@ def test_only_who_has_the_token_can_edit() -> None:
         assert live.requests() == ()
         right = {"Authorization": "Bearer a secret"}
         assert web.post("/requests", json={"classes": [3]}, headers=right).status_code == 202
-    with pytest.raises(ValueError, match=r"^`token` must not be empty$"):
-        application(live, token="")
+    for wrong in ("", "s\u00e9cret", "two\nlines"):
+        with pytest.raises(ValueError, match=r"^`token` must be printable ASCII characters, and at least one$"):
+            application(live, token=wrong)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"Origin": HERE}, 202),
+        ({"Host": "localhost:1"}, 202),
+        ({"Host": "[::1]:1"}, 202),
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:9"}, 403),
+        ({"Host": "elsewhere.example"}, 403),  # which its owner made to be this machine
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": ""}, 415),
+    ],
+)
+def test_pages_of_other_sites_cannot_file_or_undo(headers: dict[str, str], status: int) -> None:
+    live = LiveModel(network(), CODES)
+    with client(live) as web:
+        sent = {"Content-Type": "application/json", **headers}
+        assert web.post("/requests", content='{"classes": [3]}', headers=sent).status_code == status
+        undone = web.post("/versions/0/revert", headers=sent).status_code
+        assert undone == (200 if status == 202 else status)
+        if status == 403:
+            assert web.get("/requests", headers=headers).status_code == 403
+        assert bool(live.requests()) == (status == 202)
+
+
+def test_bodies_that_are_too_large() -> None:
+    live = LiveModel(network(), CODES)
+    with TestClient(application(live, token="a secret", limit=1000), base_url=HERE) as web:  # noqa: S106
+        assert web.post("/requests", content=b" " * 1001).status_code == 413
+        assert web.post("/predict", content=(b" " * 300 for _ in range(5))).status_code == 413
+        assert web.post("/predict", json={"inputs": [[0.0] * 12]}).status_code == 200
+
+
+def test_what_is_wrong_here_is_not_told_to_everybody(tmp_path: Path) -> None:
+    live = LiveModel(network(), CODES, archive=tmp_path / "archive")
+    with client(live) as web:
+        web.post("/requests", json={"classes": [3], "request": "a/b"})
+        assert outcome(web, "a/b")["state"] == "done"
+        log = tmp_path / "archive" / "requests.jsonl"
+        log.with_name(log.name + ".head").write_text("{}")
+        answers = [web.post("/requests", json={"classes": [4]}), web.get("/requests")]
+        end = time.monotonic() + 20
+        while web.get("/health").status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        answers.append(web.get("/health"))
+        assert [answer.status_code for answer in answers] == [500, 500, 503]
+        assert all(str(tmp_path) not in answer.text for answer in answers)
+        assert web.post("/predict", json={"inputs": X.tolist()}).json()["version"] == 1
 
 
 def test_inputs_of_another_kind() -> None:
@@ -106,7 +165,7 @@ def test_inputs_of_another_kind() -> None:
     with client(live) as web:
         plain = web.post("/predict", json={"inputs": [[1] * 12]}).json()
     app = application(live, decode=lambda given: torch.full((1, 12), given["all"], dtype=torch.float32))
-    with TestClient(app) as web:
+    with TestClient(app, base_url=HERE) as web:
         assert web.post("/predict", json={"inputs": {"all": 1}}).json() == plain
 
 

@@ -1,0 +1,112 @@
+"""The weights that predict, and a copy on which the next ones are worked out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from fastforget.fingerprint import fingerprint
+from fastforget.model import check_eval, eager
+from fastforget.receipt import Edit, Receipt, stage
+from fastforget.serving.engines import Engine
+
+__all__ = ["Weights"]
+
+
+class Weights:
+    """A model that predicts, and a copy of it for the next edit.
+
+    Args:
+        model: In eval mode, eager or compiled.
+        engine: What predicts, if not the model itself.
+
+    Attributes:
+        draft: The copy: eager, in eval mode; equal to the model but while an edit is worked out.
+
+    Raises:
+        TypeError: The model is no module that runs in Python.
+        ValueError: A module is in train mode, weights cannot be changed in place, or the engine runs others.
+    """
+
+    def __init__(self, model: nn.Module, engine: Engine | None) -> None:
+        self._source, self._engine = eager(model), engine
+        check_eval(self._source)
+        _check_in_place(model, self._source)
+        if engine is not None:
+            engine.check(self._source)
+        self.draft = copy.deepcopy(self._source)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first parameter."""
+        return next((parameter.dtype for parameter in self._source.parameters()), torch.float32)
+
+    def fingerprint(self) -> str:
+        """Return that of the model, buffers included; nobody may change it meanwhile."""
+        return fingerprint(self._source)
+
+    def reset(self) -> None:
+        """Make the copy anew, with all that an edit that failed may have changed: modes and buffers, too."""
+        self.draft = copy.deepcopy(self._source)
+
+    def stage(self, touched: Sequence[Receipt]) -> Callable[[], None]:
+        """Prepare to make the model what the copy is.
+
+        Args:
+            touched: The edits between the two.
+
+        Returns:
+            What does it; no prediction may be inside.
+
+        Raises:
+            ValueError: The copy is in train mode, or the engine cannot run its weights.
+        """
+        check_eval(self.draft)
+        commit = stage(self._source, _changed(self.draft, touched), old=False)
+        switch = self._engine.stage(self.draft) if self._engine and touched else None
+        devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
+
+        def both() -> None:
+            for device in devices:  # predictions may be under way on streams of their own
+                torch.cuda.synchronize(device)
+            if switch:
+                switch()
+            commit()
+            for device in devices:
+                torch.cuda.synchronize(device)
+
+        return both
+
+
+def _changed(model: nn.Module, receipts: Sequence[Receipt]) -> dict[str, Edit]:
+    """Return the current values of a model wherever one of the edits touched it."""
+    parameters, found = dict(model.named_parameters()), dict[str, Edit]()
+    for name in sorted({name for receipt in receipts for name in receipt.edits}):
+        places = [receipt.edits[name].indices for receipt in receipts if name in receipt.edits]
+        value = parameters[name].detach()
+        known = [place for place in places if place is not None]
+        if len(known) < len(places):
+            found[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())
+        else:
+            indices = torch.cat([place.to(value.device) for place in known]).unique()
+            found[name] = Edit(tuple(value.shape), indices, None, value.flatten()[indices])
+    return found
+
+
+def _check_in_place(model: nn.Module, source: nn.Module) -> None:
+    import torch._inductor.config as inductor  # noqa: PLC0415 (takes long to load, and only this needs it)
+
+    if model is not source and inductor.freezing:
+        raise ValueError(
+            "`model` must see its weights where they lie; compiled with torch._inductor.config.freezing it holds them "
+            "as constants: compile it without"
+        )
+    for name, value in source.named_parameters():
+        if value.is_inference():
+            raise ValueError(
+                f"parameter `{name}` must be a normal tensor, got one made under torch.inference_mode, which cannot be "
+                "changed in place: make the model outside of it"
+            )
