@@ -169,7 +169,11 @@ def over_http(given: argparse.Namespace) -> Row:
         server = multiprocessing.get_context("spawn").Process(target=serve, args=(Path(name), port), daemon=True)
         server.start()
         try:
-            ask = _connection(port)
+            _connection(port)
+
+            def ask(method: str, path: str, body: Any) -> Any:  # the server closes what is idle for some seconds
+                return _connection(port)(method, path, body)
+
             found, answers = row("digits over HTTP", _client(port, inputs), len(inputs), _by_http(ask), given)
             made = ask("GET", "/versions", None)
             receipts = {version["number"]: version["edits"] for version in made}
