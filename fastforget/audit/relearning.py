@@ -9,11 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fastforget.batch import forward, logits_of
 from fastforget.observation import observe
 
 __all__ = ["relearning_curve", "steps_to"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def relearning_curve(
@@ -21,7 +24,8 @@ def relearning_curve(
 ) -> list[float]:
     """Train a copy on the samples to forget, a batch a step, and watch its accuracy on them.
 
-    Adam, in eval mode: what batch norms remember is not a part of it.
+    Adam, in eval mode: what batch norms remember is not a part of it. Weights of half precision are learnt in float32:
+    theirs would not hold the square of a gradient, nor a step of this size.
 
     Args:
         model: The eager module, not changed.
@@ -33,6 +37,8 @@ def relearning_curve(
         The accuracy before the first step and after each, in [0, 1].
     """
     batches, scratch = list(forget), copy.deepcopy(model).eval().requires_grad_()
+    if any(parameter.dtype in _HALF for parameter in scratch.parameters()):
+        scratch, batches = scratch.float(), pytree.tree_map_only(Tensor, _widened, batches)
     optimizer = torch.optim.Adam(scratch.parameters(), lr)
     curve = [observe(scratch, batches, "forget").accuracy]
     for step in range(steps):
@@ -42,6 +48,10 @@ def relearning_curve(
         optimizer.step()
         curve.append(observe(scratch, batches, "forget").accuracy)
     return curve
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor
 
 
 def steps_to(curve: list[float], accuracy: float) -> int:

@@ -165,6 +165,15 @@ def test_relearning() -> None:
     assert curve[0] == observe(model, CLASS, "forget").accuracy
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_learn_again(dtype: torch.dtype) -> None:
+    model = retrained().to(dtype)
+    half = [(x.to(dtype), (y + 1) % CLASSES) for x, y in CLASS]  # what it does not know
+    found = relearning_curve(model, half, steps=60)
+    assert found == relearning_curve(copy.deepcopy(model).float(), [(x.float(), y) for x, y in half], steps=60)
+    assert found[0] < 0.5 < found[-1]
+
+
 # What it says of models
 
 
