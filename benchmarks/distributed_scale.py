@@ -265,6 +265,7 @@ def work(rank: int, given: argparse.Namespace, rendezvous: str) -> None:
             "peak_bytes_of_a_process": max(one["phases"]["natural_step, all of it"]["peak_bytes"] for one in found),
         }
         Path(given.result).write_text(json.dumps(row))
+    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
     dist.destroy_process_group()
 
 

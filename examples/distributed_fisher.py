@@ -49,6 +49,7 @@ def main() -> None:
     distributed.revert(receipt, sharded)
     equal = all(bool((p.full_tensor() == copy.get_parameter(n)).all()) for n, p in sharded.named_parameters())
     print(f"rank {rank}: reverted, every value back: {equal}")
+    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
     dist.destroy_process_group()
 
 

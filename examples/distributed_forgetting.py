@@ -75,6 +75,7 @@ def main(folder: Path, steps: int) -> None:
     print(f"rank {rank}: {receipt}")
     distributed.revert(Receipt.load(folder / f"forgot-{CLS}-{rank}-of-{ranks}.safetensors"), model)
     tell("reverted")
+    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
     dist.destroy_process_group()
 
 

@@ -451,9 +451,10 @@ class LiveModel:
             draft = replace(draft, classes=receipt.classes, undo=until)
             touched = [receipt]
         entry = replace(draft, after=after, created=_time())
+        known = versions(self._versions[0], [*self._history.entries(), entry])
         commit = self._weights.stage(touched)
         with self._history.entering(entry, receipt):
-            self._make(versions(self._versions[0], [*self._history.entries()[: entry.number - 1], entry]), commit)
+            self._make(known, commit)
         return self.version
 
     def _catch_up(self) -> None:
