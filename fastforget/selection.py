@@ -88,19 +88,24 @@ def count(k: float, total: int) -> int:
     return max(1, math.floor(k * total + 0.5))
 
 
+def check_alike(score: Tensor, first: Tensor) -> None:
+    """Raise ValueError unless scores can be compared with the first ones: floating point, one dtype and device."""
+    if not score.is_floating_point():
+        raise ValueError(f"`scores` must be floating point, got {score.dtype}")
+    if score.dtype != first.dtype or score.device != first.device:
+        raise ValueError(
+            "`scores` must have one dtype and device, got "
+            f"{first.dtype} on {first.device} and {score.dtype} on {score.device}"
+        )
+
+
 def _prepare(tensors: Sequence[Any]) -> list[Tensor]:
     if not tensors or not any(isinstance(t, Tensor) and t.numel() for t in tensors):
         raise ValueError("`scores` must not be empty")
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"`scores` must hold tensors only, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"`scores` must be floating point, got {tensor.dtype}")
-        if tensor.dtype != tensors[0].dtype or tensor.device != tensors[0].device:
-            raise ValueError(
-                "`scores` must have one dtype and device, got "
-                f"{tensors[0].dtype} on {tensors[0].device} and {tensor.dtype} on {tensor.device}"
-            )
+        check_alike(tensor, tensors[0])
         check_device("`scores`", tensor)
     return [tensor.detach().contiguous() for tensor in tensors]
 

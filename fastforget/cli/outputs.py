@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
+from fastforget.serving.log import sync
 
 __all__ = ["check_outputs", "show", "table", "written_whole"]
 
@@ -61,22 +62,14 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
     try:
         yield drafts
         for draft in drafts:
-            _sync(draft)  # or a name could be on the disk before what it stands for
+            sync(draft)  # or a name could be on the disk before what it stands for
         for draft, target in zip(drafts, targets, strict=True):
             draft.replace(target)
         for folder in {target.parent for target in targets}:
-            _sync(folder)
+            sync(folder)
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def show(result: Mapping[str, Any], text: str, *, as_json: bool, failed: bool = False) -> None:

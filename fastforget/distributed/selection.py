@@ -15,7 +15,7 @@ from fastforget import ops
 from fastforget.distributed.agreement import agreement, check_backend
 from fastforget.distributed.layout import Layout, local, spread
 from fastforget.model import check_device
-from fastforget.selection import count
+from fastforget.selection import check_alike, count
 
 __all__ = ["Shards", "selected_here", "topk_mask"]
 
@@ -111,13 +111,7 @@ class Shards:
             NotImplementedError: They are spread in another way, or on a device without kernels.
         """
         for score in scores:
-            if not score.is_floating_point():
-                raise ValueError(f"`scores` must be floating point, got {score.dtype}")
-            if score.dtype != scores[0].dtype or score.device != scores[0].device:
-                raise ValueError(
-                    "`scores` must have one dtype and device, got "
-                    f"{scores[0].dtype} on {scores[0].device} and {score.dtype} on {score.device}"
-                )
+            check_alike(score, scores[0])
             check_device("`scores`", local(score))
             check_backend("`scores`", local(score), group)
         return cls.like([local(score) for score in scores], scores, group)

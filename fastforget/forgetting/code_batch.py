@@ -30,6 +30,7 @@ __all__ = [
     "at_least_some",
     "batch",
     "check_outputs",
+    "classes_of",
     "examine",
     "fitting_logits",
     "mean_doubt",
@@ -249,7 +250,7 @@ def prepare(
     if not isinstance(given, (MnemonicCodes, Tensor)):
         raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
     codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
-    classes, gone = _classes("cls", cls, len(codes)), _classes("forgotten", forgotten, len(codes))
+    classes, gone = classes_of("cls", cls, len(codes)), classes_of("forgotten", forgotten, len(codes))
     if not classes:
         raise ValueError("`cls` must name at least one class, got none")
     if again := sorted(set(classes) & set(gone)):
@@ -352,7 +353,21 @@ def fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
     return logits_of(outputs)
 
 
-def _classes(name: str, given: int | Sequence[int], total: int) -> tuple[int, ...]:
+def classes_of(name: str, given: int | Sequence[int], total: int) -> tuple[int, ...]:
+    """Return classes that a caller named, in order.
+
+    Args:
+        name: Of the argument.
+        given: One class or several.
+        total: How many there are.
+
+    Returns:
+        The classes; none where none are given.
+
+    Raises:
+        TypeError: They are no integers.
+        ValueError: One is out of range or named twice.
+    """
     values: list[Any] = [given]
     if isinstance(given, Iterable) and getattr(given, "shape", None) != ():  # arrays without dimensions claim to be
         values = list(given)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from fastforget.serving.archive import Archive
-from fastforget.serving.history import Entry, Version
+from fastforget.serving.archive import Archive, ArchiveError
+from fastforget.serving.history import Entry, Request, Version
 from fastforget.serving.live import LiveModel, Prediction
 from fastforget.serving.log import Record, RequestLog, read_log, verify_log
 
 __all__ = [
     "Archive",
+    "ArchiveError",
     "Entry",
     "LiveModel",
     "Prediction",
     "Record",
+    "Request",
     "RequestLog",
     "Version",
     "read_log",

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from fastforget.receipt import Receipt
 from fastforget.serving.contents import Contents
 from fastforget.serving.history import Entry, Request, now
-from fastforget.serving.log import Position, RequestLog, read_on, sync_folder
+from fastforget.serving.log import Position, RequestLog, read_on, sync
 
 __all__ = ["Archive", "ArchiveError"]
 
@@ -212,7 +212,7 @@ class Archive:
             path.unlink(missing_ok=True)
         for number in self._known().due(time):
             (self._undo / _name(number)).unlink(missing_ok=True)
-            sync_folder(self._undo)
+            sync(self._undo)
             self._append({"kind": "expired", "number": number})
 
     def _orphans(self) -> list[Path]:
@@ -271,9 +271,8 @@ def _keep(receipt: Receipt, path: Path) -> str:
     """Write a file that outlives a loss of power and can be read again; return its SHA-256."""
     receipt.save(path)
     path.chmod(0o600)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync(path)
+    sync(path.parent)
     Receipt.load(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

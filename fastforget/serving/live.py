@@ -19,6 +19,7 @@ from fastforget.audit import AuditReport
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
+from fastforget.forgetting.code_batch import classes_of
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Receipt
 from fastforget.serving.archive import Archive
@@ -32,6 +33,7 @@ from fastforget.serving.weights import Weights
 __all__ = ["LiveModel", "Prediction"]
 
 _LOG = logging.getLogger(__name__)
+_LONGEST = 10**6  # seconds; what threads can wait for is limited
 _RARELY = 10  # times the patience, after a prediction that hung
 
 
@@ -62,8 +64,8 @@ class LiveModel:
     comes to the current version. Without, edits live as long as the process.
 
     Args:
-        model: In eval mode; nobody else may change its weights from now on. With an archive, in any version on the way
-            to the current one.
+        model: In eval mode; nobody else may change its weights from now on. With an archive, in any version from which
+            the current one can be reached.
         codes: Its mnemonic codes; only `forget` needs them.
         engine: What predicts, if not the model itself.
         archive: A folder that keeps what is done.
@@ -98,8 +100,7 @@ class LiveModel:
         audit: Callable[[nn.Module], Mapping[str, Any] | AuditReport] | None = None,
         patience: float = 5.0,
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience > 0:
-            raise ValueError(f"`patience` must be a positive number of seconds, got {patience!r}")
+        _check_seconds("patience", patience)
         kept_until(undo, now())
         self._weights, self._codes = Weights(model, engine), codes
         self._run: Callable[..., Any] = model if engine is None else engine
@@ -259,10 +260,10 @@ class LiveModel:
         _check_texts(request, asked_by)
         if self._codes is None:
             raise ValueError("there must be `codes` to forget by: give them to LiveModel")
-        classes = _listed(cls)
-        if not classes or any(not 0 <= one < len(self._codes) for one in classes):
-            raise ValueError(f"`cls` must name classes in [0, {len(self._codes)}), got {cls!r}")
-        return self._history.ask(Request(request or uuid.uuid4().hex, tuple(classes), asked_by, _time()))
+        classes = classes_of("cls", cls, len(self._codes))
+        if not classes:
+            raise ValueError("`cls` must name at least one class, got none")
+        return self._history.ask(Request(request or uuid.uuid4().hex, classes, asked_by, _time()))
 
     def requests(self) -> tuple[Request, ...]:
         """Return the requests that were filed, the first one first, with what became of them."""
@@ -310,8 +311,7 @@ class LiveModel:
         Raises:
             ValueError: The time is not positive, or the thread runs already.
         """
-        if isinstance(every, bool) or not isinstance(every, (int, float)) or not every > 0:
-            raise ValueError(f"`every` must be a positive number of seconds, got {every!r}")
+        _check_seconds("every", every)
         if self._following is not None:
             raise ValueError("`follow` must be called once, its thread runs already")
         stop = threading.Event()
@@ -348,7 +348,7 @@ class LiveModel:
         }
 
     def _start(self) -> None:
-        """Bring the model, in any version on the way to the current one, to that."""
+        """Bring the model, in whichever version it is, to the current one."""
         found, entries = self._weights.fingerprint(), self._history.entries()
         first = Version(0, entries[0].before if entries else found, entries[0].created if entries else _time())
         self._versions = [first]
@@ -370,7 +370,8 @@ class LiveModel:
                 _LOG.warning("cannot follow the archive: %s", self._trouble)
             # a prediction that hangs must not keep the others out again and again
             hangs = isinstance(error, TimeoutError)
-            wait = max(every, _RARELY * self._patience, 2 * wait * (wait > every)) if hangs else every
+            longer = max(every, _RARELY * self._patience, 2 * wait * (wait > every))
+            wait = min(longer, _LONGEST) if hangs else every
 
     def _keep_up(self, stop: threading.Event) -> Exception | None:
         """Catch up, remove what is due, carry out what was asked for, and return what trouble there was."""
@@ -407,16 +408,18 @@ class LiveModel:
                 draft = self._draft(request or uuid.uuid4().hex, asked_by)
                 try:
                     yield draft
-                except Exception as error:
-                    entered = draft.number <= len(self._history.entries())
-                    if not entered and not isinstance(error, (OSError, TimeoutError)):
-                        self._history.refuse(draft.request, asked_by, _listed(cls), _reason(error))
+                except BaseException as error:
+                    self._weights.reset()
+                    if isinstance(error, Exception) and not isinstance(error, OSError):  # want of space or time
+                        self._refuse(draft, cls, error)
                     raise
-        except BaseException:
-            self._weights.reset()
-            raise
         finally:
             self._editing.release()
+
+    def _refuse(self, draft: Entry, cls: int | Sequence[int], error: Exception) -> None:
+        """Put on record why an edit was not made; not of one that is recorded, and will be made."""
+        if draft.number > len(self._history.entries()):
+            self._history.refuse(draft.request, draft.asked_by, _listed(cls), _reason(error))
 
     def _draft(self, request: str, asked_by: str) -> Entry:
         for entry in self._history.entries():
@@ -503,6 +506,12 @@ class LiveModel:
 
 def _opened(archive: Archive | str | PathLike[str]) -> Archive:
     return archive if isinstance(archive, Archive) else Archive(archive)
+
+
+def _check_seconds(name: str, given: float) -> None:
+    valid = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not (valid and 0 < given <= _LONGEST):
+        raise ValueError(f"`{name}` must be a positive number of seconds, at most {_LONGEST}, got {given!r}")
 
 
 def _check_texts(request: str | None, asked_by: str) -> None:

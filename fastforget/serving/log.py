@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Position", "Record", "RequestLog", "read_log", "read_on", "sync_folder", "verify_log"]
+__all__ = ["Position", "Record", "RequestLog", "read_log", "read_on", "sync", "verify_log"]
 
 _FORMAT = {"format": "fastforget.log", "version": 1}
 _NOTHING = "0" * 64
@@ -90,7 +90,7 @@ class RequestLog:
             except BlockingIOError as error:
                 raise BlockingIOError(f"another process writes to `{self._path}`") from error
             if fresh:
-                sync_folder(self._path.absolute().parent)
+                sync(self._path.absolute().parent)
             self._last = self._recover(known)
         except BaseException:
             os.close(self._file)
@@ -130,7 +130,7 @@ class RequestLog:
 
     def _write(self, record: Record) -> None:
         # the head from before is on the disk now: after a loss of power it is behind by one record at most
-        sync_folder(self._path.absolute().parent)
+        sync(self._path.absolute().parent)
         size, line = os.fstat(self._file).st_size, record.line()
         try:
             while line:
@@ -340,10 +340,10 @@ def _head_line(record: Record) -> str:
     return _canonical({"number": record.number, "hash": record.hash}) + "\n"
 
 
-def sync_folder(path: Path) -> None:
-    """Have a folder's list of files written to the disk."""
-    folder = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

@@ -215,9 +215,12 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
 
 def _tensor(dtype: torch.dtype, given: Any) -> Tensor:
     try:
-        return torch.tensor(given, dtype=dtype)
+        found = torch.tensor(given, dtype=dtype)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"`inputs` must be nested lists of numbers of equal lengths: {error}") from error
+    if not bool(found.isfinite().all()):
+        raise ValueError("`inputs` must be finite, got NaN or infinity")
+    return found
 
 
 def _page(names: Sequence[str] | None) -> str:

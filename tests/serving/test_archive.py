@@ -232,8 +232,16 @@ def test_requests_are_carried_out_once(folder: Path) -> None:
     other.close()
     assert one.version.fingerprint == filing.catch_up().fingerprint
     assert [entry.request for entry in Archive(folder).entries()] == ["ticket-17", "ticket-18"]
-    with pytest.raises(ValueError, match=r"^`cls` must name classes in \[0, 6\), got 6$"):
-        filing.ask(6)
+    for wrong, error, text in (
+        (6, ValueError, r"^`cls` must lie in \[0, 6\), got \[6\]$"),
+        ([], ValueError, "^`cls` must name at least one class, got none$"),
+        ([1, 1], ValueError, r"^`cls` must name each class once, got \[1, 1\]$"),
+        (True, TypeError, "^`cls` must be an int or a sequence of ints, got True$"),
+        ([1, "x"], TypeError, "^`cls` must be an int or a sequence of ints"),
+    ):
+        with pytest.raises(error, match=text):
+            filing.ask(wrong)  # type: ignore[arg-type]
+    assert len(filing.requests()) == 3
     with pytest.raises(TypeError, match=r"^`asked_by` must be a text, got int$"):
         filing.ask(1, asked_by=3)  # type: ignore[arg-type]
 

@@ -316,8 +316,11 @@ def test_models_that_it_refuses() -> None:
         LiveModel(script, codes)
     with pytest.raises(TypeError, match=r"^`model` must be a torch.nn.Module, got function$"):
         LiveModel(lambda x: x, codes)  # type: ignore[arg-type]
-    with refused(model, ValueError, "^`patience` must be a positive number"):
-        LiveModel(model, codes, patience=0)
+    for patience in (0, True, float("nan"), float("inf"), 1e300):
+        with refused(model, ValueError, "^`patience` must be a positive number of seconds, at most 1000000, got "):
+            LiveModel(model, codes, patience=patience)
+        with pytest.raises(ValueError, match=r"^`every` must be a positive number of seconds"):
+            live().follow(every=patience)
     with torch.inference_mode():
         made = nn.Linear(2, 2).eval()
     with pytest.raises(ValueError, match=r"^parameter `weight` must be a normal tensor, got one made under torch.inf"):

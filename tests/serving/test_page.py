@@ -121,7 +121,7 @@ def test_a_person_files_requests_and_follows_them(tmp_path: Path) -> None:
         filed(page, classes="coat", asked_by="somebody")
         page.until("at('problem').textContent.startsWith('A class must be a number')")
         filed(page, classes="9", asked_by="<b>somebody</b>")
-        page.until("at('problem').textContent.includes('must name classes in [0, 6)')")
+        page.until("at('problem').textContent.includes('must lie in [0, 6)')")
         filed(page, classes="5", asked_by="<b>somebody</b>", request="ticket-19")
         page.until("document.querySelectorAll('.done').length === 2")
         assert page.value("document.querySelectorAll('td b').length") == 0

@@ -65,8 +65,8 @@ def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
         ("/predict", {"inputs": [[1.0], [1.0, 2.0]]}, 422, "`inputs` must be nested lists of numbers"),
         ("/predict", {"inputs": [[1.0, 2.0]]}, 422, "the model does not take these inputs"),
         ("/predict", {}, 422, "Field required"),
-        ("/requests", {"classes": [6]}, 422, "`cls` must name classes in [0, 6), got [6]"),
-        ("/requests", {"classes": []}, 422, "`cls` must name classes in [0, 6), got []"),
+        ("/requests", {"classes": [6]}, 422, "`cls` must lie in [0, 6), got [6]"),
+        ("/requests", {"classes": []}, 422, "`cls` must name at least one class, got none"),
         ("/requests", {"classes": ["x"]}, 422, "valid integer"),
         ("/requests", {"classes": [True]}, 422, "valid integer"),
         ("/requests", {"classes": [1], "asked_by": "x" * 2001}, 422, "at most 2000"),
@@ -131,6 +131,14 @@ def test_pages_of_other_sites_cannot_file_or_undo(headers: dict[str, str], statu
         if status == 403:
             assert web.get("/requests", headers=headers).status_code == 403
         assert bool(live.requests()) == (status == 202)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400", "-Infinity"])
+def test_inputs_must_be_finite(number: str) -> None:
+    with client(LiveModel(network(), CODES)) as web:
+        body = '{"inputs": [[' + number + ", 0" * 11 + "]]}"
+        answer = web.post("/predict", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, "must be finite" in answer.text) == (422, True)
 
 
 def test_bodies_that_are_too_large() -> None:
