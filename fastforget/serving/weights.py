@@ -104,6 +104,14 @@ def _check_in_place(model: nn.Module, source: nn.Module) -> None:
             "`model` must see its weights where they lie; compiled with torch._inductor.config.freezing it holds them "
             "as constants: compile it without"
         )
+    for path, module in source.named_modules():
+        own = vars(module).get("forward")
+        if own is not None and getattr(own, "__self__", None) is not module:
+            raise ValueError(
+                f"module `{path}` must have the forward of its class: one of its own, as that of "
+                "torch.cuda.make_graphed_callables, would have copies run the weights of the original; use "
+                "torch.compile(mode='reduce-overhead')"
+            )
     for name, value in source.named_parameters():
         if value.is_inference():
             raise ValueError(

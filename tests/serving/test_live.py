@@ -321,6 +321,10 @@ def test_models_that_it_refuses() -> None:
             LiveModel(model, codes, patience=patience)
         with pytest.raises(ValueError, match=r"^`every` must be a positive number of seconds"):
             live().follow(every=patience)
+    graphed = nn.Sequential(nn.Linear(2, 2)).eval()
+    graphed[0].forward = lambda x: x
+    with refused(graphed, ValueError, "^module `0` must have the forward of its class: one of its own, as that of "):
+        LiveModel(graphed)
     with torch.inference_mode():
         made = nn.Linear(2, 2).eval()
     with pytest.raises(ValueError, match=r"^parameter `weight` must be a normal tensor, got one made under torch.inf"):
