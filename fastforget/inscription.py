@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastforget.batch import forward, logits_of
 from fastforget.codes import MnemonicCodes
-from fastforget.model import evaluating
+from fastforget.model import evaluating, fresh_casts
 
 __all__ = ["inscribe"]
 
@@ -81,7 +81,8 @@ def inscribe(
         shown = tqdm(shown, desc="inscribing", total=steps, disable=None)
     try:
         model.train()
-        _train(model, shown, steps, lr)
+        with fresh_casts():
+            _train(model, shown, steps, lr)
     except BaseException:
         model.load_state_dict(before)
         raise

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastforget.batch import batch_size, forward, logits_of
 from fastforget.files import membership_file
 from fastforget.losses import log_odds
-from fastforget.model import eager, evaluating
+from fastforget.model import eager, evaluating, fresh_casts
 
 __all__ = ["FEATURES", "MembershipModel", "area_under_curve", "train_membership_model"]
 
@@ -207,7 +207,7 @@ def train_membership_model(
         first = len(order) // _HELD_OUT
         held_out.append((logits[order[:first]], targets[order[:first]]))
         kept.append((logits[order[first:]], targets[order[first:]]))
-    with torch.enable_grad():
+    with torch.enable_grad(), fresh_casts():
         _fit(found, kept, epochs, lr, generator)
     with torch.no_grad():
         odds = [found(*side) for side in held_out]

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from fastforget import ops
 from fastforget.waiting import random_devices
 
-__all__ = ["check_device", "check_eval", "eager", "evaluating", "outside_tables", "reproducible", "watched_parameters"]
+__all__ = [
+    "check_device",
+    "check_eval",
+    "eager",
+    "evaluating",
+    "fresh_casts",
+    "outside_tables",
+    "reproducible",
+    "watched_parameters",
+]
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -53,10 +62,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def fresh_casts() -> Iterator[None]:
+    """Let weights move under ``torch.autocast``, which casts each once and takes that until its context ends.
+
+    Meanwhile casts are made anew for every use; those of before are forgotten afterwards, in all threads.
+    """
+    kept = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+        torch.clear_autocast_cache()
+
+
+@contextmanager
 def reproducible(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed the random state of the CPU and of the model's devices, with gradients on; put both back afterwards."""
+    """Seed the random state of the CPU and of the model's devices, with gradients on; put both back afterwards.
+
+    Weights may move meanwhile.
+    """
     devices = random_devices(*model.parameters())
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    with torch.random.fork_rng(devices=devices), torch.enable_grad(), fresh_casts():
         torch.default_generator.manual_seed(seed)
         for device in devices:
             with torch.cuda.device(device):

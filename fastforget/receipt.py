@@ -266,3 +266,5 @@ def _write(
             torch.autograd.graph.increment_version(targets)
         for target, tensor in whole:
             target.copy_(tensor)
+    # inside torch.autocast, predictions would go on with casts of the old values
+    torch.clear_autocast_cache()

@@ -169,6 +169,7 @@ class _ShardedStage(Stage):
         reshard(self._whole)  # what is gathered would not see it
         self._new = values
         ops.perturb_write(self._targets, self._indices, self._counts, values)
+        torch.clear_autocast_cache()  # nor would casts
 
     def _edits(self) -> dict[str, Edit]:
         parts = (t.split(self._sizes) for t in (self._indices, self._old, self._new))
