@@ -96,7 +96,9 @@ if has pytest && has hypothesis; then
   step operators 110 "${TEST[@]}" tests/ops --ignore=tests/ops/test_simd.py
   step library 100 "${TEST[@]}" tests/test_fisher_layers.py tests/test_fisher_models.py tests/test_harmonization.py \
     tests/test_selection.py tests/test_one_shot.py
+  step serving 50 "${TEST[@]}" tests/serving/test_live.py
   unset FASTFORGET_TEST_DEVICE
+  step graphs 50 "${TEST[@]}" tests/serving/engines/test_cuda_graphs.py
 else
   skip tests "pytest and hypothesis must be installed"
   failed=1

@@ -56,8 +56,8 @@ class LiveModel:
     An edit is worked out on a copy of the model, with predictions going on. Then new predictions wait for those inside
     to end, the changed weights are copied into the model's own storage, and all go on: no prediction sees a part of an
     edit, each says which version it saw. The memory is that of two models. That is all for what sees weights where they
-    lie: eager modules, ``torch.compile``, also with CUDA graphs (``mode="reduce-overhead"``). What has its own copy of
-    them is run by an engine, see `fastforget.serving.engines`.
+    lie: eager modules and ``torch.compile``. What has its own copy of them, or CUDA graphs, is run by an engine, see
+    `fastforget.serving.engines`.
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
     LiveModel, and edit in turn: the others come to it by `catch_up`, or by themselves after `follow`; one that starts

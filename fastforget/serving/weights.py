@@ -35,9 +35,12 @@ class Weights:
         self._source, self._engine = eager(model), engine
         check_eval(self._source)
         _check_in_place(model, self._source)
-        if engine is not None:
-            engine.check(self._source)
         self.draft = copy.deepcopy(self._source)
+        _check_copy(self._source, self.draft)
+        if engine is None:
+            _check_outputs(model)
+        else:
+            engine.check(self._source)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,17 +107,32 @@ def _check_in_place(model: nn.Module, source: nn.Module) -> None:
             "`model` must see its weights where they lie; compiled with torch._inductor.config.freezing it holds them "
             "as constants: compile it without"
         )
-    for path, module in source.named_modules():
-        own = vars(module).get("forward")
-        if own is not None and getattr(own, "__self__", None) is not module:
-            raise ValueError(
-                f"module `{path}` must have the forward of its class: one of its own, as that of "
-                "torch.cuda.make_graphed_callables, would have copies run the weights of the original; use "
-                "torch.compile(mode='reduce-overhead')"
-            )
     for name, value in source.named_parameters():
         if value.is_inference():
             raise ValueError(
                 f"parameter `{name}` must be a normal tensor, got one made under torch.inference_mode, which cannot be "
                 "changed in place: make the model outside of it"
+            )
+
+
+def _check_copy(source: nn.Module, draft: nn.Module) -> None:
+    for (path, module), twin in zip(source.named_modules(), draft.modules(), strict=True):
+        own = vars(module).get("forward")
+        if own is not None and vars(twin).get("forward") is own:
+            raise ValueError(
+                f"module `{path}` must have the forward of its class: with one of its own, as that of "
+                "torch.cuda.make_graphed_callables, copies run the weights of the original; use "
+                "fastforget.serving.engines.CUDAGraphs"
+            )
+
+
+def _check_outputs(model: nn.Module) -> None:
+    """Raise ValueError if predictions of several threads would share the memory of their outputs."""
+    for path, module in model.named_modules():
+        settings = vars(module).get("get_compiler_config", dict)()  # of what torch.compile returns
+        if (settings or {}).get("triton.cudagraphs") and any(parameter.is_cuda for parameter in module.parameters()):
+            raise ValueError(
+                f"`model` must not be compiled with CUDA graphs, as module `{path}` is by its `mode`: predictions "
+                "would return memory that the next one writes; compile it without and use "
+                "fastforget.serving.engines.CUDAGraphs(example, build=torch.compile)"
             )

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import known_codes
@@ -323,7 +324,7 @@ def test_models_that_it_refuses() -> None:
             live().follow(every=patience)
     graphed = nn.Sequential(nn.Linear(2, 2)).eval()
     graphed[0].forward = lambda x: x
-    with refused(graphed, ValueError, "^module `0` must have the forward of its class: one of its own, as that of "):
+    with refused(graphed, ValueError, "^module `0` must have the forward of its class: with one of its own, as that "):
         LiveModel(graphed)
     with torch.inference_mode():
         made = nn.Linear(2, 2).eval()
@@ -334,6 +335,28 @@ def test_models_that_it_refuses() -> None:
     LiveModel(model, codes)
     with pytest.raises(ValueError, match=r"^`model` must be in eval mode"):
         LiveModel(model.train(), codes)
+
+
+@pytest.mark.parametrize("part", ["all", "all in place", "layer", "layer in place", "partial forward"])
+def test_models_compiled_in_part(part: str) -> None:
+    model, codes = known_codes.knowing(known_codes.mlp)
+    plain = copy.deepcopy(model)
+    if part == "all":
+        served: Any = torch.compile(model, backend="eager")
+    elif part == "layer":
+        model[0] = torch.compile(model[0], backend="eager")  # type: ignore[index]
+    elif part == "partial forward":  # as libraries that hook into modules do
+        model[0].forward = partial(nn.Linear.forward, model[0])  # type: ignore[index]
+    else:
+        (model if part == "all in place" else model[0]).compile(backend="eager")  # type: ignore[operator, index]
+    subject = LiveModel(served if part == "all" else model, codes)
+    one_shot(plain, codes, 2)
+    before = subject(codes.inputs)
+    assert subject.forget(2).number == 1
+    with torch.no_grad():
+        assert_same_bits(subject(codes.inputs), plain(codes.inputs))
+    subject.revert(0)
+    assert_same_bits(subject(codes.inputs), before)
 
 
 def test_without_codes() -> None:

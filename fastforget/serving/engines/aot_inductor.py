@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs
+from fastforget.serving.engines.agreement import Run
 from fastforget.serving.engines.aot_inputs import TakenInputs, fixed_sizes
-from fastforget.serving.engines.swapped import Run, Swapped, parameter_names, weights_of
+from fastforget.serving.engines.swapped import Swapped, parameter_names, weights_of
 
 __all__ = ["AOTInductor"]
 
@@ -64,7 +65,7 @@ class AOTInductor(Swapped[Run]):
         self._running: Run = self._packages[0]
         form = pytree.treespec_loads(self._packages[0].loader.get_call_spec()[0])
         _, by_name = pytree.tree_unflatten(range(form.num_leaves), form)
-        self._inputs = TakenInputs(self._example, list(by_name), fixed_sizes("".join(sources)))
+        self._inputs = TakenInputs(self._agreement.example, list(by_name), fixed_sizes("".join(sources)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Predict; arguments and result as for the model."""

@@ -76,7 +76,7 @@ class OnnxEngine(Swapped[Session]):
                 "export with torch.onnx.export(..., dynamo=True, optimize=False)"
             )
         with torch.no_grad():
-            leaves, structure = pytree.tree_flatten(forward(model, self._example))
+            leaves, structure = pytree.tree_flatten(forward(model, self._agreement.example))
         strange = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
         if strange:
             raise ValueError(f"outputs of the model must be tensors, got {strange[0]} among them")

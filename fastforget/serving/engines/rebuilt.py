@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from fastforget.batch import Inputs, forward
-from fastforget.serving.engines.swapped import Run, Swapped
+from fastforget.serving.engines.agreement import Run
+from fastforget.serving.engines.swapped import Swapped
 
 __all__ = ["Rebuilt", "compile_frozen"]
 

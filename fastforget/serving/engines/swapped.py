@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs, forward, tensors_of
 from fastforget.model import check_eval, eager
+from fastforget.serving.engines.agreement import Agreement, Run, cloned, disturb
 
-__all__ = ["Run", "Swapped", "parameter_names", "weights_of"]
+__all__ = ["Swapped", "parameter_names", "weights_of"]
 
-Run = Callable[..., Any]
 RunT = TypeVar("RunT", bound=Run)
 
 
@@ -38,10 +36,7 @@ class Swapped(ABC, Generic[RunT]):
     _running: RunT  # from `check` on
 
     def __init__(self, example: Inputs, tolerance: float) -> None:
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
-            raise ValueError(f"`tolerance` must be a positive number, got {tolerance!r}")
-        self._example = _cloned(example)
-        self._tolerance = float(tolerance)
+        self._agreement = Agreement(example, tolerance)
         self._layout: dict[str, tuple[Any, ...]] | None = None  # of the model that `check` accepted
 
     @abstractmethod
@@ -72,13 +67,13 @@ class Swapped(ABC, Generic[RunT]):
         source = eager(model)
         check_eval(source)
         running = self._first(source)
-        expected = self._outputs(source)
-        self._compare(running, expected)
-        other = _disturbed(source)
-        changed = self._outputs(other)
-        if self._distance(changed, expected) < 2:
-            raise ValueError("`example` must be inputs whose outputs depend on the weights; they hardly do")
-        self._compare(self._make(other), changed, before=expected)
+        expected = self._agreement.outputs(source)
+        self._agreement.check(running, expected)
+        other = copy.deepcopy(source)
+        disturb(other)
+        changed = self._agreement.outputs(other)
+        self._agreement.check_apart(changed, expected)
+        self._agreement.check(self._make(other), changed, before=expected)
         self._running, self._layout = running, _layout(source)
 
     def stage(self, model: nn.Module) -> Callable[[], None]:
@@ -105,9 +100,9 @@ class Swapped(ABC, Generic[RunT]):
                     f"`model` must be built like the one that was checked, got `{name}`: {layout.get(name, 'none')} "
                     f"instead of {checked.get(name, 'none')}"
                 )
-        expected = self._outputs(source)
+        expected = self._agreement.outputs(source)
         made = self._make(source)
-        self._compare(made, expected, before=self._outputs(self._running))
+        self._agreement.check(made, expected, before=self._agreement.outputs(self._running))
 
         def switch() -> None:
             nonlocal made
@@ -128,47 +123,12 @@ class Swapped(ABC, Generic[RunT]):
         watched = copy.deepcopy(model).requires_grad_()
         parameters = dict(watched.named_parameters())
         with torch.enable_grad():
-            outputs = tensors_of(forward(watched, _cloned(self._example)))
+            outputs = tensors_of(forward(watched, cloned(self._agreement.example)))
             sums = [values.sum() for values in outputs if values.requires_grad]
             if not sums:
                 return list(names)
             gradients = torch.autograd.grad(sums, [parameters[name] for name in names], allow_unused=True)
         return [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
-
-    def _outputs(self, run: Run) -> list[Tensor]:
-        with torch.no_grad():
-            return tensors_of(forward(run, _cloned(self._example)))
-
-    def _compare(self, run: Run, expected: list[Tensor], before: list[Tensor] | None = None) -> None:
-        """Raise ValueError unless outputs are the expected ones; tells if they are those from before."""
-        if any(bool(values.isnan().any()) for values in expected):
-            raise ValueError("`model` must give numbers for the example inputs, got NaN")
-        try:
-            found = self._outputs(run)
-        except Exception as error:
-            raise ValueError(f"the engine must take the example inputs: {error}") from error
-        shapes = [[tuple(values.shape) for values in outputs] for outputs in (found, expected)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"outputs must have shapes {shapes[1]}, as those of the eager model, got {shapes[0]}")
-        distance = self._distance(found, expected)
-        if distance <= 1:
-            return
-        if before is not None and self._distance(found, before) <= 1:
-            raise ValueError("the engine must run the weights it is given, got the outputs of those from before")
-        raise ValueError(
-            f"outputs must be those of the eager model within {self._tolerance:g}, got a difference of "
-            f"{distance * self._tolerance:.2g}: other weights, or less precise arithmetic (then allow it: `tolerance`)"
-        )
-
-    def _distance(self, found: list[Tensor], expected: list[Tensor]) -> float:
-        """Return the largest difference in units of the tolerance; infinite for NaN."""
-        largest = 0.0
-        for values, right in zip(found, expected, strict=True):
-            a, b = values.double().cpu(), right.double().cpu()
-            # Equal infinities are no difference: models mask classes with them.
-            ratios = torch.where(a == b, 0.0, (a - b).abs() / (self._tolerance * (1 + b.abs())))
-            largest = max(largest, float(ratios.nan_to_num(nan=math.inf).max()) if ratios.numel() else 0.0)
-        return largest
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -183,21 +143,5 @@ def parameter_names(model: nn.Module) -> dict[str, set[str]]:
     return {first: {name for name, value in everything if value is own} for first, own in model.named_parameters()}
 
 
-def _cloned(inputs: Inputs) -> Any:
-    """Return a copy: a model may write to its inputs."""
-    return pytree.tree_map(lambda value: value.detach().clone() if isinstance(value, Tensor) else value, inputs)
-
-
 def _layout(model: nn.Module) -> dict[str, tuple[Any, ...]]:
     return {name: (tuple(value.shape), value.dtype) for name, value in weights_of(model).items()}
-
-
-def _disturbed(model: nn.Module) -> nn.Module:
-    """Return a copy in which every parameter is a little different."""
-    made, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in filter(torch.is_floating_point, made.parameters()):
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            size = float(parameter.float().square().mean().sqrt()) if parameter.numel() else 0.0
-            parameter.add_(noise, alpha=0.1 * size or 0.01)
-    return made
