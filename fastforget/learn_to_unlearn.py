@@ -287,7 +287,7 @@ class _Work:
         )
         gradient, found = kept.gradient, {"remember_tune": kept.tune, "remember_test": kept.test}
         if self._attacks:
-            drawn = torch.randperm(len(self._attacks), generator=self._generator).tolist()
+            drawn = torch.randperm(len(self._attacks), generator=self._generator, device="cpu").tolist()
             attacks = [self._attacks[place] for place in drawn]
             gone = forgetting(
                 self._model, self._moving, batches, attacks, target=self._target, step=length, order=given.order

@@ -198,12 +198,12 @@ def train_membership_model(
     sides = [_observe(model, data, name) for name, data in (("members", members), ("others", others))]
     classes = sides[0][0].shape[1]
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         found = MembershipModel(features, classes, hidden).to(sides[0][0].device)
     held_out, kept = [], []
     for logits, targets in sides:
-        order = torch.randperm(len(targets), generator=generator).to(targets.device)
+        order = torch.randperm(len(targets), generator=generator, device="cpu").to(targets.device)
         first = len(order) // _HELD_OUT
         held_out.append((logits[order[:first]], targets[order[:first]]))
         kept.append((logits[order[first:]], targets[order[first:]]))
@@ -270,15 +270,16 @@ def _fit(
 ) -> None:
     logits, targets = (torch.cat(parts) for parts in zip(*sides, strict=True))
     sizes = [len(side[1]) for side in sides]
-    truth = torch.cat([torch.full((size,), float(not side)) for side, size in enumerate(sizes)]).to(logits)
-    weights = torch.cat([torch.full((size,), sum(sizes) / (2 * size)) for size in sizes]).to(logits)
+    here = logits.device
+    truth = torch.cat([torch.full((size,), float(not side), device=here) for side, size in enumerate(sizes)]).to(logits)
+    weights = torch.cat([torch.full((size,), sum(sizes) / (2 * size), device=here) for size in sizes]).to(logits)
     found.to(logits.dtype)
     shown = FEATURES[found.features](logits, targets)
     found.mean.copy_(shown.mean(0))
     found.deviation.copy_(shown.std(0, correction=0).clamp(min=1e-6))
     optimizer = torch.optim.Adam(found.parameters(), lr)
     for _ in range(epochs):
-        for rows in torch.randperm(len(truth), generator=generator).to(truth.device).split(64):
+        for rows in torch.randperm(len(truth), generator=generator, device="cpu").to(truth.device).split(64):
             optimizer.zero_grad()
             odds = found(logits[rows], targets[rows])
             F.binary_cross_entropy_with_logits(odds, truth[rows], weights[rows]).backward()

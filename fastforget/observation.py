@@ -81,7 +81,7 @@ class Observation:
 
     def of_classes(self, classes: Sequence[int]) -> Observation:
         """Return the samples of some classes."""
-        chosen = torch.isin(self.targets, torch.tensor(list(classes)))
+        chosen = torch.isin(self.targets, torch.tensor(list(classes), device=self.targets.device))
         return Observation(self.logits[chosen], self.targets[chosen])
 
     def per_class(self) -> list[float | None]:

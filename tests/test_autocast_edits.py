@@ -2,56 +2,19 @@
 
 import copy
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import known_codes
 import pytest
 import torch
 from asserts import assert_same_bits
-from learners import CLASS, FORGET, FRESH, REMAIN, REST, batches, learner
-from torch import nn
+from learners import FORGET, FRESH, REMAIN, batches, learner
+from methods import METHODS
 
-from fastforget import MnemonicCodes, fingerprint, inscribe, learn_to_unlearn, one_shot
-from fastforget.baselines import (
-    bad_teacher,
-    boundary_expand,
-    boundary_shrink,
-    cf_k,
-    fine_tune,
-    fisher_forgetting,
-    lfssd,
-    neg_grad,
-    neg_grad_plus,
-    random_labels,
-    salun,
-    scrub,
-    ssd,
-    unsir,
-)
+from fastforget import fingerprint, one_shot
 from fastforget.membership import train_membership_model
 from fastforget.serving import LiveModel
 
 X = REMAIN[0][0]
-METHODS: dict[str, Callable[[nn.Module], Any]] = {
-    "learn_to_unlearn": lambda model: learn_to_unlearn(model, FORGET, REMAIN, unseen=batches(FRESH), steps=3),
-    "of second order": lambda model: learn_to_unlearn(model, FORGET, REMAIN, steps=2, order=2),
-    "fine_tune": lambda model: fine_tune(model, REMAIN, epochs=1),
-    "cf_k": lambda model: cf_k(model, REMAIN, k=1, epochs=1),
-    "neg_grad": lambda model: neg_grad(model, FORGET, epochs=2, lr=1e-2),
-    "neg_grad_plus": lambda model: neg_grad_plus(model, FORGET, REMAIN, epochs=1),
-    "random_labels": lambda model: random_labels(model, FORGET, REMAIN, epochs=1, lr=1e-2),
-    "salun": lambda model: salun(model, FORGET, REMAIN, epochs=1),
-    "ssd": lambda model: ssd(model, CLASS, CLASS + REST, alpha=1),
-    "lfssd": lambda model: lfssd(model, CLASS, CLASS + REST, alpha=1),
-    "fisher_forgetting": lambda model: fisher_forgetting(model, CLASS, REST),
-    "scrub": lambda model: scrub(model, FORGET, REMAIN, epochs=1, max_epochs=1),
-    "bad_teacher": lambda model: bad_teacher(model, FORGET, REMAIN, epochs=1, lr=1e-2),
-    "unsir": lambda model: unsir(model, CLASS, REST),
-    "boundary_shrink": lambda model: boundary_shrink(model, CLASS, epochs=1, lr=1e-2),
-    "boundary_expand": lambda model: boundary_expand(model, CLASS, epochs=1, lr=1e-2),
-    "inscribe": lambda model: inscribe(model, MnemonicCodes.generate(4, (30,), per_class=1), REMAIN, lr=0.01),
-}
 
 
 def autocast(*, cache: bool = True) -> torch.autocast:

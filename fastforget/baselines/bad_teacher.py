@@ -76,7 +76,8 @@ def bad_teacher(
 def _mixed(forget: Batches, remain: Batches, share: float) -> Iterator[tuple[bool, tuple[Any, Tensor]]]:
     """Yield batches of both kinds in turn with whether they remain, all of either; the fewer ones again."""
     kept = list(remain)
-    few = [kept[place] for place in torch.randperm(len(kept))[: max(1, round(share * len(kept)))].tolist()]
+    order: list[int] = torch.randperm(len(kept), device="cpu").tolist()
+    few = [kept[place] for place in order[: max(1, round(share * len(kept)))]]
     gone = forget if isinstance(forget, Sized) else list(forget)
     longer = len(few) >= len(gone)
     for one, other in paired(few, gone) if longer else paired(gone, few):

@@ -62,7 +62,7 @@ def load_digits(seed: int = 0) -> Dataset:
 
     digits = sklearn_digits()
     images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.target)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     train, test = order.tensor_split([len(order) * 3 // 4])
     names = tuple(str(digit) for digit in range(10))
     return _dataset("digits", names, (images[train], labels[train]), (images[test], labels[test]))

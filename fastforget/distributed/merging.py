@@ -178,7 +178,7 @@ def _merged(
     notes = here.everywhere
     sizes = [int(note["losses"]) for note in notes]
     losses = torch.cat(gather(fisher.losses, sizes, group)) if all(sizes) else fisher.losses[:0].clone()
-    weights = [torch.tensor(note["weight"], dtype=torch.float64) for note in notes]
+    weights = [torch.tensor(note["weight"], dtype=torch.float64, device="cpu") for note in notes]
     fallback: dict[str, Any] = {}
     for note in notes:
         fallback = {**note["fallback"], **fallback}

@@ -215,7 +215,7 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
 
 def _tensor(dtype: torch.dtype, given: Any) -> Tensor:
     try:
-        found = torch.tensor(given, dtype=dtype)
+        found = torch.tensor(given, dtype=dtype, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"`inputs` must be nested lists of numbers of equal lengths: {error}") from error
     if not bool(found.isfinite().all()):

@@ -141,6 +141,6 @@ def tensors_of(
     for place, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if value is not None:
-                found[f"optimizer/{place}/{name}"] = torch.as_tensor(value)
+                found[f"optimizer/{place}/{name}"] = torch.as_tensor(value, device=getattr(value, "device", "cpu"))
     found["generator"] = generator.get_state()
     return {name: value.detach().clone() for name, value in found.items()}

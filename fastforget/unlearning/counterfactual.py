@@ -107,12 +107,12 @@ def twins_of(seen: Observation, unseen: Observation | None, remaining: Collectio
     rest = seen.logits.scatter(1, own, -torch.inf).logsumexp(1, keepdim=True)
     twins = seen.logits.scatter(1, own, rest + _STRANGER)
     for label in sorted(set(seen.targets.tolist()) & set(remaining)):
-        theirs = torch.tensor([]) if unseen is None else (unseen.targets == label).nonzero().squeeze(1)
+        theirs = [] if unseen is None else (unseen.targets == label).nonzero().squeeze(1)
         if unseen is None or not len(theirs):
             raise ValueError(f"`unseen` must hold samples of every class of samples to forget, got none of {label}")
         mine = (seen.targets == label).nonzero().squeeze(1)
         mine = mine[log_odds(seen.logits[mine], seen.targets[mine]).argsort(stable=True)]
         theirs = theirs[log_odds(unseen.logits[theirs], unseen.targets[theirs]).argsort(stable=True)]
-        place = (torch.arange(len(mine)) + 0.5) * len(theirs) / len(mine)
+        place = (torch.arange(len(mine), device=theirs.device) + 0.5) * len(theirs) / len(mine)
         twins[mine] = unseen.logits[theirs[place.long()]]
     return twins

@@ -118,7 +118,7 @@ def remembering(
         The gradient and the losses.
     """
     inputs, targets = forget.inputs, forget.targets
-    shift = torch.rand(len(targets), generator=generator)
+    shift = torch.rand(len(targets), generator=generator, device="cpu")
 
     def tune(values: Parameters) -> Tensor:
         logits = _run(model, values, inputs)

@@ -66,5 +66,5 @@ class NormalizedDescent(torch.optim.Optimizer):
 def _norm(tensors: list[Tensor]) -> Tensor:
     """Return the norm of all elements together, float64."""
     if not tensors:
-        return torch.tensor(math.nan)
+        return torch.tensor(math.nan, device="cpu")
     return torch.stack([tensor.detach().double().square().sum() for tensor in tensors]).sum().sqrt()

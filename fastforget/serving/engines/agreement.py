@@ -89,6 +89,6 @@ def disturb(model: nn.Module) -> None:
     """Make every parameter a little different, in place."""
     generator = torch.Generator().manual_seed(0)
     for parameter in filter(torch.is_floating_point, model.parameters()):
-        noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+        noise = torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter)
         size = float(parameter.float().square().mean().sqrt()) if parameter.numel() else 0.0
         parameter.add_(noise, alpha=0.1 * size or 0.01)
