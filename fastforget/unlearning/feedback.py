@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastforget.batch import Inputs, forward, logits_of
 from fastforget.membership import MembershipModel
@@ -63,15 +64,29 @@ def meta_gradient(
         tests: The N losses on the query sets.
         step: Length of the trial step; 0 for none, which makes g the gradient of the plain sum.
         order: 2 for the exact gradient, which differentiates through the step; the model's operations must have second
-            derivatives then.
+            derivatives then. Fused attention has none: it is computed step by step meanwhile, in the whole process.
         weight: Of the loss on the support set; with 0 it only says where the trial step leads.
 
     Returns:
         The gradient and the losses.
     """
+    if order == 2 and step != 0:
+        with sdpa_kernel(SDPBackend.MATH):
+            return _meta_gradient(parameters, tune, tests, step, weight, exact=True)
+    return _meta_gradient(parameters, tune, tests, step, weight, exact=False)
+
+
+def _meta_gradient(
+    parameters: Parameters,
+    tune: Callable[[Parameters], Tensor],
+    tests: Sequence[Callable[[Parameters], Tensor]],
+    step: float,
+    weight: float,
+    *,
+    exact: bool,
+) -> Feedback:
     names, leaves = list(parameters), list(parameters.values())
     loss = tune(parameters)
-    exact = order == 2 and step != 0
     inner = torch.autograd.grad(loss, leaves, create_graph=exact, materialize_grads=True)
     moved = {name: leaf - step * slope for name, leaf, slope in zip(names, leaves, inner, strict=True)}
     if not exact:

@@ -69,6 +69,41 @@ def test_second_order_is_the_gradient_of_the_whole(seed: int, step: float, sign:
         assert slope.item() == pytest.approx(((ahead - behind) / 2e-5).item(), rel=1e-6, abs=1e-8)
 
 
+class Attention(nn.Module):
+    """Tokens that look at each other, fused where there is a kernel for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.head = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.project(x).view(len(x), -1, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(query, key, value)
+        return self.head(seen.transpose(1, 2).flatten(2).mean(1))
+
+
+def test_second_order_through_fused_attention() -> None:
+    torch.manual_seed(0)
+    model = Attention().double().eval()
+    batches = [(torch.randn(3, 5, 4, dtype=torch.float64), torch.randint(3, (3,))) for _ in range(3)]
+    tune, *tests = (loss(model, given) for given in batches)
+
+    def whole(values: dict[str, Tensor]) -> Tensor:
+        leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+        slopes = torch.autograd.grad(tune(leaves), list(leaves.values()))
+        moved = {name: leaf - 0.5 * slope for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)}
+        return tune(leaves) + sum(test(moved) for test in tests) / 2
+
+    parameters = dict(model.named_parameters())
+    found = meta_gradient(parameters, tune, tests, step=0.5, order=2)
+    direction = {name: torch.randn_like(value) for name, value in parameters.items()}
+    ahead, behind = (
+        whole({name: value + h * direction[name] for name, value in parameters.items()}) for h in (1e-5, -1e-5)
+    )
+    slope = sum((found.gradient[name] * direction[name]).sum() for name in parameters)
+    assert slope.item() == pytest.approx(((ahead - behind) / 2e-5).item(), rel=1e-6)
+
+
 def test_first_order_adds_gradients_before_and_after() -> None:
     model = network()
     parameters = dict(model.named_parameters())
