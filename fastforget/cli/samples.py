@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from fastforget.batch import Inputs, split_samples
 from fastforget.cli.checkpoints import Checkpoint, read_tensors
+from fastforget.cli.progress import shown
 from fastforget.forgetting.code_batch import fitting_logits
 
-__all__ = ["batches", "read"]
+__all__ = ["Batches", "batches", "read"]
 
 
 def read(path: Path, checkpoint: Checkpoint) -> tuple[Inputs, Tensor]:
@@ -54,7 +57,28 @@ def read(path: Path, checkpoint: Checkpoint) -> tuple[Inputs, Tensor]:
     return inputs, targets.to(like.device)
 
 
-def batches(path: Path, checkpoint: Checkpoint, size: int) -> list[tuple[Inputs, Tensor]]:
+@dataclass(frozen=True)
+class Batches:
+    """Batches of samples, with a progress bar whenever they are gone through.
+
+    Attributes:
+        title: Of the bar.
+        parts: The batches.
+    """
+
+    title: str
+    parts: Sequence[tuple[Inputs, Tensor]]
+
+    def __len__(self) -> int:
+        """Return how many batches there are."""
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yield them."""
+        return shown(self.parts, self.title, "batch")
+
+
+def batches(path: Path, checkpoint: Checkpoint, size: int) -> Batches:
     """Read samples, in order, as batches of ``size``."""
     inputs, targets = read(path, checkpoint)
-    return list(split_samples(inputs, targets, len(targets), size))
+    return Batches(path.name, list(split_samples(inputs, targets, len(targets), size)))

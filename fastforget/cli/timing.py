@@ -15,6 +15,7 @@ from fastforget.batch import forward, logits_of
 from fastforget.cli import checkpoints
 from fastforget.cli.options import Checkpoint, Codes, Forgotten, Json, Model
 from fastforget.cli.outputs import show, table
+from fastforget.cli.progress import shown
 from fastforget.codes import MnemonicCodes
 from fastforget.fisher import fisher_diagonal
 from fastforget.forgetting.code_batch import LiveCodes, examine, prepare
@@ -100,13 +101,8 @@ def _alternate(
     candidates: dict[str, Callable[[], Receipt | None]], model: nn.Module, rounds: int
 ) -> dict[str, list[float]]:
     """Time the candidates in turn, so that whatever else the machine does falls on all of them."""
-    try:
-        from tqdm import trange  # noqa: PLC0415 (of the extra "cli")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the progress bar needs tqdm: pip install 'fastforget[cli]'") from error
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    # `disable=None`: no bar where standard error is not a terminal.
-    for number in trange(_WARM_UP + rounds, desc="timing", unit="round", disable=None, leave=False):
+    for number in shown(range(_WARM_UP + rounds), "timing", "round"):
         for name, run in candidates.items():
             _wait(model)
             started = time.perf_counter()

@@ -1,6 +1,12 @@
 """`fastforget audit`."""
 
+import contextlib
 import json
+import os
+import struct
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,7 @@ def learner():
         nn.Linear({SIZE}, 96), nn.BatchNorm1d(96), nn.ReLU(), nn.Dropout(0.1), nn.Linear(96, {CLASSES})
     )
 """
+ROOT = Path(__file__).parents[2]
 MODEL = ("audit", "--model", "nets:learner", "--checkpoint", "net.safetensors")
 DATA = ("--forget", "forget.safetensors", "--remain", "remain.safetensors", "--test", "test.safetensors")
 
@@ -73,6 +80,31 @@ def test_samples_that_were_never_seen_give_no_finding(fastforget: CommandLine, l
     assert line.startswith("`--html` must be a new file, got audit.html")
     line = fastforget.refused(*MODEL, *DATA, "--html", "net.safetensors", "--force")
     assert line == "`--html` must not be a file that is read, got net.safetensors"
+
+
+def test_a_terminal_shows_how_far_it_is(learnt: Path) -> None:
+    fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))
+    reader, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    said = bytearray()
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(reader, 4096):
+                said.extend(part)
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    command = [sys.executable, "-m", "fastforget", *MODEL, *DATA, "--batch-size", "16", "--json"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{learnt}"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=False, env=environment)  # noqa: S603
+    os.close(terminal)
+    listening.join(60)
+    os.close(reader)
+    assert json.loads(done.stdout)["findings"]
+    for name in ("forget", "remain", "test"):
+        assert f"{name}.safetensors:" in said.decode()
+        assert "/25 [" in said.decode()
 
 
 def test_without_matplotlib_it_is_noticed_before_the_work(

@@ -1,0 +1,32 @@
+"""Progress bars, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
+__all__ = ["shown"]
+
+_T = TypeVar("_T")
+
+
+def shown(items: Collection[_T], title: str, unit: str) -> Iterator[_T]:
+    """Go through items with a bar, where standard error is a terminal; it is gone afterwards.
+
+    Args:
+        items: What to go through.
+        title: What is done.
+        unit: What an item is.
+
+    Yields:
+        The items.
+
+    Raises:
+        ModuleNotFoundError: tqdm is not installed.
+    """
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 (of the extra "cli")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the progress bar needs tqdm: pip install 'fastforget[cli]'") from error
+    # `disable=None`: no bar where standard error is not a terminal.
+    yield from tqdm(items, desc=title, unit=unit, disable=None, leave=False)
