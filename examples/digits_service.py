@@ -2,6 +2,7 @@
 
 Trained once, in some ten seconds; then kept in the folder, where every process of a service finds it.
 
+    # with the extra demo
     python examples/digits_service.py FOLDER
 """
 

@@ -1,5 +1,6 @@
 """FastAPI and uvicorn: any number of worker processes, one archive.
 
+    # with the extras demo and serve
     python examples/fastapi_service.py --folder service --port 8000 --workers 2
 
 Then open http://127.0.0.1:8000 and file a request, or:

@@ -1,5 +1,6 @@
 """LitServe: every worker has a copy of the model, and every worker gets the edit.
 
+    # with the extra services
     python examples/litserve_service.py --folder service --port 8000 --workers 2
 
     curl localhost:8000/predict -H 'Content-Type: application/json' -d '{"forget": 3, "asked_by": "me"}'

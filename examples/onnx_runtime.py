@@ -1,6 +1,6 @@
 """ONNX Runtime: the model is exported once, and forgets a class in ONNX Runtime while it predicts.
 
-    pip install onnxscript
+    pip install onnxscript   # beside the extras demo and onnx
     python examples/onnx_runtime.py --folder service --forget 3
 
 The first start trains the network and exports it, into the folder. What is then done and printed: engine_trial.py.

@@ -1,5 +1,6 @@
 """Ray Serve: replicas, on one machine or many, brought to a version by `reconfigure`, without a restart.
 
+    # with the extra services
     python examples/ray_serve_service.py --folder service --replicas 2 --forget 3
 
 One replica forgets and puts it in the archive; then the deployment is told the version as its user_config, and every

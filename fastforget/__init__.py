@@ -1,4 +1,4 @@
-"""Make deployed PyTorch classifiers forget: a class in milliseconds, with proof and with undo."""
+"""Make deployed PyTorch classifiers forget: a class or samples, with a receipt and with undo."""
 
 from __future__ import annotations
 

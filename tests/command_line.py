@@ -89,6 +89,8 @@ class CommandLine:
     def __call__(self, *arguments: str) -> Outcome:
         self._capsys.readouterr()
         self._monkeypatch.setattr(sys, "argv", ["fastforget", *arguments])
+        # of `python -m pytest`, which would get into the usage line
+        self._monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         status: Any = ended.value.code or 0

@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Forget a class from a deployed PyTorch model in milliseconds, with proof and with undo.",
+    help="Make PyTorch classifiers forget classes, with a receipt and with undo.",
     epilog="Exit status: 0, done; 1, it could not be done, or a check failed; 2, the command line is wrong.",
 )
 

@@ -29,7 +29,9 @@ from fastforget.serving.contents import Contents
 from fastforget.serving.history import Entry, Request, now
 from fastforget.serving.log import Position, RequestLog, read_on, sync
 
-__all__ = ["Archive", "ArchiveError"]
+__all__ = ["LOG", "Archive", "ArchiveError"]
+
+LOG = "requests.jsonl"
 
 _RETRY = 0.01  # seconds
 _APPENDING = 5.0  # seconds that another process may take for a line of the log
@@ -71,7 +73,7 @@ class Archive:
     @property
     def log(self) -> Path:
         """The file of the log."""
-        return self.folder / "requests.jsonl"
+        return self.folder / LOG
 
     @property
     def _edits(self) -> Path:

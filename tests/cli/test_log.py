@@ -5,8 +5,9 @@ from contextlib import closing
 from pathlib import Path
 
 from command_line import CommandLine
+from torch import nn
 
-from fastforget.serving import RequestLog
+from fastforget.serving import LiveModel, RequestLog
 
 
 def test_a_log_is_verified_and_shown(fastforget: CommandLine, folder: Path) -> None:
@@ -18,6 +19,15 @@ def test_a_log_is_verified_and_shown(fastforget: CommandLine, folder: Path) -> N
     assert found == {"log": "requests.log", "records": 2}
     lines = fastforget.done("log", "show", "requests.log").splitlines()
     assert [json.loads(line)["class"] for line in lines] == [3, 5]
+
+
+def test_of_an_archive(fastforget: CommandLine, folder: Path) -> None:
+    LiveModel(nn.Linear(2, 2).eval(), archive="kept").close()
+    with closing(RequestLog("kept/requests.jsonl")) as log:
+        log.append({"class": 3})
+    assert fastforget.done("log", "verify", "kept").startswith("kept/requests.jsonl: 1 record, none changed")
+    assert json.loads(fastforget.done("log", "show", "kept"))["class"] == 3
+    assert "requests.jsonl" in fastforget.refused("log", "verify", ".")
 
 
 def test_a_changed_log_is_refused(fastforget: CommandLine, folder: Path) -> None:
