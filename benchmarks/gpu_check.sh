@@ -4,8 +4,8 @@
 #   benchmarks/gpu_check.sh                 or: make gpu-check
 #   PYTHON=.venv/bin/python OUT=/tmp/found benchmarks/gpu_check.sh
 #
-# Needs a CUDA device, PyTorch 2.11 or newer built for CUDA, numpy, safetensors, setuptools and nvcc. Without pytest or
-# hypothesis the tests are left out, without compute-sanitizer its checks, and the summary says so. Logs, the table and
+# Needs a CUDA device, PyTorch 2.11 or newer built for CUDA, numpy, safetensors, setuptools and nvcc. Without pytest,
+# hypothesis, matplotlib, rich, scikit-learn or tqdm the tests are left out, without compute-sanitizer its checks, and the summary says so. Logs, the table and
 # its numbers go to $OUT; without it, the results to benchmarks/results and the logs to build/gpu-check.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -91,7 +91,7 @@ step values 60 "$PYTHON" benchmarks/gpu_values.py
 
 # pytest-benchmark's options in pyproject.toml would stop a pytest without it.
 TEST=("$PYTHON" -m pytest -q -o addopts= --import-mode=importlib -ra --maxfail=40 --tb=short -p no:cacheprovider)
-if has pytest && has hypothesis; then
+if "$PYTHON" -c "import hypothesis, matplotlib, pytest, rich, sklearn, tqdm"; then
   export FASTFORGET_TEST_DEVICE=cuda
   step operators 110 "${TEST[@]}" tests/ops --ignore=tests/ops/test_simd.py
   step library 100 "${TEST[@]}" tests/test_fisher_layers.py tests/test_fisher_models.py tests/test_harmonization.py \
@@ -100,7 +100,7 @@ if has pytest && has hypothesis; then
   unset FASTFORGET_TEST_DEVICE
   step graphs 50 "${TEST[@]}" tests/serving/engines/test_cuda_graphs.py
 else
-  skip tests "pytest and hypothesis must be installed"
+  skip tests "pytest, hypothesis, matplotlib, rich, scikit-learn and tqdm must be installed"
   failed=1
 fi
 

@@ -35,7 +35,7 @@ class Digits(litserve.LitAPI):
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         if "forget" in request:
             return asdict(self.live.ask(request["forget"], asked_by=request.get("asked_by", "")))
-        found = self.live.predict(torch.tensor(request["inputs"], dtype=self.live.dtype))
+        found = self.live.predict(torch.tensor(request["inputs"], dtype=self.live.dtype, device=self.live.device))
         return {"outputs": found.outputs.tolist(), "version": found.version, "worker": os.getpid()}
 
 

@@ -45,7 +45,7 @@ class Digits:
             raise RuntimeError("the weights are not those of the version")
 
     def predict(self, inputs: list[Any]) -> dict[str, Any]:
-        found = self.live.predict(torch.tensor(inputs, dtype=self.live.dtype))
+        found = self.live.predict(torch.tensor(inputs, dtype=self.live.dtype, device=self.live.device))
         return {"outputs": found.outputs.tolist(), "version": found.version, "replica": os.getpid()}
 
     def forget(self, cls: int, asked_by: str) -> int:

@@ -20,13 +20,14 @@ def load() -> None:
     """Load ``fastforget._C_cuda`` if it was built and there is a device, which creates no context on it.
 
     Loading registers the kernels and does nothing else. Only where the library was built is PyTorch asked for devices,
-    by `torch.cuda.is_available`, which leaves least behind: programs that fork workers import this package too.
+    and by `torch.cuda.device_count`, which asks the driver's management library: `torch.cuda.is_available` would start
+    CUDA, after which a program that imports this package could not fork workers that use it.
 
     Raises:
         ImportError: It is there and does not fit this PyTorch.
     """
     path = _path()
-    if path is None or loaded() or not torch.cuda.is_available():
+    if path is None or loaded() or not torch.cuda.device_count():
         return
     try:
         torch.ops.load_library(path)

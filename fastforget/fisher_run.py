@@ -28,6 +28,7 @@ from fastforget.capture import (
 )
 from fastforget.diagonal import FisherDiagonal
 from fastforget.labels import Labels, Loss, Pass
+from fastforget.model import recurrent_backward, uncompiled
 from fastforget.waiting import Checks, random_devices
 
 __all__ = ["Run", "undisturbed"]
@@ -47,8 +48,9 @@ def _row_major(inputs: Inputs) -> Inputs:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Gradients on, whatever the caller has set; the random state is put back afterwards."""
-    devices = random_devices(*model.parameters())
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
+    random = torch.random.fork_rng(devices=random_devices(*model.parameters()))
+    # what is computed is watched, call by call, which torch.compile would hide
+    with torch.inference_mode(False), torch.enable_grad(), random, recurrent_backward(model), uncompiled(model):
         yield
 
 

@@ -71,9 +71,9 @@ def inscribe(
         raise ValueError("`data` must hold at least one batch, got none")
     modes = {module: module.training for module in model.modules()}
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    generator = torch.Generator().manual_seed(seed)
+    generator, near = torch.Generator().manual_seed(seed), codes.to(next(model.parameters()).device)
     shown: Iterable[tuple[Any, Tensor]] = (
-        (codes.embed(inputs, targets, rate, generator), targets) for _ in range(epochs) for inputs, targets in batches
+        (near.embed(inputs, targets, rate, generator), targets) for _ in range(epochs) for inputs, targets in batches
     )
     if progress:
         from tqdm import tqdm  # noqa: PLC0415 (not every installation has it)

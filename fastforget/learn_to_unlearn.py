@@ -19,7 +19,7 @@ from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.harmonization import Project, Scope, harmonize
 from fastforget.membership import MembershipModel
-from fastforget.model import check_eval, eager, reproducible, watched_parameters
+from fastforget.model import check_eval, eager, ready_recurrent, reproducible, watched_parameters
 from fastforget.receipt import Edit, Receipt, write
 from fastforget.unlearning.batches import Batch, Forgotten, Stream, check_disjoint
 from fastforget.unlearning.checkpoint import Checkpoint, tensors_of
@@ -249,6 +249,7 @@ class _Work:
         floor: tuple[Any, Tensor, float] | None,
     ) -> None:
         self._model, self._attacks = copy.deepcopy(model), list(attacks)
+        ready_recurrent(self._model)
         parameters = dict(self._model.named_parameters())
         self._moving = {name: parameters[name].requires_grad_() for name in watched}
         leaves = list(self._moving.values())

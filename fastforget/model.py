@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ __all__ = [
     "evaluating",
     "fresh_casts",
     "outside_tables",
+    "ready_recurrent",
+    "recurrent_backward",
     "reproducible",
+    "uncompiled",
     "watched_parameters",
 ]
 
@@ -50,12 +54,60 @@ def check_eval(model: nn.Module) -> None:
 
 
 @contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run modules as they were written that torch.compile has replaced, or has compiled in place."""
+    found: list[tuple[nn.Module, str, Any]] = []
+    for module in model.modules():
+        own = vars(module)
+        original = own.get("_modules", {}).get("_orig_mod")
+        if own.get("_compiled_call_impl") is not None:
+            found.append((module, "_compiled_call_impl", own["_compiled_call_impl"]))
+            own["_compiled_call_impl"] = None
+        if original is not None and "forward" in own:
+            found.append((module, "forward", own["forward"]))
+            own["forward"] = original.__call__
+    try:
+        yield
+    finally:
+        for module, name, value in found:
+            vars(module)[name] = value
+
+
+def ready_recurrent(model: nn.Module) -> list[tuple[nn.RNNBase, float]]:
+    """Have recurrent layers in eval mode say that they train, without their dropout: the same outputs to the bit.
+
+    cuDNN has a backward for them in train mode only.
+
+    Returns:
+        Those layers, with their dropout.
+    """
+    found = [
+        (layer, layer.dropout) for layer in model.modules() if isinstance(layer, nn.RNNBase) and not layer.training
+    ]
+    for layer, _ in found:
+        layer.training, layer.dropout = True, 0.0
+    return found
+
+
+@contextmanager
+def recurrent_backward(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers in eval mode have a backward, on every device."""
+    found = ready_recurrent(model)
+    try:
+        yield
+    finally:
+        for layer, dropout in found:
+            layer.training, layer.dropout = False, dropout
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in eval mode, and back in its own afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        yield
+        with recurrent_backward(model):
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -45,7 +45,7 @@ def replace_by_codes(
     replaced = []
     for sample, pool in zip(samples, pools, strict=True):
         where = sample.device
-        code = pool.to(where)[targets.to(where), index.to(where)].to(sample.dtype)
+        code = pool[targets.to(pool.device), index.to(pool.device)].to(where, sample.dtype)  # not all of them
         mask = chosen.to(where).view(-1, *[1] * (sample.ndim - 1))
         replaced.append(torch.where(mask, code, sample))
     return rebuild(codes, replaced)

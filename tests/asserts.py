@@ -13,14 +13,13 @@ from torch.utils import _pytree as pytree
 from fastforget import _C, ops, reference
 from fastforget.batch import forward, split_samples
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
+from fastforget.model import recurrent_backward
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
 
+ON_DEVICE = _C.emulation or os.environ.get("FASTFORGET_TEST_DEVICE", "cpu") != "cpu"
 # Of tests that expect an error for what tensors hold.
-reads_data = pytest.mark.skipif(
-    _C.emulation or os.environ.get("FASTFORGET_TEST_DEVICE", "cpu") != "cpu",
-    reason="a device's data is not read by the host",
-)
+reads_data = pytest.mark.skipif(ON_DEVICE, reason="a device's data is not read by the host")
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5, name: str = "result") -> None:
@@ -145,7 +144,8 @@ def batch_one_loop(
     gradient = {name: p.new_zeros((len(weights), *p.shape)) for name, p in parameters.items()}
     shares = (weights / weights.sum(1, keepdim=True)).to(next(iter(parameters.values())).dtype)
     for n, (x, t) in enumerate(split_samples(inputs, targets, weights.shape[1])):
-        grads = torch.autograd.grad(loss(forward(model, x), t).sum(), list(parameters.values()), allow_unused=True)
+        with recurrent_backward(model):
+            grads = torch.autograd.grad(loss(forward(model, x), t).sum(), list(parameters.values()), allow_unused=True)
         for name, grad in zip(parameters, grads, strict=True):
             if grad is not None:
                 fisher[name] += torch.einsum("g,...->g...", shares[:, n], grad**2)

@@ -38,6 +38,7 @@ def run_on(device: torch.device) -> None:
     torch.set_default_device(device)  # for get_default_device, and code that asks it
     MadeOn(device).__enter__()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True  # two runs of a model are compared to the bit
 
 
 def run_where_asked() -> None:

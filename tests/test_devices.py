@@ -55,13 +55,13 @@ class Loading:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, path: str | None, available: bool) -> None:
         self.asked, self.paths = 0, list[str]()
 
-        def is_available() -> bool:
+        def device_count() -> int:
             self.asked += 1
-            return available
+            return int(available)
 
         monkeypatch.setattr(cuda_library, "_loaded", [])
         monkeypatch.setattr(cuda_library, "_path", lambda: path)
-        monkeypatch.setattr(torch.cuda, "is_available", is_available)
+        monkeypatch.setattr(torch.cuda, "device_count", device_count)
         monkeypatch.setattr(torch.ops, "load_library", self.paths.append)
 
 
@@ -91,7 +91,7 @@ def test_a_library_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     file.write_bytes(b"not a library")
     monkeypatch.setattr(cuda_library, "_loaded", [])
     monkeypatch.setattr(cuda_library, "_path", lambda: str(file))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ImportError, match=r"_C_cuda\.so, do not fit PyTorch .* build them again with"):
         cuda_library.load()
     assert not ops.cuda_built()

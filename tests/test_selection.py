@@ -87,13 +87,13 @@ BAD = [
     (ValueError, "`scores` must be floating point, got torch.int64", torch.arange(3), 1),
     (
         ValueError,
-        "`scores` must have one dtype and device, got torch.float32 on cpu and torch.float64 on cpu",
+        "`scores` must have one dtype and device, got torch.float32 on .* and torch.float64 on ",
         [SCORES[0], SCORES[1].double()],
         1,
     ),
     (
         ValueError,
-        "`scores` must have one dtype and device, got torch.float32 on cpu and torch.float32 on meta",
+        "`scores` must have one dtype and device, got torch.float32 on .* and torch.float32 on meta",
         [SCORES[0], SCORES[1].to("meta")],
         1,
     ),

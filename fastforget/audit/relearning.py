@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fastforget.batch import forward, logits_of
+from fastforget.model import ready_recurrent
 from fastforget.observation import observe
 
 __all__ = ["relearning_curve", "steps_to"]
@@ -37,6 +38,7 @@ def relearning_curve(
         The accuracy before the first step and after each, in [0, 1].
     """
     batches, scratch = list(forget), copy.deepcopy(model).eval().requires_grad_()
+    ready_recurrent(scratch)
     if any(parameter.dtype in _HALF for parameter in scratch.parameters()):
         scratch, batches = scratch.float(), pytree.tree_map_only(Tensor, _widened, batches)
     optimizer = torch.optim.Adam(scratch.parameters(), lr)
@@ -44,7 +46,8 @@ def relearning_curve(
     for step in range(steps):
         inputs, targets = batches[step % len(batches)]
         optimizer.zero_grad()
-        F.cross_entropy(logits_of(forward(scratch, inputs)), targets).backward()
+        logits = logits_of(forward(scratch, inputs))
+        F.cross_entropy(logits, targets.to(logits.device)).backward()
         optimizer.step()
         curve.append(observe(scratch, batches, "forget").accuracy)
     return curve

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.batch import Inputs, batch_size, forward, logits_of
-from fastforget.model import eager, reproducible
+from fastforget.model import eager, recurrent_backward, reproducible
 
 __all__ = [
     "Batches",
@@ -66,7 +66,8 @@ def editing(model: nn.Module, seed: int, *, train: bool = True, **settings: floa
     with reproducible(model, seed):
         try:
             model.train(train)
-            yield model
+            with recurrent_backward(model):
+                yield model
             _check_finite(model)
         except BaseException:
             with torch.no_grad():

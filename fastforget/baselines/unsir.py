@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastforget.baselines.training import Batches, again, descend, editing, outputs, paired, trained_parameters
+from fastforget.model import evaluating
 
 __all__ = ["unsir"]
 
@@ -87,10 +88,9 @@ def _noise(model: nn.Module, like: Tensor, cls: int, steps: int, lr: float, pena
     noise = torch.randn_like(like).requires_grad_()
     labels = torch.full((len(like),), cls, device=like.device)
     optimizer = torch.optim.Adam([noise], lr)
-    model.eval()
-    for _ in range(steps):
-        loss = penalty * noise.square().flatten(1).sum(1).mean() - F.cross_entropy(outputs(model, noise), labels)
-        (noise.grad,) = torch.autograd.grad(loss, [noise])
-        optimizer.step()
-    model.train()
+    with evaluating(model):
+        for _ in range(steps):
+            loss = penalty * noise.square().flatten(1).sum(1).mean() - F.cross_entropy(outputs(model, noise), labels)
+            (noise.grad,) = torch.autograd.grad(loss, [noise])
+            optimizer.step()
     return noise.detach(), labels

@@ -113,7 +113,8 @@ def gather(mine: Tensor, sizes: list[int], group: dist.ProcessGroup | None) -> l
 
 def _exchange(message: dict[str, Any], group: dist.ProcessGroup | None) -> list[dict[str, Any]]:
     """Gather plain data as JSON; what PyTorch offers for objects would unpickle what it receives."""
-    served = "cpu" if "cpu:" in dist.get_backend_config(group) else "cuda"
+    bound = getattr(group or dist.group.WORLD, "bound_device_id", None)
+    served = "cpu" if "cpu:" in dist.get_backend_config(group) else bound or "cuda"
     text = torch.frombuffer(bytearray(_text(message)), dtype=torch.uint8).to(served)
     ranks = dist.get_world_size(group)
     length = torch.tensor([len(text)], device=served)

@@ -24,6 +24,7 @@ from fastforget.structure import transform
 from fastforget.waiting import constant, read
 
 __all__ = [
+    "DEVICE_ERRORS",
     "SHAPE_ERRORS",
     "CodeBatch",
     "LiveCodes",
@@ -38,8 +39,9 @@ __all__ = [
 ]
 
 _RECOGNISED = 0.5
-# What modules raise for inputs that they do not take.
+# What modules raise for inputs that they do not take; the others are RuntimeErrors too, and say nothing about inputs.
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 @dataclass(frozen=True)
@@ -326,6 +328,8 @@ def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCode
     tensor = tensor.detach().to(device=like.device, dtype=like.dtype if tensor.is_floating_point() else tensor.dtype)
     try:
         single = logits_of(run(model, tensor[:1])).dim() == 2
+    except DEVICE_ERRORS:
+        raise
     except SHAPE_ERRORS:
         single = False
     return MnemonicCodes.from_tensors(tensor.unsqueeze(1) if single or tensor.dim() == 2 else tensor)
@@ -341,9 +345,12 @@ def fitting_logits(model: nn.Module, inputs: Inputs, name: str) -> Tensor:
 
     Raises:
         ValueError: The inputs do not fit.
+        DEVICE_ERRORS: They may, but the device has no room for them now, or is in trouble.
     """
     try:
         outputs = run(model, inputs)
+    except DEVICE_ERRORS:
+        raise
     except SHAPE_ERRORS as error:
         shapes = [tuple(tensor.shape[1:]) for tensor in tensors_of(inputs)]
         raise ValueError(

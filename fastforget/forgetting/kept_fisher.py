@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastforget.batch import logits_of
 from fastforget.diagonal import Definition, FisherDiagonal, replace_sum
 from fastforget.forgetting.code_batch import (
+    DEVICE_ERRORS,
     SHAPE_ERRORS,
     CodeBatch,
     LiveCodes,
@@ -150,6 +151,7 @@ def sensitivity(
 
     Raises:
         SHAPE_ERRORS: The model fails on the codes for another reason than their shape.
+        DEVICE_ERRORS: The device has no room for it now, or is in trouble.
         ValueError: The model does not take the codes, or they are not those of the sum.
     """
     few, scale = known.to_forget(), kept.definition.scale
@@ -164,6 +166,8 @@ def sensitivity(
             parameters=parameters,
             with_gradient=True,
         )
+    except DEVICE_ERRORS:
+        raise
     except SHAPE_ERRORS:  # says so if the codes are the reason
         gather_logits(lambda some: fitting_logits(model, some, "mnemonic_codes"), few.inputs, few.batch_size)
         raise

@@ -19,7 +19,7 @@ from fastforget.audit import AuditReport
 from fastforget.codes import MnemonicCodes
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
-from fastforget.forgetting.code_batch import classes_of
+from fastforget.forgetting.code_batch import DEVICE_ERRORS, classes_of
 from fastforget.one_shot import one_shot
 from fastforget.receipt import Receipt
 from fastforget.serving.archive import Archive
@@ -35,6 +35,8 @@ __all__ = ["LiveModel", "Prediction"]
 _LOG = logging.getLogger(__name__)
 _LONGEST = 10**6  # seconds; what threads can wait for is limited
 _RARELY = 10  # times the patience, after a prediction that hung
+# Want of space, time or memory, or a device in trouble: no reason to refuse a request for good.
+_PASSING = (OSError, MemoryError, *DEVICE_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,11 @@ class LiveModel:
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self._weights.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights; the first one, where there are several."""
+        return self._weights.device
 
     @property
     def versions(self) -> tuple[Version, ...]:
@@ -410,7 +417,7 @@ class LiveModel:
                     yield draft
                 except BaseException as error:
                     self._weights.reset()
-                    if isinstance(error, Exception) and not isinstance(error, OSError):  # want of space or time
+                    if isinstance(error, Exception) and not isinstance(error, _PASSING):
                         self._refuse(draft, cls, error)
                     raise
         finally:

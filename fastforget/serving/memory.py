@@ -44,7 +44,7 @@ class Memory:
         yield
         self._entries = [*self._entries, entry]
         if receipt is not None:
-            self._receipts[entry.number] = receipt
+            self._receipts[entry.number] = _near(receipt)
         self._answer(entry.request, state="done", version=entry.number)
 
     def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:  # noqa: ARG002
@@ -69,3 +69,13 @@ class Memory:
         for entry in self._entries:
             if entry.number in self._receipts and entry.due(time):
                 self._receipts[entry.number] = self._receipts[entry.number].without_undo()
+
+
+def _near(receipt: Receipt) -> Receipt:
+    """Return the receipt on the CPU: a device has room for the model, not for all that was ever changed of it."""
+    parts = ("indices", "old", "new")
+    edits = {
+        name: replace(edit, **{part: value.cpu() for part in parts if (value := getattr(edit, part)) is not None})
+        for name, edit in receipt.edits.items()
+    }
+    return replace(receipt, edits=edits)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastforget.errors import ForgettingError
+from fastforget.forgetting.code_batch import DEVICE_ERRORS
 from fastforget.serving.archive import ArchiveError
 from fastforget.serving.live import LiveModel
 
@@ -65,7 +66,9 @@ def application(
         token: What callers must send as ``Authorization: Bearer ...`` to file a request, to see requests, and to go
             back. Without, only this machine's programs and pages of this service can (``Host`` and ``Origin``).
         names: What the classes are called, for the page.
-        decode: Makes the model's input of what came as ``inputs``; by default a tensor of the dtype of the weights.
+        decode: Makes the model's input of what came as ``inputs``; by default a tensor of the dtype of the weights,
+            where these are. It must refuse, by ValueError, what the model cannot stand: on a CUDA device an index out
+            of range ends the process's use of the device.
         every: Seconds between two looks of `LiveModel.follow`.
         limit: Bytes of a request's body beyond which it is refused, 413.
 
@@ -89,7 +92,7 @@ def application(
     app.add_middleware(_Limit, limit=limit)  # type: ignore[arg-type, unused-ignore]
     for error in (ForgettingError, TimeoutError, TypeError, ValueError, OSError):
         app.add_exception_handler(error, _refused)
-    app.include_router(_for_all(live, _page(names), decode or partial(_tensor, live.dtype)))
+    app.include_router(_for_all(live, _page(names), decode or partial(_tensor, live)))
     app.include_router(_for_some(live), dependencies=[Depends(_from_here if token is None else _holder_of(token))])
     return app
 
@@ -106,7 +109,7 @@ def _for_all(live: LiveModel, page: str, decode: Callable[[Any], Any]) -> APIRou
     def predict(inputs: Annotated[Any, Body(embed=True)]) -> dict[str, Any]:
         try:
             found = live.predict(decode(inputs))
-        except torch.OutOfMemoryError:
+        except DEVICE_ERRORS:
             raise
         except (IndexError, RuntimeError, TypeError, ValueError) as error:  # what modules raise that do not take them
             raise HTTPException(422, f"the model does not take these inputs: {error}") from error
@@ -213,14 +216,14 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 422)
 
 
-def _tensor(dtype: torch.dtype, given: Any) -> Tensor:
+def _tensor(live: LiveModel, given: Any) -> Tensor:
     try:
-        found = torch.tensor(given, dtype=dtype, device="cpu")
+        found = torch.tensor(given, dtype=live.dtype, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"`inputs` must be nested lists of numbers of equal lengths: {error}") from error
     if not bool(found.isfinite().all()):
         raise ValueError("`inputs` must be finite, got NaN or infinity")
-    return found
+    return found.to(live.device)
 
 
 def _page(names: Sequence[str] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from fastforget.fingerprint import fingerprint
 from fastforget.model import check_eval, eager
 from fastforget.receipt import Edit, Receipt, stage
 from fastforget.serving.engines import Engine
+from fastforget.serving.engines.agreement import check_no_graphs
+from fastforget.serving.engines.cuda_recorder import CAPTURING
 
 __all__ = ["Weights"]
 
@@ -47,6 +50,11 @@ class Weights:
         """Of the first parameter."""
         return next((parameter.dtype for parameter in self._source.parameters()), torch.float32)
 
+    @property
+    def device(self) -> torch.device:
+        """Of the first parameter."""
+        return next((parameter.device for parameter in self._source.parameters()), torch.device("cpu"))
+
     def fingerprint(self) -> str:
         """Return that of the model, buffers included; nobody may change it meanwhile."""
         return fingerprint(self._source)
@@ -73,13 +81,14 @@ class Weights:
         devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
 
         def both() -> None:
-            for device in devices:  # predictions may be under way on streams of their own
-                torch.cuda.synchronize(device)
-            if switch:
-                switch()
-            commit()
-            for device in devices:
-                torch.cuda.synchronize(device)
+            with CAPTURING if devices else nullcontext():  # to wait for a device would spoil a capture
+                for device in devices:  # predictions may be under way on streams of their own
+                    torch.cuda.synchronize(device)
+                if switch:
+                    switch()
+                commit()
+                for device in devices:
+                    torch.cuda.synchronize(device)
 
         return both
 
@@ -128,11 +137,6 @@ def _check_copy(source: nn.Module, draft: nn.Module) -> None:
 
 def _check_outputs(model: nn.Module) -> None:
     """Raise ValueError if predictions of several threads would share the memory of their outputs."""
-    for path, module in model.named_modules():
-        settings = vars(module).get("get_compiler_config", dict)()  # of what torch.compile returns
-        if (settings or {}).get("triton.cudagraphs") and any(parameter.is_cuda for parameter in module.parameters()):
-            raise ValueError(
-                f"`model` must not be compiled with CUDA graphs, as module `{path}` is by its `mode`: predictions "
-                "would return memory that the next one writes; compile it without and use "
-                "fastforget.serving.engines.CUDAGraphs(example, build=torch.compile)"
-            )
+    for module in model.modules():
+        for compiled in (module, vars(module).get("_compiled_call_impl")):  # by torch.compile, or in place
+            check_no_graphs(compiled, module)

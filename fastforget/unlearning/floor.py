@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs, batch_size, forward, logits_of
 
@@ -47,6 +48,8 @@ class Floor:
         if not 0 <= accuracy <= 1:
             raise ValueError(f"the accuracy of `floor` must lie in [0, 1], got {accuracy}")
         batch_size(inputs, targets)
+        where = next(iter(moving.values())).device
+        inputs, targets = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(where), (inputs, targets))
         self._samples, self.accuracy = (inputs, targets), float(accuracy)
         found = self._measure(inputs, targets)
         if found < accuracy:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from asserts import assert_accumulates, assert_close, assert_traceable
+from asserts import ON_DEVICE, assert_accumulates, assert_close, assert_traceable
 from cases import DTYPES, LAYOUTS, randn, results, sample_weights, sum_dtype
 from torch import Tensor
 
-from fastforget import _C, ops, reference
+from fastforget import ops, reference
 
 SIZES = [  # N, T, O, I
     (1, 1, 1, 1),
@@ -189,7 +189,7 @@ def test_half_sums_are_float32() -> None:
     assert found["fisher"].dtype == sum_dtype(torch.float16) == torch.float32
 
 
-@pytest.mark.skipif(not _C.emulation, reason="the CPU's kernels count in 64 bits")
+@pytest.mark.skipif(not ON_DEVICE, reason="the CPU's kernels count in 64 bits")
 @pytest.mark.parametrize("name", ["grad", "input"])
 def test_features_too_far_apart(name: str) -> None:
     case = operands(0, 2, 3, 4)

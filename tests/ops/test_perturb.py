@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from asserts import assert_same_bits, assert_traceable, by_fault, reads_data, threads
+from asserts import ON_DEVICE, assert_same_bits, assert_traceable, by_fault, reads_data, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import _C, ops, reference
+from fastforget import ops, reference
 
 SIZES = ((7, 9), (0,), (300,), (70_001,), (1,))
 
@@ -255,7 +255,7 @@ def test_bad_write_changes_nothing(fault: str) -> None:
         assert_same_bits(a, b)
 
 
-on_device = pytest.mark.skipif(not _C.emulation, reason="on the CPU these are errors")
+on_device = pytest.mark.skipif(not ON_DEVICE, reason="on the CPU these are errors")
 
 
 @on_device

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from asserts import assert_same_bits, assert_traceable, by_fault, reads_data, threads
+from asserts import ON_DEVICE, assert_same_bits, assert_traceable, by_fault, reads_data, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import _C, ops, reference
+from fastforget import ops, reference
 
 
 def mixed(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -264,7 +264,7 @@ def test_one_nan_anywhere_is_found(at: int, dtype: torch.dtype) -> None:
     (scores,) = mixed((700_000,), dtype=dtype)
     for value in (math.nan, -math.nan):
         scores[at] = value
-        if not _C.emulation:
+        if not ON_DEVICE:
             with pytest.raises(RuntimeError, match="`scores` must not be NaN, got 1 NaN elements"):
                 ops.select([scores], 1000)
         else:

@@ -45,6 +45,7 @@ def clients(predict: Callable[[], Prediction], count: int = 4) -> Iterator[list[
         try:
             while not stop.is_set():
                 found.append(predict())
+                time.sleep(0.0005)  # a device answers faster than answers can be compared
         except BaseException as error:  # noqa: BLE001 (shown below)
             errors.append(error)
 
@@ -357,6 +358,29 @@ def test_models_compiled_in_part(part: str) -> None:
         assert_same_bits(subject(codes.inputs), plain(codes.inputs))
     subject.revert(0)
     assert_same_bits(subject(codes.inputs), before)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, torch.AcceleratorError])
+def test_want_of_memory_is_no_reason_to_refuse_a_request(error: type[Exception]) -> None:
+    model, codes, _ = digits()
+    raised: list[int] = []
+
+    def busy(module: nn.Module, _: Any) -> None:
+        if module is not model and len(raised) < 3:  # the copy on which an edit is worked out
+            raised.append(1)
+            raise error("no room beside other programs")
+
+    model[0].register_forward_pre_hook(lambda *_: busy(subject._weights.draft, _))  # type: ignore[index, operator]
+    subject = LiveModel(model, codes)
+    assert subject.device == next(model.parameters()).device
+    subject.ask(3, request="first")
+    for _ in range(3):
+        with pytest.raises(error):
+            subject.forget(3, request="first")
+        assert_healthy(subject, 0)
+        assert subject.requests()[0].state == "waiting"
+    assert subject.forget(3, request="first").number == 1
+    assert subject.requests()[0].state == "done"
 
 
 def test_without_codes() -> None:

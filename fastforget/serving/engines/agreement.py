@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs, forward, tensors_of
 
-__all__ = ["Agreement", "Run", "cloned", "disturb"]
+__all__ = ["Agreement", "Run", "check_no_graphs", "cloned", "disturb"]
 
 Run = Callable[..., Any]
 
@@ -82,6 +82,25 @@ class Agreement:
 def cloned(inputs: Inputs) -> Any:
     """Return a copy: a model may write to its inputs."""
     return pytree.tree_map(lambda value: value.detach().clone() if isinstance(value, Tensor) else value, inputs)
+
+
+def check_no_graphs(run: Any, model: nn.Module) -> None:
+    """Make sure that torch.compile runs no CUDA graphs of its own, whose outputs lie where the next call's will.
+
+    Args:
+        run: What may have come from torch.compile.
+        model: The module that it runs.
+
+    Raises:
+        ValueError: It does.
+    """
+    settings = getattr(run, "__dict__", {}).get("get_compiler_config", dict)()
+    if (settings or {}).get("triton.cudagraphs") and any(parameter.is_cuda for parameter in model.parameters()):
+        raise ValueError(
+            "torch.compile must not make CUDA graphs, as it does with mode='reduce-overhead' and 'max-autotune': "
+            "predictions would return memory that the next one writes; compile without and use "
+            "fastforget.serving.engines.CUDAGraphs(example, build=torch.compile)"
+        )
 
 
 @torch.no_grad()

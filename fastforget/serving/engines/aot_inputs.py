@@ -22,13 +22,13 @@ class Taken:
 
     Attributes:
         dtype: That it must have.
-        device: Kind of device that it must be on.
+        device: That it must be on.
         order: Its dimensions, the innermost in memory first.
         sizes: Of the dimensions whose sizes are fixed.
     """
 
     dtype: torch.dtype
-    device: str
+    device: torch.device
     order: tuple[int, ...]
     sizes: Mapping[int, int]
 
@@ -37,7 +37,7 @@ class Taken:
         """Return what takes tensors like the example, which must be dense."""
         # Of two dimensions with the same stride, the inner one has size 1.
         keys = {dim: (example.stride(dim), example.shape[dim] != 1, -dim) for dim in range(example.ndim)}
-        return cls(example.dtype, example.device.type, tuple(sorted(keys, key=keys.__getitem__)), sizes)
+        return cls(example.dtype, example.device, tuple(sorted(keys, key=keys.__getitem__)), sizes)
 
     def lay_out(self, value: Any, name: str) -> Tensor:
         """Return the tensor in the layout that is expected, itself if it has that.
@@ -56,7 +56,7 @@ class Taken:
         if not isinstance(value, Tensor) or value.dtype != self.dtype:
             found = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"{name} must be a tensor of {self.dtype}, got {found}")
-        if value.device.type != self.device:
+        if value.device != self.device:
             raise ValueError(f"{name} must be on {self.device}, got {value.device}")
         wrong = [dim for dim, size in self.sizes.items() if dim >= value.ndim or value.shape[dim] != size]
         if value.ndim != len(self.order) or wrong:

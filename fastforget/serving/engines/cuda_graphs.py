@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.batch import Inputs, tensors_of
 from fastforget.model import check_eval, eager, fresh_casts
-from fastforget.serving.engines.agreement import Agreement, Run, cloned, disturb
+from fastforget.serving.engines.agreement import Agreement, Run, check_no_graphs, cloned, disturb
 from fastforget.serving.engines.cuda_recorder import Recorder
 
 __all__ = ["CUDAGraphs"]
@@ -42,7 +42,8 @@ class CUDAGraphs:
         ValueError: There is no example, or ``tolerance`` is not positive.
 
     Example:
-        >>> images = torch.rand(8, 3, 32, 32)
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> images = torch.rand(8, 3, 32, 32, device=device)
         >>> engine = CUDAGraphs(images[:1], images)  # for LiveModel(model.cuda(), engine=engine)
     """
 
@@ -112,6 +113,7 @@ class CUDAGraphs:
         run = source if self._build is None else self._build(source)
         if not callable(run):
             raise ValueError(f"`build` must return what can be called, got {type(run).__name__}")  # noqa: TRY004
+        check_no_graphs(run, source)
         return run
 
     def _device(self, source: nn.Module) -> torch.device:

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["Recorder"]
+__all__ = ["CAPTURING", "Recorder"]
 
 _T = TypeVar("_T")
+# Held while a graph is captured: whoever waits for a whole device meanwhile spoils that, and fails.
+CAPTURING = threading.Lock()
 _WARM_UP = 3  # runs until libraries have made their plans and taken their workspaces
 
 
@@ -28,11 +30,12 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda":
             raise ValueError(f"`model` must be on a CUDA device for CUDA graphs, got {device}")
-        self._device, self._pool = device, torch.cuda.graph_pool_handle()
+        # PyTorch shares memory between captures of one pool only if they are on one stream.
+        self._device, self._pool, self._aside = device, torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         self._lock, self._done = threading.Lock(), torch.cuda.Event()
 
     def record(self, work: Callable[[], _T]) -> tuple[Callable[[], None], _T]:
-        """Record what a function launches; other threads may use the device meanwhile.
+        """Record what a function launches; other threads may predict meanwhile, but not wait for the device.
 
         Args:
             work: Launches the same each time, on the current stream, without waiting for the device.
@@ -42,16 +45,18 @@ class Recorder:
             written each time, and their memory is nobody else's. Intermediate results share memory with those of other
             recordings.
         """
-        with torch.cuda.device(self._device):
-            aside, graph = torch.cuda.Stream(self._device), torch.cuda.CUDAGraph()
-            aside.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(aside):
-                for _ in range(_WARM_UP):
-                    work()
-            torch.cuda.current_stream(self._device).wait_stream(aside)
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        self._aside.wait_stream(before)
+        # The stream is set out here too: where a capture fails, PyTorch's own context does not put it back.
+        with CAPTURING, torch.cuda.device(self._device), torch.cuda.stream(self._aside):
+            for _ in range(_WARM_UP):
+                work()
+            torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 (a graph needs one that no other graph uses)
             # "global", the default, would fail other threads that allocate memory
-            with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
                 made = work()
+            torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001
+        before.wait_stream(self._aside)
         return graph.replay, made
 
     @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fastforget.batch import Inputs, forward
-from fastforget.serving.engines.agreement import Run
+from fastforget.serving.engines.agreement import Run, check_no_graphs
 from fastforget.serving.engines.swapped import Swapped
 
 __all__ = ["Rebuilt", "compile_frozen"]
@@ -55,6 +55,7 @@ class Rebuilt(Swapped[Run]):
         made = self._build(copy.deepcopy(model))
         if not callable(made):
             raise ValueError(f"`build` must return what can be called, got {type(made).__name__}")  # noqa: TRY004
+        check_no_graphs(made, model)
         return made
 
 

@@ -2,9 +2,11 @@
 
 import copy
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import known_codes
@@ -17,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.serving import LiveModel
 from fastforget.serving.engines import CUDAGraphs, Engine, cuda_graphs
+from fastforget.serving.engines.agreement import check_no_graphs
 
 Build = Callable[..., nn.Module]
 
@@ -55,6 +58,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     """Where models are."""
     if request.param == "cpu":
         monkeypatch.setattr(cuda_graphs, "Recorder", Again)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # outputs are compared to 1e-4
     return torch.device(request.param)
 
 
@@ -92,8 +96,10 @@ def test_what_has_a_graph(
         engine(images)
     with pytest.raises(RuntimeError, match=r"^`check` must have accepted a model first$"):
         engine.stage(model)
+    stream = torch.cuda.current_stream() if device.type == "cuda" else None
     with pytest.raises(ValueError, match=r"^`model` must be fit for a CUDA graph"):  # float64 in a float32 model
         engine.check(model)
+    assert stream is None or torch.cuda.current_stream() == stream
     engine = CUDAGraphs(images, images[:2])
     engine.check(model)
     usual: list[int] = []
@@ -192,6 +198,7 @@ def test_a_live_model(device: torch.device, compiled: bool) -> None:
             while not stop.is_set():
                 with torch.cuda.stream(stream):
                     seen.append(subject.predict(x))
+                time.sleep(0.001)
         except BaseException as error:  # noqa: BLE001 (shown below)
             errors.append(error)
 
@@ -207,6 +214,8 @@ def test_a_live_model(device: torch.device, compiled: bool) -> None:
         stop.set()
         for thread in threads:
             thread.join(60)
+    if device.type == "cuda":
+        torch.cuda.synchronize()  # answers are on streams of their own
     assert errors == []
     assert Again.recorded == count  # nothing is recorded anew
     known: dict[tuple[int, ...], Tensor] = {}
@@ -221,14 +230,67 @@ def test_a_live_model(device: torch.device, compiled: bool) -> None:
     assert subject.health()["intact"]
 
 
+def test_a_model_that_waits_for_the_device(device: torch.device) -> None:
+    """Which cannot be recorded; what comes after is as it was."""
+
+    class Waits(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float(x.sum() > 0)
+
+    x, model = torch.rand(2, 3, device=device), Waits(3, 2).eval().to(device)
+    if device.type == "cuda":
+        stream = torch.cuda.current_stream()
+        with pytest.raises(ValueError, match=r"^`model` must be fit for a CUDA graph"):
+            CUDAGraphs(x).check(model)
+        assert torch.cuda.current_stream() == stream
+    fit = nn.Linear(3, 2).eval().to(device)
+    engine = CUDAGraphs(x)
+    engine.check(fit)
+    with torch.no_grad():
+        assert close(engine(x), fit(x))
+
+
+class OnCuda(nn.Linear):
+    """Says that it is there."""
+
+    def parameters(self, *_: Any, **__: Any) -> Any:
+        return iter([SimpleNamespace(is_cuda=True)])
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune", "default", "max-autotune-no-cudagraphs"])
+def test_modes_with_graphs_are_known(mode: str) -> None:
+    model: Any = OnCuda(2, 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script_method` is deprecated", DeprecationWarning)
+        replaced, function = torch.compile(model, mode=mode), torch.compile(model.forward, mode=mode)
+        model.compile(mode=mode)
+    for made in (replaced, function, model._compiled_call_impl):
+        if mode in ("reduce-overhead", "max-autotune"):
+            with pytest.raises(ValueError, match=r"^torch.compile must not make CUDA graphs"):
+                check_no_graphs(made, model)
+        else:
+            check_no_graphs(made, model)
+    check_no_graphs(replaced, nn.Linear(2, 2))  # on the CPU there are none
+
+
 @ON_CUDA
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
 def test_torch_compile_with_graphs_of_its_own_is_refused(mode: str) -> None:
     model, codes, _ = known_codes.digits()
     there = copy.deepcopy(model).cuda()
-    with refused(there, ValueError, "^`model` must not be compiled with CUDA graphs"):
-        LiveModel(torch.compile(there, mode=mode), codes.to("cuda"))  # type: ignore[arg-type]
-    LiveModel(torch.compile(there), codes.to("cuda"))  # type: ignore[arg-type]
+    in_place = copy.deepcopy(there)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script_method` is deprecated", DeprecationWarning)
+        compiled: Any = torch.compile(there, mode=mode)
+        in_place.compile(mode=mode)
+        plain: Any = torch.compile(there)
+    for model in (compiled, in_place):
+        with refused(there, ValueError, "^torch.compile must not make CUDA graphs"):
+            LiveModel(model, codes.to("cuda"))
+    x = torch.rand(2, 1, 8, 8, device="cuda")
+    with refused(there, ValueError, "^torch.compile must not make CUDA graphs"):
+        CUDAGraphs(x, build=lambda module: torch.compile(module, mode=mode)).check(there)
+    LiveModel(plain, codes.to("cuda"))
 
 
 def test_where_there_are_no_graphs_any_mode_will_do() -> None:
