@@ -219,8 +219,11 @@ def test_one_shot(
         assert counted(waits) == {"fingerprint.py": 1}
         assert_holds(near_model(distant), before)
     leaves = len(SHAPES_OF[build])
-    if rule == "natural" and isinstance(cls, list):  # once more for each class, and for what differs in the end
-        assert here["fingerprint.py"] == 2
+    if rule == "natural" and isinstance(cls, list):
+        # The codes, and twice for what differs in the end, of all parameters together; the rest for each class.
+        assert (here["fingerprint.py"], here["codes.py"]) == (2, leaves)
+        assert here["forgetting/class_by_class.py"] == 1
+        assert here["waiting.py"] <= (14 if widen == 1 else 18)
         return
     # Sending the codes; what the codes tell, the Fisher's checks, evidence, for a step its size and slope, and three
     # for the output biases. Size and slope again where more parameters are tried.

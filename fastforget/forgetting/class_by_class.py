@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from fastforget.forgetting.sensitivity import Sensitivity
 from fastforget.forgetting.staging import SparseStage, run
 from fastforget.losses import ScaledCrossEntropy, log_odds
 from fastforget.receipt import write
-from fastforget.waiting import constant
+from fastforget.waiting import read
 
 __all__ = ["group_sensitivity", "natural_in_turn"]
 
@@ -121,17 +122,18 @@ def _difference(
     model: nn.Module, parameters: dict[str, Tensor], moved: dict[str, Tensor], batch_size: int | None
 ) -> Step:
     """Stage what two sets of parameters differ by."""
-    indices, directions = [], []
-    for name, parameter in parameters.items():
-        old, new = parameter.detach().reshape(-1), moved[name].detach().reshape(-1)
-        at = (old != new).nonzero().squeeze(1)
+    pairs = [(value.detach().reshape(-1), moved[name].detach().reshape(-1)) for name, value in parameters.items()]
+    changed = [old != new for old, new in pairs]
+    counts = torch.stack([part.sum() for part in changed])
+    sizes = [int(size) for size in read(counts)[0]]
+    everywhere = torch.cat(changed).nonzero().squeeze(1).split(sizes)  # at once: a device is waited for
+    starts = accumulate((len(part) for part in changed), initial=0)
+    places = [found - start for found, start in zip(everywhere, starts, strict=False)]
+    directions = []
+    for (old, new), at in zip(pairs, places, strict=True):
         wide = torch.promote_types(old.dtype, torch.float32)
-        indices.append(at)
         directions.append(new[at].to(wide) - old[at].to(wide))
-    sizes = [len(at) for at in indices]
-    counts = constant(sizes, indices[0].device)
-    stage = SparseStage(
-        model, parameters, parameters, torch.cat(indices), counts, torch.cat(directions), sizes, batch_size
-    )
+    indices, direction = torch.cat(places), torch.cat(directions)
+    stage = SparseStage(model, parameters, parameters, indices, counts, direction, sizes, batch_size)
     stage.step(1.0)
     return Step(stage, 1.0, stage.step)
