@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from fastforget.files import fisher_file
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Definition", "FisherDiagonal", "replace_sum"]
+__all__ = ["Definition", "FisherDiagonal", "kept_unless", "replace_sum"]
 
 
 @dataclass(frozen=True)
@@ -289,6 +290,25 @@ def replace_sum(
     diagonal.losses, diagonal.model, diagonal.gradient = losses, model, None
     diagonal.samples -= gone
     diagonal.weight = diagonal.weight - gone
+
+
+@contextmanager
+def kept_unless(diagonal: FisherDiagonal | None, done: Callable[[], bool]) -> Iterator[None]:
+    """Make a sum what it was, in its own memory, after an error meanwhile.
+
+    Args:
+        diagonal: The sum; None for nothing.
+        done: Whether what it was changed for is done in spite of the error.
+    """
+    before = None if diagonal is None else _copy(diagonal)
+    try:
+        yield
+    except BaseException:
+        if diagonal is not None and before is not None and not done():
+            for name, value in before.items():
+                diagonal[name].copy_(value)
+            vars(diagonal).update(vars(before))
+        raise
 
 
 def _copy(diagonal: FisherDiagonal) -> FisherDiagonal:

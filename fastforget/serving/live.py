@@ -17,6 +17,7 @@ from torch import nn
 
 from fastforget.audit import AuditReport
 from fastforget.codes import MnemonicCodes
+from fastforget.diagonal import FisherDiagonal, kept_unless
 from fastforget.errors import ForgettingError
 from fastforget.fingerprint import fingerprint
 from fastforget.forgetting.code_batch import DEVICE_ERRORS, classes_of
@@ -181,7 +182,9 @@ class LiveModel:
             raise ValueError("there must be `codes` to forget by: give them to LiveModel, or `apply` a receipt")
         if undo is not None:
             kept_until(undo, now())
-        with self._edit(request, asked_by, cls) as draft:
+        kept = settings.get("fisher") if settings.get("update") is True else None
+        kept = kept if isinstance(kept, FisherDiagonal) else None  # one_shot complains
+        with self._edit(request, asked_by, cls) as draft, kept_unless(kept, lambda: self._recorded(draft)):
             forgotten = settings.pop("forgotten", self.version.classes)
             receipt = one_shot(self._weights.draft, self._codes, cls, forgotten=forgotten, **settings)
             found = self._audit(self._weights.draft) if self._audit else {}
@@ -425,8 +428,12 @@ class LiveModel:
 
     def _refuse(self, draft: Entry, cls: int | Sequence[int], error: Exception) -> None:
         """Put on record why an edit was not made; not of one that is recorded, and will be made."""
-        if draft.number > len(self._history.entries()):
+        if not self._recorded(draft):
             self._history.refuse(draft.request, draft.asked_by, _listed(cls), _reason(error))
+
+    def _recorded(self, draft: Entry) -> bool:
+        """Whether an edit will be made, in spite of an error, since it is on record."""
+        return draft.number <= len(self._history.entries())
 
     def _draft(self, request: str, asked_by: str) -> Entry:
         for entry in self._history.entries():

@@ -16,8 +16,9 @@ from asserts import assert_same_bits
 from known_codes import refused
 from torch import Tensor, nn
 
-from fastforget import ForgettingError, MnemonicCodes, fingerprint, learn_to_unlearn, one_shot
+from fastforget import ForgettingError, MnemonicCodes, fingerprint, fisher_diagonal, learn_to_unlearn, one_shot
 from fastforget.demo.data import Dataset
+from fastforget.losses import ScaledCrossEntropy
 from fastforget.serving import LiveModel, Prediction
 
 X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -381,6 +382,34 @@ def test_want_of_memory_is_no_reason_to_refuse_a_request(error: type[Exception])
         assert subject.requests()[0].state == "waiting"
     assert subject.forget(3, request="first").number == 1
     assert subject.requests()[0].state == "done"
+
+
+def test_a_kept_fisher_is_that_of_the_version() -> None:
+    """Brought up to date by an edit, and not by one that fails."""
+    model, codes, _ = digits()
+    loss = ScaledCrossEntropy(1e3)
+    kept = fisher_diagonal(model, codes.inputs, codes.labels, loss=loss, reduction="sum")
+    known = fisher_diagonal(model, codes.inputs, codes.labels, loss=loss, reduction="sum")
+    wanted = [False]
+
+    def audit(_: nn.Module) -> dict[str, Any]:
+        if wanted[0]:
+            return {}
+        raise ForgettingError("not good enough")
+
+    subject = LiveModel(model, codes, audit=audit)
+    with pytest.raises(ForgettingError, match="not good enough"):
+        subject.forget(3, fisher=kept, update=True)
+    for name, value in known.items():
+        assert_same_bits(kept[name], value)
+    assert (kept.model, kept.samples, float(kept.weight)) == (known.model, known.samples, float(known.weight))
+    assert_same_bits(kept.losses, known.losses)
+    wanted[0] = True
+    subject.forget(3, fisher=kept, update=True)
+    assert kept.model == subject.version.fingerprint
+    assert subject.forget(5, fisher=kept, update=True).classes == (3, 5)
+    with pytest.raises(TypeError, match="`fisher`"):
+        subject.forget(7, fisher=3, update=True)
 
 
 def test_without_codes() -> None:
