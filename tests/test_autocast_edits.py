@@ -7,8 +7,8 @@ import known_codes
 import pytest
 import torch
 from asserts import assert_same_bits
+from every_method import METHODS
 from learners import FORGET, FRESH, REMAIN, batches, learner
-from methods import METHODS
 
 from fastforget import fingerprint, one_shot
 from fastforget.membership import train_membership_model

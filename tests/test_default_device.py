@@ -9,8 +9,8 @@ import known_codes
 import pytest
 import torch
 from asserts import assert_same_bits
+from every_method import METHODS
 from learners import CLASS, FORGET, FRESH, REMAIN, batches, learner
-from methods import METHODS
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
