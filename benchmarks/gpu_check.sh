@@ -5,8 +5,9 @@
 #   PYTHON=.venv/bin/python OUT=/tmp/found benchmarks/gpu_check.sh
 #
 # Needs a CUDA device, PyTorch 2.11 or newer built for CUDA, numpy, safetensors, setuptools and nvcc. Without pytest,
-# hypothesis, matplotlib, rich, scikit-learn or tqdm the tests are left out, without compute-sanitizer its checks, and the summary says so. Logs, the table and
-# its numbers go to $OUT; without it, the results to benchmarks/results and the logs to build/gpu-check.
+# hypothesis, matplotlib, rich, scikit-learn or tqdm the tests are left out, without compute-sanitizer its checks, and the
+# summary says so. Logs, the table and its numbers go to $OUT; without it, the results to benchmarks/results and the logs
+# to build/gpu-check.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}

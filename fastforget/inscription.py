@@ -71,7 +71,8 @@ def inscribe(
         raise ValueError("`data` must hold at least one batch, got none")
     modes = {module: module.training for module in model.modules()}
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    generator, near = torch.Generator().manual_seed(seed), codes.to(next(model.parameters()).device)
+    generator, like = torch.Generator().manual_seed(seed), next(model.parameters(), None)
+    near = codes if like is None else codes.to(like.device)
     shown: Iterable[tuple[Any, Tensor]] = (
         (near.embed(inputs, targets, rate, generator), targets) for _ in range(epochs) for inputs, targets in batches
     )

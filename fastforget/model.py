@@ -55,7 +55,10 @@ def check_eval(model: nn.Module) -> None:
 
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run modules as they were written that torch.compile has replaced, or has compiled in place."""
+    """Run modules as they were written that torch.compile has replaced, or has compiled in place.
+
+    Two threads may do so at once: what the first one put in place the second does not take for what was there.
+    """
     found: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
         own = vars(module)
@@ -63,7 +66,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
         if own.get("_compiled_call_impl") is not None:
             found.append((module, "_compiled_call_impl", own["_compiled_call_impl"]))
             own["_compiled_call_impl"] = None
-        if original is not None and "forward" in own:
+        if original is not None and own.get("forward", original.__call__) != original.__call__:
             found.append((module, "forward", own["forward"]))
             own["forward"] = original.__call__
     try:

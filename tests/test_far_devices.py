@@ -223,7 +223,7 @@ def test_one_shot(
         # The codes, and twice for what differs in the end, of all parameters together; the rest for each class.
         assert (here["fingerprint.py"], here["codes.py"]) == (2, leaves)
         assert here["forgetting/class_by_class.py"] == 1
-        assert here["waiting.py"] <= (14 if widen == 1 else 18)
+        assert here["waiting.py"] == 12
         return
     # Sending the codes; what the codes tell, the Fisher's checks, evidence, for a step its size and slope, and three
     # for the output biases. Size and slope again where more parameters are tried.

@@ -46,7 +46,9 @@ def test_classes_and_samples(tmp_path: Path) -> None:
     assert fastforget.fingerprint(names["model"]) == live.version.fingerprint
 
 
-@pytest.mark.parametrize("page", sorted(PAGE.parent.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [PAGE.parents[1] / "README.md", *sorted(PAGE.parent.glob("*.md"))], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         target = page if not link[0] else page.parent / link[0]

@@ -65,10 +65,8 @@ def train(
     # `disable=None`: no bar where standard error is not a terminal.
     with tqdm(total=epochs * steps, desc=title, unit="batch", disable=None if progress else True, leave=False) as bar:
         for epoch in range(epochs):
-            order = torch.randperm(len(y), generator=generator, device="cpu")[: steps * batch_size].view(
-                steps, batch_size
-            )
-            for batch in order.to(y.device):
+            order = torch.randperm(len(y), generator=generator, device="cpu").to(y.device)
+            for batch in order[: steps * batch_size].view(steps, batch_size):
                 samples = augment(x[batch], generator) if augment else x[batch]
                 inputs = codes.embed(samples, y[batch], rate, generator)
                 loss = F.cross_entropy(model(inputs), y[batch])

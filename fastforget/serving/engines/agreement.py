@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -94,8 +94,10 @@ def check_no_graphs(run: Any, model: nn.Module) -> None:
     Raises:
         ValueError: It does.
     """
-    settings = getattr(run, "__dict__", {}).get("get_compiler_config", dict)()
-    if (settings or {}).get("triton.cudagraphs") and any(parameter.is_cuda for parameter in model.parameters()):
+    asked = getattr(run, "__dict__", {}).get("get_compiler_config")
+    settings = asked() if callable(asked) else None  # of other backends it may be anything
+    graphs = isinstance(settings, Mapping) and settings.get("triton.cudagraphs")
+    if graphs and any(parameter.is_cuda for parameter in model.parameters()):
         raise ValueError(
             "torch.compile must not make CUDA graphs, as it does with mode='reduce-overhead' and 'max-autotune': "
             "predictions would return memory that the next one writes; compile without and use "

@@ -17,6 +17,8 @@ from fastforget.serving.engines.cuda_recorder import Recorder
 
 __all__ = ["CUDAGraphs"]
 
+_PLAIN = (bool, int, float, complex, str, bytes, torch.device)  # values that are alike if they are equal
+
 
 class CUDAGraphs:
     """Runs the model's kernels with a single launch, for inputs like the examples; others run as usual.
@@ -150,6 +152,8 @@ class _Graph:
         try:
             with torch.no_grad(), fresh_casts():
                 self._replay, outputs = recorder.record(lambda: run(*args, **kwargs))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ValueError(f"`model` must be fit for a CUDA graph: {error}") from error
         self._outputs, self._outputs_form = pytree.tree_flatten(outputs)
@@ -182,7 +186,7 @@ def _alike(given: Any, own: Any) -> bool:
             and given.dtype == own.dtype
             and given.device == own.device
         )
-    return type(given) is type(own) and bool(given == own)
+    return given is own or (isinstance(own, _PLAIN) and type(given) is type(own) and given == own)
 
 
 def _autocast() -> tuple[bool, torch.dtype]:

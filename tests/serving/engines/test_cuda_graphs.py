@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import known_codes
+import numpy as np
 import pytest
 import torch
 from asserts import assert_same_bits
@@ -248,6 +249,23 @@ def test_a_model_that_waits_for_the_device(device: torch.device) -> None:
     engine.check(fit)
     with torch.no_grad():
         assert close(engine(x), fit(x))
+
+
+def test_values_that_cannot_be_compared_have_no_graph(device: torch.device) -> None:
+    """Neither has an empty batch; what has none is the model's to take or to refuse."""
+
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor, by: Any) -> Tensor:
+            return super().forward(x) * float(by[0])
+
+    model, x, by = Scaled(3, 2).eval().to(device), torch.rand(2, 3, device=device), np.array([2.0, 3.0])
+    engine = CUDAGraphs((x, by))
+    engine.check(model)
+    with torch.no_grad():
+        for given in ((x, np.array([4.0, 5.0])), (x[:0], by)):
+            assert_same_bits(engine(*given), model(*given))
+        with pytest.raises(RuntimeError):
+            engine(x[:, :2], by)
 
 
 class OnCuda(nn.Linear):

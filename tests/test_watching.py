@@ -1,4 +1,4 @@
-"""Recurrent layers in eval mode: cuDNN has a backward for them in train mode only, so they say they are in that."""
+"""Models are watched as they were written: compiled modules eager, recurrent layers where cuDNN has a backward."""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fastforget import fisher_diagonal, learn_to_unlearn
 from fastforget.audit.relearning import relearning_curve
 from fastforget.baselines import boundary_shrink, fine_tune, salun, ssd, unsir
-from fastforget.model import evaluating, recurrent_backward
+from fastforget.model import evaluating, recurrent_backward, uncompiled
 
 N = 8
 
@@ -73,6 +73,20 @@ def test_the_fisher(kind: Callable[..., nn.Module]) -> None:
     expected, _ = batch_one_loop(copy.deepcopy(model).double(), x.double(), y, cross_entropy, torch.ones(1, N).double())
     for name, value in found.items():
         assert_close(value, expected[name][0].float(), name=name)
+
+
+def test_compiled_modules_are_compiled_again_afterwards() -> None:
+    """Also where two threads watch at once, and the first one ends first."""
+    model: Any = nn.Sequential(torch.compile(nn.Linear(2, 2), backend="eager"), nn.Linear(2, 2))
+    model[1].compile(backend="eager")
+    before = [vars(model[0])["forward"], vars(model[1])["_compiled_call_impl"]]
+    first, second = uncompiled(model), uncompiled(model)
+    with first:
+        assert vars(model[0])["forward"] == model[0]._orig_mod.__call__
+        assert vars(model[1])["_compiled_call_impl"] is None
+        second.__enter__()
+    second.__exit__(None, None, None)
+    assert [vars(model[0])["forward"], vars(model[1])["_compiled_call_impl"]] == before
 
 
 METHODS: dict[str, Callable[[nn.Module], Any]] = {
