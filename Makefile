@@ -9,6 +9,7 @@
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
 #   make services                             starts the examples of LitServe and Ray Serve and tests them
+#   make installed                            runs every command from the wheel, in a bare environment elsewhere
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
 PYTHON ?= python3
@@ -21,6 +22,9 @@ OUTPUT ?= fastforget-demo.png
 PYTEST_ARGS ?=
 NAME ?= $(shell date +%Y%m%d-%H%M)-$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 CASES ?= 20000
+ifneq ($(words $(VENV)),1)
+$(error `VENV` must be a path without blanks, got "$(VENV)"; the folder of the clone may have some)
+endif
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 # Passive waiting: where other work shares the cores, OpenMP's default, spinning, makes small operators many times slower.
@@ -34,7 +38,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full study study-full gpu-check coverage wheel clean
+  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few wheel installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -53,11 +57,11 @@ fuzz: $(STAMP)
 # --capture=sys: the report of a fault is written past Python, just before the process ends.
 ASAN := build/asan
 ASAN_RUN = LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(name).so))" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(ASAN)/lib
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(ASAN)/lib"
 
 asan: $(STAMP)
 	FASTFORGET_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base $(ASAN) --build-lib $(ASAN)/lib
-	$(ASAN_RUN) $(BIN)/python -c "from fastforget import _C; assert '$(ASAN)' in _C.__file__, _C.__file__"
+	$(ASAN_RUN) $(BIN)/python -c "from fastforget.ops import _C; assert '$(ASAN)' in _C.__file__, _C.__file__"
 	$(ASAN_RUN) $(BIN)/pytest --capture=sys tests/ops $(PYTEST_ARGS)
 	for level in generic avx2 avx512; do \
 	  $(ASAN_RUN) FASTFORGET_SIMD=$$level FASTFORGET_FUZZ_CASES=400 \
@@ -70,7 +74,7 @@ cuda: $(STAMP)
 	command -v nvcc >/dev/null || test -x "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || \
 	  $(PIP_INSTALL) nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl
 	FASTFORGET_CUDA=1 $(BIN)/python setup.py --quiet build --build-base $(CUDA) --build-lib $(CUDA)/lib
-	FASTFORGET_CUDA_BUILD=$(CUDA) $(BIN)/pytest tests/test_cuda_build.py
+	FASTFORGET_CUDA_BUILD=$(CUDA) $(BIN)/pytest tests/project/test_cuda_build.py
 
 # The same kernels on the host, a thread after another: the operator and fuzz tests without a GPU. ORDER is that of the threads,
 # forward, backward or the seed of a random one.
@@ -78,8 +82,8 @@ EMULATION := build/emulation
 ORDER ?= 7
 emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATION)/lib FASTFORGET_EMULATION_ORDER=$(ORDER) \
-	  $(BIN)/pytest tests/ops tests/test_fisher_models.py tests/fuzz $(PYTEST_ARGS)
+	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
+	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
 # The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos. Without the dependencies of
 # the latter, some of which ask for another PyTorch.
@@ -127,7 +131,7 @@ bench-check: $(STAMP)
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
 
-# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/one-shot.md. A reduced
+# Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/results/one-shot.md. A reduced
 # set, in ten minutes; quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality/one_class.py --problems digits/cnn fashion/mlp --seeds 0
@@ -152,9 +156,10 @@ quality-full: $(STAMP)
 	$(BIN)/python benchmarks/quality/shifts.py
 	$(BIN)/python benchmarks/quality/settings.py --problems digits/cnn fashion/resnet docstrings/transformer
 	$(BIN)/python benchmarks/quality/what_remains.py
+	$(BIN)/python benchmarks/quality/audit_verdicts.py --seeds 0 1
 	$(BIN)/python benchmarks/quality/pages.py
 
-# All methods beside training again: the rows and tables of docs/comparison.md and docs/ltu.md. A reduced set, in under
+# All methods beside training again: the rows and tables of docs/results/comparison.md and docs/results/learn-to-unlearn.md. A reduced set, in under
 # twenty minutes; study-full is everything, for hours.
 STUDY := $(BIN)/python benchmarks/quality/study.py
 study: $(STAMP)
@@ -170,9 +175,24 @@ study-full: $(STAMP)
 	$(BIN)/python benchmarks/quality/study_ranks.py $(if $(CIFAR10),--data "$(CIFAR10)",--problems fashion/resnet)
 	$(BIN)/python benchmarks/quality/pages.py
 
-# Which layers and uses are right, here and in the libraries of `make peers`: writes docs/coverage.md.
+# Which layers and uses are right, here and in the libraries of `make peers`: writes docs/results/coverage.md.
 coverage: $(STAMP)
 	$(BIN)/python benchmarks/coverage_matrix.py
+
+# The models of transformers and timm, each beside a float64 loop: writes docs/results/architectures.md, in fifteen minutes;
+# sweep-few is a reduced set, which leaves the page as it is. timm without its dependencies: one is torchvision, and
+# through it another PyTorch.
+SWEEP := $(BIN)/python benchmarks/sweep/run.py
+sweep: sweep-libraries
+	$(SWEEP)
+
+sweep-few: sweep-libraries
+	$(SWEEP) --only few --output build/sweep
+
+.PHONY: sweep-libraries
+sweep-libraries: $(STAMP)
+	$(PIP_INSTALL) -c benchmarks/requirements-sweep.txt transformers
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r benchmarks/requirements-sweep.txt
 
 # Every benchmark once, untimed: shows that they run and that their results are right.
 bench-smoke: $(STAMP)
@@ -183,8 +203,22 @@ bench-smoke: $(STAMP)
 gpu-check:
 	PYTHON="$(PYTHON)" benchmarks/gpu_check.sh
 
+# In dist/: the sdist, and a wheel that is built from it. What the sdist lacks, the wheel cannot have.
 wheel: $(STAMP)
-	$(BIN)/pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+	rm -rf build/sdist dist/fastforget-*
+	mkdir -p build/sdist
+	$(BIN)/python setup.py --quiet egg_info --egg-base build/sdist sdist --dist-dir dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist dist/fastforget-*.tar.gz
+
+# What a user gets: the wheel in an environment of its own, in a folder that sees nothing of this one, and every command
+# once. Byte code is left to whoever imports: most of what is installed is never imported here.
+installed: wheel
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(PYTHON) -m venv "$$folder/venv" && \
+	  "$$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c $(VENV)/constraints.txt \
+	    "$(TORCH)" pytest "$$(echo dist/fastforget-*.whl)[demo,serve]" && \
+	  tests="$$PWD/tests/installed" && cd "$$folder" && unset PYTHONPATH && \
+	  venv/bin/pytest --basetemp="$$folder/tmp" "$$tests" $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,6 +1,7 @@
 """Builds the compiled operators on PyTorch's stable ABI, so that one build serves later PyTorch releases too.
 
-``fastforget._C`` holds the schemas and the CPU kernels, ``fastforget._C_cuda`` those for CUDA devices. What decides:
+``fastforget.ops._C`` holds the schemas and the CPU kernels, ``fastforget.ops._C_cuda`` those for CUDA devices.
+What decides:
 
 FASTFORGET_CUDA: 1 builds ``_C_cuda``, without a GPU and with a CPU-only PyTorch too; 0 does not; by default
     it is built where nvcc is found and PyTorch was built for CUDA.
@@ -106,7 +107,7 @@ class Build(BuildExtension):
 
     def build_extension(self, extension: CppExtension) -> None:
         """Build one extension."""
-        if extension.name == "fastforget._C_cuda":
+        if extension.name == "fastforget.ops._C_cuda":
             extension.extra_objects = compile_kernels(ROOT / self.build_temp / "cuda")
         super().build_extension(extension)
 
@@ -135,7 +136,7 @@ if EMULATION:
     shared = ["csrc/bindings/library.cpp", "csrc/bindings/module.cpp"]
     extensions = [
         library(
-            "fastforget._C",
+            "fastforget.ops._C",
             [
                 *shared,
                 *files("csrc/kernels/cpu", ".cpp"),
@@ -147,14 +148,14 @@ if EMULATION:
         )
     ]
 else:
-    extensions = [library("fastforget._C", host)]
+    extensions = [library("fastforget.ops._C", host)]
 if wants_cuda() and not EMULATION:
     includes, libraries = toolkit_options()
     # Where PyTorch keeps the streams; a CPU-only one has no such library, and the symbol stays open.
     streams = ["-Wl,--no-as-needed", "-ltorch_cuda"] if torch.version.cuda else []
     extensions.append(
         library(
-            "fastforget._C_cuda",
+            "fastforget.ops._C_cuda",
             files(CUDA_BINDINGS, ".cpp"),
             define_macros=[("USE_CUDA", "1")],
             include_dirs=includes,

@@ -1,6 +1,6 @@
 """Times that can be divided by each other.
 
-The candidates run in turn, round after round, in one process: whatever else the machine does falls on all of them.
+The candidates run in turn, round after round, in one process. So a disturbance of the machine falls on all of them.
 A ratio is the median over the rounds of the two times *of the same round*.
 """
 
@@ -26,7 +26,7 @@ class Ratio:
 
 
 def clock(threads: int) -> Callable[[], float]:
-    """Return what to measure with: one thread's processor time, which others do not disturb, else the time passed."""
+    """Return the clock: processor time for one thread, which others do not disturb, and wall time for more."""
     return time.process_time if threads == 1 else time.perf_counter
 
 
@@ -40,9 +40,9 @@ def alternate(
 ) -> Seconds:
     """Time every candidate once per round, after one round untimed to warm up.
 
-    Candidates in ``few`` take part in that many of the last rounds only: those that are slow. (In the round after them
-    everything else finds cold caches, which would flatter them.) What a candidate returns
-    is freed after its time is taken; one with a method ``undo`` has that called then, too.
+    Slow candidates are in ``few``: they take part in that many of the last rounds only. (In the round after them
+    everything else finds cold caches, which would flatter them.) After the time is taken, what the candidate returned
+    is freed, and its method ``undo`` is called if it has one.
     """
     if rounds < 1:
         raise ValueError(f"`rounds` must be positive, got {rounds}")
@@ -62,7 +62,7 @@ def alternate(
 
 
 def ratio(seconds: Mapping[str, list[float]], candidate: str, baseline: str) -> Ratio:
-    """Divide two candidates' times round by round, the last rounds, in which both have taken part."""
+    """Divide two candidates' times round by round, over the last rounds, in which both took part."""
     both = min(len(seconds[candidate]), len(seconds[baseline]))
     pairs = zip(*(seconds[name][len(seconds[name]) - both :] for name in (candidate, baseline)), strict=True)
     values = [a / b for a, b in pairs]

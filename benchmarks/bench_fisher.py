@@ -1,4 +1,4 @@
-"""Diagonal Fisher of whole networks: against plain forward+backward and against every other way to it."""
+"""Time the diagonal Fisher of whole networks, beside a plain forward and backward and beside other libraries."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from verdicts import attempted
 from workloads import WORKLOADS, Workload
 
 import fastforget
-from fastforget.fisher import cross_entropy
+from fastforget.fisher.compute import cross_entropy
 
 CHECKED = 2  # samples on which the results are checked before anything is timed
 
 
 @dataclass
 class Case:
-    """A workload ready to run, with what was found of every candidate."""
+    """A workload that is ready to run, and the verdict on every candidate."""
 
     name: str
     model: nn.Module
@@ -38,8 +38,8 @@ def wide(tensor: Tensor) -> Tensor:
 def verdicts(workload: Workload) -> dict[str, str]:
     """Compare ours and every peer with the loop over samples in float64.
 
-    A result that differs only in float32 is right: some value sat at the kink of a ReLU and was rounded to its other
-    side. The table says so.
+    A result that differs only in float32 is right: some value at the kink of a ReLU was rounded to the other side. The
+    table says so.
     """
     model, exact_model = workload.model(), workload.model().double()
     inputs, targets = workload.samples(CHECKED)
@@ -73,7 +73,7 @@ def case(request: pytest.FixtureRequest, smoke: bool) -> Case:
 
 
 def test_fisher(case: Case, compared: Callable[..., None]) -> None:
-    """Only results that are right are timed."""
+    """Time the candidates whose results are right."""
     candidates = {name: lambda method=method: method(case.model, *case.samples) for name, method in METHODS.items()}
     right = [name for name, verdict in case.verdicts.items() if verdict.startswith("ok") and name != OURS]
     for name in right:
@@ -84,7 +84,7 @@ def test_fisher(case: Case, compared: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_speed_up(case: Case, compared: Callable[..., None]) -> None:
-    """From one thread to two, in wall time."""
+    """Compare one thread with two, in wall time."""
 
     def on(threads: int, name: str) -> Callable[[], Any]:
         def run() -> Any:
@@ -99,7 +99,7 @@ def test_speed_up(case: Case, compared: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
 def test_memory(case: Case, benchmark: Any, threads: int) -> None:
-    """Peak memory above the model, its inputs and the interpreter; ours may need one more result than plain."""
+    """Measure peak memory beyond the model, its inputs and the interpreter. Ours may hold one result more."""
     batch = len(case.samples[1])
     benchmark.group = f"memory {case.name}"
     peaks: dict[str, int] = {}

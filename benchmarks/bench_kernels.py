@@ -1,7 +1,7 @@
-"""The Fisher kernels alone, by layer shape, beside the summed weight gradient that PyTorch computes of the same layer.
+"""Time the Fisher kernels alone, by layer shape, beside PyTorch's summed weight gradient of the same layer.
 
-The summed gradient does the same multiplications (more, where a convolution has padding) and no squares. ``GFLOP/s``
-counts 2 N T O I for both, as if padding were multiplied.
+The summed gradient does the same multiplications and no squares. (It does more where a convolution has padding.)
+``GFLOP/s`` counts 2 N T O I for both, as if padding were multiplied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from verdicts import attempted
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 PLAIN, OURS = "summed gradient", "fastforget"
 

@@ -1,6 +1,6 @@
-"""Forgetting a class end to end on a CIFAR ResNet-18 with ten codes: against what it is made of, and as published.
+"""Time `one_shot` on a CIFAR ResNet-18 with ten codes, beside its parts and beside the published loop.
 
-The entries of ours carry their time by phase, and ratios to the peers from runs in turn, without the undo.
+Our entries carry their time by phase. Their ratios to the others come from runs in turn, without the undo.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAMBDA1, LAMBDA2 = 1e-3, 1.0
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    """A network that knows its codes: the head is fitted to them, which takes seconds instead of an hour."""
+    """Return a network that knows its codes: only its head is fitted, which takes seconds instead of an hour."""
     torch.manual_seed(0)
     model, codes = resnet18_cifar(), MnemonicCodes.generate(10, (3, 32, 32), per_class=1)
     body, head = model[:-1], model[-1]
@@ -59,7 +59,7 @@ def read(case: Case) -> None:
 
 
 def published(case: Case) -> dict[str, Tensor]:
-    """Equations 5 to 7 of the paper: a batch of one for each code's gradient, and for each code to judge a sign by."""
+    """Follow equations 5 to 7 of the paper: one code at a time, for its gradient and to judge each sign."""
     model, codes, _ = case
     parameters = list(model.parameters())
     sums = [[torch.full_like(p, 1e-16) for p in parameters] for _ in range(2)]
@@ -87,7 +87,7 @@ def published(case: Case) -> dict[str, Tensor]:
 
 
 class Forgetting:
-    """`one_shot`, undone outside of what is timed."""
+    """`one_shot`, with the undo outside of the time."""
 
     def __init__(self, case: Case, **settings: Any) -> None:
         self.model, self.codes, _ = case
@@ -120,8 +120,9 @@ def test_the_class_is_forgotten_and_the_kept_fisher_makes_the_same_edit(case: Ca
     model, codes, kept = case
     receipts = []
     for fisher in (None, kept):
-        # With a kept Fisher the remaining codes are not run, and so cannot shorten the step. A wide mask: the largest
-        # ratios are those that a difference of float32 sums does not resolve, and in 0.3 % they are one in a hundred.
+        # With a kept Fisher the remaining codes are not run, so they cannot shorten the step: `spill` is off. The mask
+        # is wide, since a difference of float32 sums does not resolve the largest ratios. They are one in a hundred of
+        # a mask of 0.3 %.
         receipt = fastforget.one_shot(model, codes, CLS, fisher=fisher, spill=1e9, rho=0.03)
         right = model(codes.inputs).argmax(1) == codes.labels
         assert not right[CLS]
@@ -154,7 +155,7 @@ def test_the_published_algorithm_makes_the_same_edit(case: Case) -> None:
 
 @pytest.mark.usefixtures("model_as_before")
 def test_one_shot(case: Case, compared: Callable[..., None], benchmark: Any) -> None:
-    """With the kept Fisher the bound is two forwards and backwards of one code and eight reads of the parameters."""
+    """Time all ways. With the kept Fisher the bound is two passes of one code and eight reads of the parameters."""
 
     def bound() -> None:
         for _ in range(2):

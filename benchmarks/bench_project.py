@@ -1,6 +1,6 @@
-"""Gradient projection (PCGrad) over lists of tensors, against the time it takes to move the bytes and against peers.
+"""Time gradient projection (PCGrad) over lists of tensors, beside the time of its bytes and beside peers.
 
-The bound, 2K reads and 1 write of the parameters' size, is timed in the same run by the fastest simple calls:
+The bound is 2K reads and 1 write of the parameters' size. The fastest simple calls time it in the same run:
 ``torch.dot`` reads two tensors, ``fill_`` writes one.
 """
 
@@ -23,7 +23,7 @@ TASKS = [2, 4, 8]
 
 
 def vit_b16_shapes() -> list[tuple[int, ...]]:
-    """Shapes of the 152 parameters of ViT-B/16 for 224x224 images, 86.6M elements."""
+    """Return the shapes of the 152 parameters of ViT-B/16 for 224x224 images, 86.6M elements."""
     d = 768
     norm, square = [(d,), (d,)], [(d, d), (d,)]
     block = [*norm, (3 * d, d), (3 * d,), *square, *norm, (4 * d, d), (4 * d,), (d, 4 * d), (d,)]
@@ -35,7 +35,7 @@ SIZES = {"11M": [tuple(p.shape) for p in resnet18_cifar().parameters()], "86M": 
 
 @pytest.fixture(scope="module", params=["11M", pytest.param("86M", marks=pytest.mark.slow)])
 def gradients(request: pytest.FixtureRequest) -> tuple[str, Tasks]:
-    """Of eight tasks; neighbours conflict, every second has a direction in common."""
+    """Return gradients of eight tasks. Neighbours conflict; every second task shares a direction."""
     generator = torch.Generator().manual_seed(0)
     shapes = SIZES[request.param]
     shared = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -85,9 +85,9 @@ PEERS = {"torch._foreach": with_foreach, "cat, dot, add_": with_flat_vectors, "t
 @pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("peer", PEERS)
 def test_the_results_agree(gradients: tuple[str, Tasks], peer: str, tasks: int) -> None:
-    """Checked before anything is timed. Peers get float64 here: their float32 inner products are good to 1e-4.
+    """Check before anything is timed. Peers get float64 here: their float32 inner products are good to 1e-4.
 
-    TorchJD draws its order, so ours is drawn alike.
+    TorchJD draws its order at random, so ours draws the same one.
     """
     size, everyone = gradients
     if size == "86M" and tasks > 2:
@@ -103,7 +103,7 @@ def test_the_results_agree(gradients: tuple[str, Tasks], peer: str, tasks: int) 
 
 @pytest.mark.parametrize("tasks", TASKS)
 def test_project(gradients: tuple[str, Tasks], tasks: int, compared: Callable[..., None]) -> None:
-    """The results' memory is reused unless the name says otherwise; peers allocate theirs."""
+    """Time all ways. Ours reuses the memory of its results unless the name says otherwise; peers allocate theirs."""
     size, everyone = gradients
     given = everyone[:tasks]
     out = [torch.zeros_like(tensor) for tensor in given[0]]

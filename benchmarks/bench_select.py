@@ -1,7 +1,7 @@
-"""Exact top-k over all parameters of a network, the masked update and its undo values, beside torch and numpy.
+"""Time exact top-k over all parameters of a network, the masked update and its undo values, beside torch and numpy.
 
-The data are like a Fisher diagonal, values over many orders of magnitude, also with most of them exact zeros, and all
-equal. Everything is timed in turn with one read of the scores.
+The scores are like a Fisher diagonal: values over many orders of magnitude. Two more kinds are mostly exact zeros, and
+all equal. Everything is timed in turn with one read of the scores.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DATA = ["log-normal", "60% zeros", "all equal"]
 
 
 def resnet18() -> list[tuple[int, ...]]:
-    """11.2M parameters in 62 tensors."""
+    """Return the shapes of 11.2M parameters in 62 tensors."""
     return [tuple(p.shape) for p in resnet18_cifar().parameters()]
 
 
 def vit_b16() -> list[tuple[int, ...]]:
-    """86.6M parameters in 152 tensors."""
+    """Return the shapes of 86.6M parameters in 152 tensors."""
     width = 768
     block = [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
     block += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
@@ -50,7 +50,7 @@ SIZES = {"11M": resnet18, "86M": vit_b16}
 
 
 def draw(shapes: list[tuple[int, ...]], data: str) -> list[Tensor]:
-    """Scores; tensors differ in scale as layers do."""
+    """Return scores. Tensors differ in scale, as layers do."""
     generator = torch.Generator().manual_seed(0)
     scores = []
     for layer, shape in enumerate(shapes):
@@ -63,7 +63,7 @@ def draw(shapes: list[tuple[int, ...]], data: str) -> list[Tensor]:
 
 @dataclass
 class Case:
-    """Scores of one size and kind, parameters and directions to go with them."""
+    """Scores of one size and kind, with their parameters and directions."""
 
     scores: list[Tensor]
     parameters: list[Tensor]
@@ -104,7 +104,7 @@ def partition(flat: Tensor, k: int) -> Any:
 
 
 def select_and_perturb(case: Case, k: int) -> tuple[Tensor, Tensor]:
-    """Threshold, mask, update and undo values; a step of zero leaves the parameters as they are for the next round."""
+    """Find threshold and mask, update, keep undo values. A step of zero keeps the parameters for the next round."""
     mask, _ = ops.select(case.scores, k)
     return mask, ops.perturb(case.parameters, case.directions, mask, k, 0.0)
 
@@ -126,7 +126,7 @@ METHODS: dict[str, Callable[[Case, int], Any]] = {
 
 @pytest.mark.parametrize("share", SHARES)
 def test_the_results_agree(case: Case, share: float) -> None:
-    """Checked before anything is timed: threshold, exactly k with the first of the ties, update and undo."""
+    """Check before anything is timed: the threshold, exactly k with the first of the ties, update and undo."""
     k = round(share * case.total)
     mask, threshold = ops.select(case.scores, k)
     assert float(threshold) == partition(case.flat, k) == float(case.flat.kthvalue(case.total - k + 1).values)
@@ -147,7 +147,7 @@ def test_the_results_agree(case: Case, share: float) -> None:
 
 @pytest.mark.parametrize("share", SHARES)
 def test_select(case: Case, size: str, data: str, share: float, compared: Callable[..., None]) -> None:
-    """``fastforget`` finds the threshold and writes the mask in the same pass."""
+    """Time all ways. ``fastforget`` finds the threshold and writes the mask in the same pass."""
     k = round(share * case.total)
     candidates = {name: lambda method=method: method(case, k) for name, method in METHODS.items()}
     figures = {"MB read once": 4e-6 * case.total}
@@ -192,7 +192,7 @@ print(f"{select:.4f} {perturb:.4f}")
 def test_peak_memory(
     size: str, data: str, share: float, threads: int, pytestconfig: pytest.Config, benchmark: Any
 ) -> None:
-    """Beyond its results, as a share of the scores; in a process of its own."""
+    """Measure the memory beyond the results, as a share of the scores, in a process of its own."""
     command = [sys.executable, "-c", PEAK, size, data, str(share), str(threads)]
     folder = pytestconfig.rootpath / "benchmarks"
 

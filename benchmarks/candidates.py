@@ -1,4 +1,4 @@
-"""What the Fisher benchmarks time beside the peers: a plain training step's work, and ours with its options."""
+"""What the Fisher benchmarks time beside the peers: a plain forward and backward, and ours with its options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
 
 
 def two_groups(model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
-    """One sample in ten to forget, the others to remain."""
+    """Weigh two groups: one sample in ten to forget, the others to remain."""
     forget = torch.arange(len(targets)) % 10 == 0
     return fastforget.fisher_diagonal(model, inputs, targets, weights=torch.stack([forget, ~forget]).float())
 

@@ -1,7 +1,7 @@
-"""Compare the newest recorded results with the bars of ``bars.toml``; fails if one is missed or was not measured.
+"""Compare the newest recorded results with the bars of ``bars.toml``. Fail if one is missed or was not measured.
 
 python benchmarks/check.py
-python benchmarks/check.py --measured        # bars that no results speak of do not count
+python benchmarks/check.py --measured        # bars without results do not count
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Bar:
-    """A bound on a figure of every group that the pattern ``group`` fits.
+    """A bound on a figure, for every group that matches the pattern ``group``.
 
-    ``where`` names another figure; the bar only counts where that one keeps the same bound.
+    ``where`` names another figure. The bar only counts where that figure keeps the same bound.
     """
 
     group: str
@@ -45,13 +45,13 @@ class Bar:
         return f"≤ {self.at_most:g}" if self.at_most is not None else f"≥ {self.at_least:g}"
 
     def kept(self, value: float) -> bool:
-        """Is a value within the bound? NaN is not."""
+        """Say whether a value is within the bound. NaN is not."""
         return value <= self.at_most if self.at_most is not None else value >= (self.at_least or 0)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the results say of a bar in one group: ok, missed, does not apply, or not measured."""
+    """The verdict on a bar in one group: ok, missed, does not apply, or not measured."""
 
     bar: Bar
     group: str
@@ -68,7 +68,7 @@ def load_bars(path: Path = BARS) -> list[Bar]:
 
 
 def newest(kept: list[dict[str, Any]], bar: Bar, threads: int) -> dict[str, tuple[records.Entry, float, str]]:
-    """Return the newest entry that has the bar's figure, its value and the name of its file, by group."""
+    """Return, by group, the newest entry with the bar's figure, its value and the name of its file."""
     found = {}
     for result in kept:  # the oldest first
         for entry in result["groups"]:
@@ -94,7 +94,7 @@ def check(bars: list[Bar], kept: list[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def table(findings: list[Finding]) -> Iterator[str]:
-    """Yield a line for each finding, with the width of the widest in each column."""
+    """Yield a line for each finding; columns are as wide as their widest cell."""
     lines = [
         (
             f.verdict,

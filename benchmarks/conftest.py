@@ -1,22 +1,22 @@
-"""What benchmarks share: the ``compared`` fixture, the number of threads, and what is recorded of the machine.
+"""What benchmarks share: the ``compared`` fixture, the number of threads, and the facts about the machine.
 
-A benchmark hands its candidates to ``compared``, which times them in turn (see ``alternate``) and files the times in
+A benchmark hands its candidates to ``compared``. That times them in turn (see ``alternate``) and files the times in
 pytest-benchmark's JSON. One test is one *group*, at one and at two threads::
 
     def test_select(compared):
         verdicts = {"numpy.partition": "ok", "torch.sort": "wrong: 3 of 62 tensors"}   # checked before they are timed
         compared("select 11M, 1 %", {"one read": f, "fastforget": g, "numpy.partition": h}, verdicts=verdicts)
 
-* The first candidate is the baseline that the table divides by; a candidate named ``fastforget`` is ours.
-* Candidates in ``few`` are slow and take part in ``--few`` rounds instead of ``--rounds``.
-* ``verdicts`` appear in the table: what is right, and what is wrong, fails or is not installed instead of a time.
+* The first candidate is the baseline that the table divides by. A candidate named ``fastforget`` is ours.
+* Candidates in ``few`` are slow. They take part in ``--few`` rounds instead of ``--rounds``.
+* ``verdicts`` appear in the table. A candidate that is wrong, fails or is not installed has a verdict and no time.
 * ``figures`` are further numbers by name, such as bytes divided by bytes.
 
 ``extra_info`` then holds ``group``, ``threads``, ``clock``, ``baseline``, ``seconds`` (by candidate and round),
 ``ratios`` (to the baseline: median, quartiles, rounds), ``verdicts`` and ``figures``. ``bars.toml`` refers to a group
-and to a figure, or to ``"a / b"`` for any two candidates: the median over rounds of their times' ratio.
+and a figure. A figure ``"a / b"`` is the ratio of two candidates' times, the median over rounds.
 
-With ``--benchmark-disable`` everything runs once and nothing is timed; ``smoke`` is then True, for smaller sizes.
+With ``--benchmark-disable`` everything runs once and nothing is timed. ``smoke`` is then True, for smaller sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 
-if "torch" not in sys.modules:  # OpenMP reads it when it is loaded
+if "torch" not in sys.modules:  # OpenMP reads the variable when it is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -56,7 +56,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
-    """Say whether the sources are those of the commit; what earlier runs recorded does not change them."""
+    """Record whether the sources differ from the commit. Recorded results do not count as sources."""
     command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results"]
     try:
         changed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
@@ -75,7 +75,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def smoke(request: pytest.FixtureRequest) -> bool:
-    """Is this run to show that everything works, without timing it?"""
+    """Say whether this run only shows that everything works, without timing it."""
     option = request.config.getoption
     return bool(option("benchmark_disable") and not option("benchmark_enable"))
 

@@ -1,4 +1,4 @@
-"""A Markdown table of what each CUDA kernel takes, from the reports of ptxas that `make cuda` leaves.
+"""Print a Markdown table of registers, shared memory and spills per CUDA kernel, from the ptxas reports of `make cuda`.
 
 python benchmarks/cuda_resources.py            # of build/cuda
 python benchmarks/cuda_resources.py FOLDER
@@ -21,7 +21,7 @@ ENTRY = re.compile(
 
 
 def demangled(names: list[str]) -> dict[str, str]:
-    """The names of kernels, with their template arguments, without what they are called with."""
+    """Return the names of kernels with their template arguments, without their parameters."""
     found = subprocess.run(["c++filt", *names], check=True, capture_output=True, text=True)  # noqa: S603, S607
     short = [
         re.sub(r"fastforget::cuda::|\(anonymous namespace\)::|^void ", "", line) for line in found.stdout.split("\n")
@@ -30,7 +30,7 @@ def demangled(names: list[str]) -> dict[str, str]:
 
 
 def resources(folder: Path) -> Iterator[tuple[str, str, str, int, int, int]]:
-    """File, kernel, architecture, registers, bytes of static shared memory and of spills."""
+    """Yield file, kernel, architecture, registers, bytes of static shared memory and bytes of spills."""
     for report in sorted(folder.rglob("*.ptxas")):
         entries = list(ENTRY.finditer(report.read_text()))
         names = demangled([entry["name"] for entry in entries])
@@ -48,11 +48,11 @@ def resources(folder: Path) -> Iterator[tuple[str, str, str, int, int, int]]:
 
 
 def main() -> None:
-    """Print the table: a row per kernel, the architectures side by side, the most of its instances."""
+    """Print the table: a row per kernel, with the largest of its instances, architectures side by side."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "build" / "cuda"
     rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {}
     for file, kernel, *found in resources(folder):
-        # The products differ by their tiles, and are listed one by one.
+        # Instances of the products differ by their tiles, so they are listed one by one.
         name = kernel if file == "fisher_matmul" else kernel.split("<")[0]
         rows.setdefault((file, name), []).append(tuple(found))
     if not rows:

@@ -1,11 +1,11 @@
-"""A large model spread over processes of one machine: seconds, bytes sent and memory of every step.
+"""Spread a large model over processes of one machine; measure seconds, bytes sent and memory of every step.
 
     python benchmarks/distributed_scale.py --save benchmarks/results/distributed-scale.json
 
-A residual network of 12 layers of 4096 x 4096, 202 million parameters, is sharded by `fully_shard` over 4 processes
-(gloo). Its head is set so that it knows its codes. The same steps are first compared, on a small network, with those of
-a single process. Processes share the machine's cores and talk over its loopback: the seconds say that it runs and ends,
-not how fast it would be on machines of their own; bytes and memory are what they would be there.
+A residual network of 12 layers of 4096 x 4096 has 202 million parameters. `fully_shard` spreads it over 4 processes
+(gloo). Its head is set so that it knows its codes. Before, the same steps on a small network are compared with those of
+a single process. The processes share the machine's cores and talk over its loopback. So the seconds only show that the
+steps end. Bytes and memory are what they would be on machines of their own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import fastforget
 from fastforget import FisherDiagonal, MnemonicCodes, distributed
 
 CLASSES, PER_CLASS, INPUTS, RHO = 10, 4, 256, 0.003
-# What a rank sends, per byte that it passes in, of W ranks: each algorithm's least.
+# What a rank of W sends per byte that it passes in: the least that any algorithm needs.
 SENT: dict[str, Callable[[int], float]] = {
     "all_gather": lambda ranks: ranks - 1,
     "all_gather_single": lambda ranks: ranks - 1,
@@ -65,7 +65,7 @@ def network(width: int, layers: int) -> nn.Module:
 
 
 def sharded_network(width: int, layers: int) -> nn.Module:
-    """Made where it stays: no process ever holds all of it."""
+    """Make the network as shards: no process ever holds all of it."""
     with torch.device("meta"):
         model = network(width, layers)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
@@ -83,14 +83,14 @@ def sharded_network(width: int, layers: int) -> nn.Module:
 
 
 def make_codes() -> MnemonicCodes:
-    """Those of a class resemble each other, so that even a network of random weights tells classes apart."""
+    """Make codes that resemble each other within a class, so that even random weights tell classes apart."""
     generator = torch.Generator().manual_seed(0)
     classes = torch.randn(CLASSES, 1, INPUTS, generator=generator)
     return MnemonicCodes(classes + 0.3 * torch.randn(CLASSES, PER_CLASS, INPUTS, generator=generator))
 
 
 def teach(model: nn.Module, codes: MnemonicCodes) -> None:
-    """Set the head so that the log-odds of every code are at least 6: by the mean features of its class."""
+    """Set the head from the mean features of each class, so that every code has log-odds of at least 6."""
     seen: list[Tensor] = []
     handle = model[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -111,7 +111,7 @@ def teach(model: nn.Module, codes: MnemonicCodes) -> None:
 
 
 class Meter:
-    """Seconds and bytes sent by phase, and the most memory that the process had so far."""
+    """Seconds and bytes sent by phase, and the peak memory of the process so far."""
 
     def __init__(self) -> None:
         self.phases: dict[str, dict[str, float]] = {}
@@ -145,7 +145,7 @@ class Meter:
 
 
 def own_sum(sizes: list[int], seed: int) -> FisherDiagonal:
-    """What a rank that holds a whole copy of the model brings: a sum over its own samples."""
+    """Return what a rank with a whole copy of the model contributes: a sum over its own samples."""
     generator = torch.Generator().manual_seed(seed)
     values = {str(at): torch.rand(size, 1024, generator=generator) for at, size in enumerate(sizes)}
     return FisherDiagonal(
@@ -203,7 +203,7 @@ def forgetting(meter: Meter, width: int, layers: int) -> dict[str, Any]:
 
 
 def equals_single_process() -> dict[str, bool]:
-    """The same steps on a small network, compared with what one process makes of the whole."""
+    """Compare the same steps on a small network with the result of one process."""
     model, codes = sharded_network(256, 2), make_codes()
     teach(model, codes)
     distributed.local_shards(model)
@@ -211,7 +211,7 @@ def equals_single_process() -> dict[str, bool]:
     for name, parameter in whole.named_parameters():
         parameter.data.copy_(model.get_parameter(name).full_tensor())
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    # labels that the model does not give: of those it is sure of, the gradient p - 1 is a difference of near equals
+    # labels that the model does not predict: where it is sure, the gradient p - 1 is a difference of near equals
     inputs, labels = codes.inputs, (codes.labels + 1) % CLASSES
     fisher = distributed.fisher_diagonal(model, inputs[rank::ranks], labels[rank::ranks], with_gradient=True)
     expected = fastforget.fisher_diagonal(whole, inputs, labels, with_gradient=True)
@@ -222,7 +222,7 @@ def equals_single_process() -> dict[str, bool]:
         torch.equal(mask[name].full_tensor(), value) for name, value in fastforget.topk_mask(gathered, RHO).items()
     )
     receipt = distributed.natural_step(model, codes, 3, rho=0.05)
-    fastforget.one_shot(whole, codes, 3, rho=0.05, silence=False, widen=1.0)
+    fastforget.one_shot(whole, codes, 3, rho=0.05, output_row=False, widen=1.0)
     distributed.local_shards(model)
     with torch.no_grad():
         steps = [
@@ -266,7 +266,7 @@ def work(rank: int, given: argparse.Namespace, rendezvous: str) -> None:
             "peak_bytes_of_a_process": max(one["phases"]["natural_step, all of it"]["peak_bytes"] for one in found),
         }
         Path(given.result).write_text(json.dumps(row))
-    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
+    dist.barrier()  # else gloo's threads may free tensors after Python has ended
     dist.destroy_process_group()
 
 

@@ -95,9 +95,10 @@ TEST=("$PYTHON" -m pytest -q -o addopts= --import-mode=importlib -ra --maxfail=4
 if "$PYTHON" -c "import hypothesis, matplotlib, pytest, rich, sklearn, tqdm"; then
   export FASTFORGET_TEST_DEVICE=cuda
   step operators 110 "${TEST[@]}" tests/ops --ignore=tests/ops/test_simd.py
-  step library 100 "${TEST[@]}" tests/test_fisher_layers.py tests/test_fisher_models.py tests/test_harmonization.py \
-    tests/test_selection.py tests/test_one_shot.py
-  step serving 50 "${TEST[@]}" tests/serving/test_live.py
+  step library 100 "${TEST[@]}" tests/fisher/test_{layers,uses,unknown_uses,tensors_with_gradients,dtypes,models}.py \
+    tests/functional/test_{harmonization,topk}.py \
+    tests/class_forgetting/test_{one_shot,one_shot_arguments,only_values_change,floor,rule_equations}.py
+  step serving 50 "${TEST[@]}" tests/serving/test_live{,_versions,_failures}.py
   unset FASTFORGET_TEST_DEVICE
   step graphs 50 "${TEST[@]}" tests/serving/engines/test_cuda_graphs.py
 else

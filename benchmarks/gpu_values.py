@@ -1,6 +1,6 @@
-"""Shows in a minute that the kernels of a device give what those of the CPU give; small, so that sanitizers can watch.
+"""Show in a minute that a device's kernels agree with those of the CPU. Sizes are small, so that sanitizers can watch.
 
-python benchmarks/gpu_values.py                 every operator, and what is made of them
+python benchmarks/gpu_values.py                 every operator, and the calls built on them
 python benchmarks/gpu_values.py --operators     the operators alone
 python benchmarks/gpu_values.py --device cpu    shows that this file runs
 """
@@ -23,7 +23,7 @@ import fastforget
 from fastforget import MnemonicCodes, ops
 
 Case = Callable[[torch.device], Any]
-# Of the norm: sums in another order; behind a network, gradients of samples that it is sure of.
+# Relative to the norm. Operators sum in another order. Whole networks also have tiny gradients where they are sure.
 TOLERANCE, TOLERANCE_WHOLE = 1e-5, 1e-3
 
 
@@ -113,7 +113,7 @@ OPERATORS: dict[str, Case] = {
 
 
 def network() -> tuple[nn.Module, MnemonicCodes]:
-    """A convolutional network that was fitted to its codes."""
+    """Return a convolutional network that was fitted to its codes."""
     codes = MnemonicCodes.generate(5, (3, 8, 8), per_class=2)
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -139,7 +139,7 @@ def fisher(device: torch.device) -> Any:
 
 
 def one_shot(device: torch.device) -> Any:
-    """Forgotten and back, to the bit."""
+    """Forget a class, and undo it to the bit."""
     model, codes = network()
     model = copy.deepcopy(model).to(device)
     before = fastforget.fingerprint(model)
@@ -155,7 +155,7 @@ WHOLE: dict[str, Case] = {"fisher_diagonal": fisher, "one_shot": one_shot}
 
 
 def difference(found: Any, expected: Any) -> float:
-    """The largest error of a tensor by its norm; infinite if integers differ."""
+    """Return the largest error of a tensor relative to its norm; infinity if integers differ."""
     worst = 0.0
     for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
         one, other = a.detach().cpu(), b.detach()
@@ -178,7 +178,7 @@ def main() -> int:
             error = difference(case(device), case(torch.device("cpu")))
             right = error <= (TOLERANCE_WHOLE if name in WHOLE else TOLERANCE)
             verdict = f"{'ok' if right else 'WRONG'}, relative error {error:.1e}"
-        except Exception:  # noqa: BLE001 - the others are to run, too
+        except Exception:  # noqa: BLE001 - the others must still run
             verdict = "FAILED\n" + traceback.format_exc()
         wrong += not verdict.startswith("ok")
         print(f"{name}: {verdict}", flush=True)

@@ -1,9 +1,9 @@
-"""Plot each figure that has a bar over the recorded results, so that a slow-down is seen.
+"""Plot over time every figure that has a bar, so that a slow-down is seen.
 
     python benchmarks/history.py --output fastforget-history.png
 
-One panel per bar and number of threads; results from different processors are different lines, since even ratios
-differ between them.
+There is one panel per bar and number of threads. Each processor has a line of its own, since even ratios differ between
+processors.
 """
 
 from __future__ import annotations

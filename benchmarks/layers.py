@@ -1,4 +1,4 @@
-"""Layers and uses of parameters for the coverage matrix: what real networks do, each as small as it gets."""
+"""Layers and uses of parameters for the coverage matrix: what real networks do, as small as possible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
 
 class Using(nn.Module):
-    """A function of itself and its inputs, with bare parameters and layers by name."""
+    """A module that runs a function of itself and its inputs; bare parameters and layers are its attributes."""
 
     def __init__(self, function: Callable[..., Tensor], **parts: tuple[int, ...] | nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def layer(build: Callable[[], nn.Module], *shape: int) -> Case:
 
 
 def use(function: Callable[[Any, Tensor], Tensor], *shape: int, **parts: Any) -> Case:
-    """Layers are given as functions that make them, so that every call makes new ones."""
+    """Return a case. Layers are given as functions that make them, so that every build makes new ones."""
     return layer(
         lambda: Using(function, **{n: part() if callable(part) else part for n, part in parts.items()}), *shape
     )
@@ -72,7 +72,7 @@ def frames(m: Any, x: Tensor) -> Tensor:
 
 
 class Cube(torch.autograd.Function):
-    """A user's function that hooks of PyTorch functions do not see."""
+    """A user's own function, which a torch function mode does not see."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

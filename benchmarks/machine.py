@@ -1,4 +1,4 @@
-"""What a recorded number must say of the machine it comes from."""
+"""Facts about the machine that every recorded number carries."""
 
 from __future__ import annotations
 

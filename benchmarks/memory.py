@@ -1,9 +1,9 @@
-"""Peak memory of one call, each in a process of its own.
+"""Measure the peak memory of one call, in a process of its own.
 
     python benchmarks/memory.py "resnet18-cifar b32" fastforget
 
-The peak resident size of the process while it runs the call, minus the resident size before it, in bytes. A call on a
-single sample comes first, so that code pages and pools are not counted.
+The result is the peak resident size during the call, minus the resident size before it, in bytes. A call on a single
+sample comes first, so that code pages and pools are not counted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Every tensor of note straight from the system and straight back to it: a peak is then what was alive, not what the
-# allocator kept. glibc reads these when a process starts.
+# Large tensors come straight from the system and go straight back. A peak then shows what was alive, not what the
+# allocator kept. glibc reads these variables when a process starts.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 def peak(workload: str, candidate: str, *, batch: int = 0) -> int:
-    """Return the bytes that a candidate of ``bench_fisher`` takes at its peak (of a smaller batch if asked)."""
+    """Return the peak bytes of a candidate of ``bench_fisher``, for a smaller batch if asked."""
     command = [sys.executable, __file__, workload, candidate, "--batch", str(batch)]
     environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603
@@ -47,7 +47,7 @@ def measured(run: Callable[[], Any]) -> int:
 
 
 def main() -> None:
-    from candidates import METHODS  # noqa: PLC0415 - with PyTorch, which callers of `peak` have loaded or need not
+    from candidates import METHODS  # noqa: PLC0415 - callers of `peak` need no PyTorch
     from workloads import WORKLOADS  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

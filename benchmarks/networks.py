@@ -1,4 +1,4 @@
-"""Networks that the benchmarks time, the size people run them at; random weights, non-trivial running statistics."""
+"""Networks that the benchmarks time, in the sizes that people run, with random weights and running statistics."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2_cifar(num_classes: int = 10) -> nn.Module:
-    """MobileNetV2 with its first strides left out for 32x32 images, 2.2M parameters."""
+    """MobileNetV2 without its first strides, for 32x32 images, 2.2M parameters."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True)]
     width = 32
     stages = (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
@@ -212,7 +212,7 @@ def convnext_tiny(num_classes: int = 10) -> nn.Module:
 
 
 def settled(model: nn.Module) -> nn.Module:
-    """Give batch norms statistics as after training, and eval mode."""
+    """Give batch norms statistics as after training; set eval mode."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Recorded benchmark results: reading them, and the figures in them that bars and plots refer to."""
+"""Read recorded benchmark results, and the figures in them that bars and plots refer to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Entry = dict[str, Any]
 
 
 def load(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """Return all results of benchmarks, the oldest first; each says in ``name`` which file it is."""
+    """Return all recorded results, the oldest first. Each has the name of its file in ``name``."""
     files = [{"name": file.stem, **json.loads(file.read_text())} for file in sorted(folder.glob("bench-*.json"))]
     return sorted(files, key=lambda result: str(result["date"]))
 
 
 def figure(entry: Entry, name: str) -> float | None:
-    """Return a group's figure of this name, or the ratio of two candidates' times for ``"a / b"``, or None."""
+    """Return a group's figure by name; for ``"a / b"`` the ratio of two candidates' times; None if there is none."""
     if name in entry["figures"]:
         return float(entry["figures"][name])
     candidate, _, baseline = name.partition(" / ")
@@ -29,9 +29,9 @@ def figure(entry: Entry, name: str) -> float | None:
 
 
 def condensed(document: dict[str, Any]) -> Iterator[Entry]:
-    """Yield the groups in a document of pytest-benchmark, those that the ``compared`` fixture has filed.
+    """Yield the groups of a pytest-benchmark document that the ``compared`` fixture has filed.
 
-    Benchmarks that were timed alone become a group of one candidate for each.
+    A benchmark that was timed alone becomes a group of one candidate.
     """
     for benchmark in document["benchmarks"]:
         extra = benchmark["extra_info"]

@@ -1,7 +1,7 @@
-"""Print one table of ratios from pytest-benchmark's JSON, and keep the results for ``check.py`` and ``history.py``.
+"""Print a table of ratios from pytest-benchmark's JSON, and keep the results for ``check.py`` and ``history.py``.
 
 python benchmarks/report.py .benchmarks/last.json --save benchmarks/results/bench-NAME.json --command "make bench"
-python benchmarks/report.py                  # the newest of the kept results once more
+python benchmarks/report.py                  # print the newest kept results again
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from alternate import ratio
 
 
 def recorded(document: dict[str, Any], command: str) -> dict[str, Any]:
-    """Turn pytest-benchmark's document into what is kept: machine, command, date, commit and the groups."""
+    """Return what is kept of pytest-benchmark's document: machine, command, date, commit and groups."""
     commit = document["commit_info"]
     return {
         "command": command,
@@ -30,7 +30,7 @@ def recorded(document: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 def rows(entry: records.Entry) -> Iterator[tuple[str, str, str]]:
-    """Yield name, milliseconds and what else is known: ratio to the baseline, quartiles and verdict, or a figure."""
+    """Yield name, milliseconds and the rest: ratio to the baseline, quartiles and verdict, or a figure."""
     seconds, verdicts, baseline = entry["seconds"], entry["verdicts"], entry.get("baseline")
     for name, values in seconds.items():
         found = ratio(seconds, name, baseline)
@@ -44,7 +44,7 @@ def rows(entry: records.Entry) -> Iterator[tuple[str, str, str]]:
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of one table: all groups below each other."""
+    """Yield the lines of one table, with all groups below each other."""
     machine = result["machine"]
     yield f"{result['commit']}, {result['date'][:16]}, {result['command']}"
     yield f"{machine['cpu']} ({machine['simd']}), PyTorch {machine['torch']}, OpenMP waits {machine['omp_wait_policy']}"
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def lines(result: dict[str, Any]) -> str:
-    """Return JSON with a line per group, which diffs can be read of."""
+    """Return JSON with a line per group, so that diffs can be read."""
     head = {key: value for key, value in result.items() if key != "groups"}
     groups = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in result["groups"])
     return f'{json.dumps(head, indent=1, ensure_ascii=False)[:-2]},\n "groups": [\n{groups}\n]}}\n'

@@ -1,15 +1,19 @@
-"""Predictions from eight threads at full speed while classes are forgotten and brought back.
+"""Measure predictions from eight threads at full speed while classes are forgotten and brought back.
 
     python benchmarks/serving_load.py --predictions 50000 --edits 100
 
-Every answer is compared, bit for bit, with that of the version that it names. Latencies are those of predictions that
-began while an edit was being worked out or copied in, and those of a run without edits before. ``held`` is how long
-predictions were kept out. First over HTTP on loopback: `fastforget.serving.web` by uvicorn in a process of its own, the
-network of the digits with its codes, edits kept in an archive. Then without HTTP, in one process: the same, and an
-untrained ResNet-18 of 11M parameters, with receipts of as many elements as one_shot changes and of all of them.
+Every answer is compared, bit for bit, with the version that it names. Two latencies are recorded: that of predictions
+that began while an edit was worked out or copied in, and that of an earlier run without edits. ``held`` is how long
+predictions were kept out.
 
-Rows go to benchmarks/results/quality/serving-load.json; benchmarks/quality/pages.py makes the table of
-docs/production.md of them.
+1. Over HTTP on loopback: uvicorn runs `fastforget.serving.web` in a process of its own. The network of the digits knows
+   its codes, and an archive keeps the edits.
+2. Without HTTP, in one process: the same network.
+3. Without HTTP: an untrained ResNet-18 of 11M parameters. One kind of receipt changes as many elements as `one_shot`
+   does, another changes all of them.
+
+Rows go to benchmarks/results/quality/serving-load.json. benchmarks/quality/pages.py writes them into the table of
+docs/results/serving.md.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from fastforget import MnemonicCodes, Receipt, fingerprint
 from fastforget.demo.data import load_digits
 from fastforget.demo.models import small_resnet
 from fastforget.demo.training import train
-from fastforget.receipt import Edit
+from fastforget.edits.edit import Edit
 from fastforget.serving import Archive, LiveModel
 from fastforget.serving.web import application
 
@@ -53,7 +57,7 @@ Predict = Callable[[int], tuple[int, Tensor]]  # input to version and output
 
 
 def load(client: Callable[[], Predict], inputs: int, count: int, threads: int) -> list[Answer]:
-    """Predict so many times from so many threads; an error in one ends the run."""
+    """Predict this many times from this many threads. An error in one of them ends the run."""
     numbers, found, errors = itertools.count(), list[Answer](), list[BaseException]()
 
     def run() -> None:
@@ -77,7 +81,7 @@ def load(client: Callable[[], Predict], inputs: int, count: int, threads: int) -
 
 
 def edited(edits: Iterator[Callable[[], object]], count: int, stop: threading.Event) -> list[tuple[float, float]]:
-    """Make edits one after another until the predictions are over; return when each began and ended."""
+    """Make edits one after another until the predictions end. Return when each began and ended."""
     spans = []
     for edit in itertools.islice(edits, count):
         if stop.wait(0.02):
@@ -91,7 +95,7 @@ def edited(edits: Iterator[Callable[[], object]], count: int, stop: threading.Ev
 def torn(
     versions: dict[int, tuple[Receipt, ...]], model: nn.Module, inputs: list[Tensor], answers: list[Answer]
 ) -> int:
-    """Count the answers that are not, to the bit, those of the version they name."""
+    """Count the answers that differ in any bit from the version that they name."""
     wrong, by_version = 0, dict[int, list[Answer]]()
     for answer in answers:
         by_version.setdefault(answer[3], []).append(answer)
@@ -154,7 +158,7 @@ def in_process(
 
 
 def serve(folder: Path, port: int) -> None:
-    """What the process of the server does."""
+    """Run the server, in its process."""
     torch.set_num_threads(1)
     model, codes, _ = digits()
     uvicorn.run(application(LiveModel(model, codes, archive=folder), every=0.02), port=port, log_level="error")
@@ -171,7 +175,7 @@ def over_http(given: argparse.Namespace) -> Row:
         try:
             _connection(port)
 
-            def ask(method: str, path: str, body: Any) -> Any:  # the server closes what is idle for some seconds
+            def ask(method: str, path: str, body: Any) -> Any:  # anew: the server closes idle connections
                 return _connection(port)(method, path, body)
 
             found, answers = row("digits over HTTP", _client(port, inputs), len(inputs), _by_http(ask), given)
@@ -189,7 +193,7 @@ def over_http(given: argparse.Namespace) -> Row:
 
 
 def _connection(port: int) -> Callable[[str, str, Any], Any]:
-    """Return what asks the server, over a connection that stays open; waits until it is there."""
+    """Wait for the server. Return a function that asks it over a connection that stays open."""
     end = time.monotonic() + 120
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)

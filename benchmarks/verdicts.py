@@ -1,4 +1,4 @@
-"""Is a diagonal Fisher right? In words for a table: ok, wrong, missing or an error."""
+"""Judge a diagonal Fisher, in words for a table: ok, wrong, missing or an error."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-TOLERANCE = 1e-4  # norm of the difference to the norm of the exact tensor
-ZERO = 1e-24  # an exact tensor below this share of the largest one is zero but for rounding (the bias of keys)
+TOLERANCE = 1e-4  # norm of the difference, relative to the norm of the exact tensor
+ZERO = 1e-24  # an exact tensor below this share of the largest one is zero except for rounding (the bias of keys)
 
 
 def judged(found: Mapping[str, Tensor], exact: Mapping[str, Tensor], tolerance: float = TOLERANCE) -> str:
-    """Compare with the exact tensors: ``"ok"``, or how many of them are wrong or missing."""
+    """Compare with the exact tensors. Return ``"ok"``, or how many of them are wrong or missing."""
     largest = max(float(value.norm()) for value in exact.values())
 
     def right(name: str) -> bool:
@@ -30,11 +30,11 @@ def judged(found: Mapping[str, Tensor], exact: Mapping[str, Tensor], tolerance: 
 
 
 def attempted(method: Callable[[], Mapping[str, Tensor]], exact: Mapping[str, Tensor], **settings: Any) -> str:
-    """Run a method and judge its result; a library that is not installed is ``"not installed"``."""
+    """Run a method and judge its result. A library that is absent gives ``"not installed"``."""
     try:
         return judged(method(), exact, **settings)
     except ImportError as error:
         return f"not installed: {error.name}"
-    except Exception as error:  # noqa: BLE001 - whatever a peer raises is what the table says of it
+    except Exception as error:  # noqa: BLE001 - the table shows whatever a peer raises
         lines = str(error).strip().splitlines() or [""]
         return f"error: {type(error).__name__}: {lines[0]}"[:120]

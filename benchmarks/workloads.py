@@ -1,4 +1,4 @@
-"""Which network is timed at which batch size."""
+"""The networks that are timed, each with its batch size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Workload:
     batch: int
     classes: int = 10
     vocabulary: int = 0
-    quick: bool = False  # small enough for a run that only shows that everything works
+    quick: bool = False  # small enough for a smoke run
 
     def model(self) -> nn.Module:
-        """Return the network, the same each time, and in eval mode."""
+        """Return the network in eval mode, the same each time."""
         torch.manual_seed(0)
         return self.build()
 
     def samples(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return inputs [N, *shape] and labels [N]; fewer of them are the first of more."""
+        """Return inputs [N, *shape] and labels [N]. A smaller batch is the beginning of a larger one."""
         generator = torch.Generator().manual_seed(0)
         targets = torch.randint(self.classes, (self.batch,), generator=generator)[:batch]
         size = (self.batch, *self.shape)

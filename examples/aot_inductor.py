@@ -1,9 +1,9 @@
-"""torch.export and AOTInductor: the model is compiled once, ahead of time, and forgets a class while it predicts.
+"""Forget a class under torch.export and AOTInductor: the model is compiled once, and predicts all the while.
 
     python examples/aot_inductor.py --folder service --forget 3
 
-Needs a C++ compiler. The first start trains the network and compiles it, into the folder. What is then done and
-printed: engine_trial.py.
+This needs a C++ compiler. The first start trains and compiles the network, and keeps both in the folder.
+engine_trial.py says what is then done and printed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def export(folder: Path) -> Path:
         model, _ = digits_service.load(folder)
         program = torch.export.export(model, (EXAMPLE,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         unfinished = folder / "unfinished.pt2"
-        # Short vectors would be written into the code, and could not be changed.
+        # Without this, short vectors become part of the code and cannot be changed.
         settings = {"always_keep_tensor_constants": True}
         aoti_compile_and_package(program, package_path=str(unfinished), inductor_configs=settings)
         unfinished.replace(path)

@@ -1,6 +1,6 @@
-"""What the service examples serve: a small network of scikit-learn's digits that knows its codes, and its archive.
+"""Provide what the service examples serve: a small network for scikit-learn's digits, its codes and its archive.
 
-Trained once, in some ten seconds; then kept in the folder, where every process of a service finds it.
+The network is trained once, in some ten seconds. The folder keeps it, and every process of a service finds it there.
 
     # with the extra demo
     python examples/digits_service.py FOLDER
@@ -44,7 +44,7 @@ def load(folder: Path) -> tuple[nn.Module, MnemonicCodes]:
 
 
 def live(folder: Path) -> LiveModel:
-    """Return the network in the version that the archive in the folder says."""
+    """Return the network in the current version of the folder's archive."""
     model, codes = load(folder)
     return LiveModel(model, codes, archive=folder / "archive", undo="expire:30d")
 

@@ -2,9 +2,12 @@
 
     torchrun --standalone --nproc-per-node 2 examples/distributed_fisher.py
 
-Every process holds a copy of the model for the Fisher of its own samples, one backward for all of them. The sum is
-scattered to where the shards of the parameters are: no process ever holds all of it.
+Every process holds a copy of the model. It computes the Fisher of its own samples, in one backward for all of them. The
+sum is scattered to the shards of the parameters: no process ever holds all of it.
 """
+
+import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -30,8 +33,8 @@ def main() -> None:
     inputs, targets = torch.randn(SAMPLES, 32, generator=generator), torch.arange(SAMPLES) % 10
 
     copy = network()
-    mine = slice(rank, None, ranks)  # in practice, what this process reads
-    fisher = fastforget.fisher_diagonal(copy, inputs[mine], targets[mine], reduction="sum", with_gradient=True)
+    own = slice(rank, None, ranks)  # in practice, the samples that this process reads
+    fisher = fastforget.fisher_diagonal(copy, inputs[own], targets[own], reduction="sum", with_gradient=True)
 
     sharded = fully_shard(network(), mesh=init_device_mesh("cpu", (ranks,)))
     total = distributed.merge_sharded(fisher, sharded, reduction="mean")
@@ -49,9 +52,13 @@ def main() -> None:
     distributed.revert(receipt, sharded)
     equal = all(bool((p.full_tensor() == copy.get_parameter(n)).all()) for n, p in sharded.named_parameters())
     print(f"rank {rank}: reverted, every value back: {equal}")
-    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
+    dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    # Once a DTensor was gathered, PyTorch keeps gloo's threads, also when the group is destroyed. One that frees a
+    # tensor while Python shuts down aborts the process, so the process ends without shutting Python down.
+    sys.stdout.flush()
+    os._exit(0)

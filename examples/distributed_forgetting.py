@@ -1,12 +1,13 @@
-"""Forget a class of a model that `fully_shard` spread over processes; every process keeps a receipt of its own part.
+"""Forget a class in a model that `fully_shard` spread over processes. Every process keeps a receipt of its own part.
 
     torchrun --standalone --nproc-per-node 2 examples/distributed_forgetting.py
 
-On a machine with GPUs a process has one of them, else they share the CPU. The data are points around ten centres.
+Each process uses a GPU of its own; without any, all share the CPU. The data are points around ten centres.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -75,12 +76,16 @@ def main(folder: Path, steps: int) -> None:
     print(f"rank {rank}: {receipt}")
     distributed.revert(Receipt.load(folder / f"forgot-{CLS}-{rank}-of-{ranks}.safetensors"), model)
     tell("reverted")
-    dist.barrier()  # else gloo's threads may let go of Python's tensors when Python is no longer there
+    dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the receipts go")
-    parser.add_argument("--steps", type=int, default=200, help="of training")
+    parser.add_argument("--folder", type=Path, default=Path(), help="folder for the receipts")
+    parser.add_argument("--steps", type=int, default=200, help="training steps")
     main(**vars(parser.parse_args()))
+    # Once a DTensor was gathered, PyTorch keeps gloo's threads, also when the group is destroyed. One that frees a
+    # tensor while Python shuts down aborts the process, so the process ends without shutting Python down.
+    sys.stdout.flush()
+    os._exit(0)

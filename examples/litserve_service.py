@@ -1,11 +1,12 @@
-"""LitServe: every worker has a copy of the model, and every worker gets the edit.
+"""Serve with LitServe: every worker has a copy of the model, and every worker gets the edit.
 
     # with the extra services
     python examples/litserve_service.py --folder service --port 8000 --workers 2
 
     curl localhost:8000/predict -H 'Content-Type: application/json' -d '{"forget": 3, "asked_by": "me"}'
 
-A request to forget goes to one worker as any other does; that puts it on record in the archive, which all follow.
+A request to forget goes to one worker, as any other request. That worker puts it on record in the archive, which all
+follow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 
 
 class Digits(litserve.LitAPI):
-    """What a worker does."""
+    """A worker."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

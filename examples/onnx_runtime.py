@@ -1,9 +1,10 @@
-"""ONNX Runtime: the model is exported once, and forgets a class in ONNX Runtime while it predicts.
+"""Forget a class in ONNX Runtime: the model is exported once, and predicts all the while.
 
     pip install onnxscript   # beside the extras demo and onnx
     python examples/onnx_runtime.py --folder service --forget 3
 
-The first start trains the network and exports it, into the folder. What is then done and printed: engine_trial.py.
+The first start trains and exports the network, and keeps both in the folder.
+engine_trial.py says what is then done and printed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def export(folder: Path) -> Path:
     path = folder / "model.onnx"
     if not path.exists():
         model, _ = digits_service.load(folder)
-        # Not optimised: the exporter would fold BatchNorm into the convolutions, and their weights could not be found.
+        # Not optimised: else the exporter folds BatchNorm into the convolutions, and their weights cannot be found.
         batch = ({0: torch.export.Dim.DYNAMIC},)
         program = torch.onnx.export(model, (EXAMPLE,), dynamo=True, optimize=False, dynamic_shapes=batch, verbose=False)
         unfinished = path.with_suffix(".unfinished")
@@ -35,7 +36,7 @@ def export(folder: Path) -> Path:
 
 
 def engine(path: Path) -> OnnxRuntime:
-    """Return an engine that runs the export."""
+    """Return an engine that runs the exported file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the threads that predict are enough
     return OnnxRuntime(path, example=EXAMPLE, options=options)

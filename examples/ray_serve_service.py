@@ -1,10 +1,10 @@
-"""Ray Serve: replicas, on one machine or many, brought to a version by `reconfigure`, without a restart.
+"""Serve with Ray Serve: `reconfigure` brings replicas, on one machine or many, to a version without a restart.
 
     # with the extra services
     python examples/ray_serve_service.py --folder service --replicas 2 --forget 3
 
-One replica forgets and puts it in the archive; then the deployment is told the version as its user_config, and every
-replica, those that start later included, comes to it. On several machines the folder must be one that all see.
+One replica forgets, and puts the edit in the archive. Then the deployment gets the version as its user_config. Every
+replica comes to that version, also one that starts later. On several machines, all must see the folder.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 @serve.deployment
 class Digits:
-    """What a replica does."""
+    """A replica."""
 
     def __init__(self, folder: str) -> None:
         self.live = digits_service.live(Path(folder))
 
     def reconfigure(self, config: dict[str, Any]) -> None:
-        """Come to the version that the deployment is at, or a later one."""
+        """Come to the version of the deployment, or a later one."""
         reached = self.live.catch_up().number
         if reached < config["version"]:
             raise RuntimeError(f"the archive must hold version {config['version']}, it ends at {reached}")
@@ -53,12 +53,12 @@ class Digits:
 
 
 def build(given: dict[str, str]) -> Application:
-    """Return the application of a config; Serve calls it by name."""
+    """Return the application of a config. Serve calls this function by name."""
     return Digits.bind(given["folder"])  # type: ignore[attr-defined, no-any-return]
 
 
 def deploy(folder: Path, replicas: int, version: int) -> None:
-    """Deploy, or bring what is deployed to a version; the same as `serve deploy config.yaml`."""
+    """Deploy, or bring the deployment to a version, as `serve deploy config.yaml` does."""
     deployment = {"name": "Digits", "num_replicas": replicas, "user_config": {"version": version}}
     app = {
         "name": "digits",
@@ -75,12 +75,12 @@ def deploy(folder: Path, replicas: int, version: int) -> None:
 
 
 def answering(handle: Any, replicas: int, without: int | None = None) -> dict[int, int]:
-    """Ask until so many replicas have answered; return the version that each says, by its process."""
+    """Ask until this many replicas have answered. Return the version that each names, by its process."""
     image, found = torch.zeros(1, 1, 8, 8).tolist(), dict[int, int]()
     while len(found) < replicas:
         try:
             answer = handle.predict.remote(image).result()
-        except ray.exceptions.RayActorError:  # it was killed with the request inside
+        except ray.exceptions.RayActorError:  # it was killed during the request
             continue
         if answer["replica"] != without:
             found[answer["replica"]] = answer["version"]

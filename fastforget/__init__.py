@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from fastforget.audit import AuditReport, audit
+from fastforget.auditing import AuditReport, audit
+from fastforget.class_forgetting.one_shot import one_shot
+from fastforget.classifier.fingerprint import fingerprint
 from fastforget.codes import MnemonicCodes
-from fastforget.errors import ForgettingError, UnrecognisedCodesError
-from fastforget.fingerprint import fingerprint
+from fastforget.codes.inscription import inscribe
+from fastforget.edits import Receipt
+from fastforget.errors import ForgettingError, ShallowForgettingWarning, UnrecognisedCodesError
+from fastforget.files.versions import LIBRARY_VERSION
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
-from fastforget.harmonization import harmonize
-from fastforget.inscription import inscribe
-from fastforget.learn_to_unlearn import learn_to_unlearn
-from fastforget.one_shot import one_shot
-from fastforget.receipt import Receipt
-from fastforget.selection import topk_mask
+from fastforget.functional.harmonization import harmonize
+from fastforget.functional.topk import topk_mask
+from fastforget.sample_forgetting.learn_to_unlearn import learn_to_unlearn
 
-try:
-    __version__ = version("fastforget")
-except PackageNotFoundError:  # a source tree that was built but not installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:  # imported when they are asked for, see `__getattr__`
+    from fastforget import baselines, distributed, serving
+
+__version__ = LIBRARY_VERSION
 
 __all__ = [
     "AuditReport",
@@ -27,14 +29,30 @@ __all__ = [
     "ForgettingError",
     "MnemonicCodes",
     "Receipt",
+    "ShallowForgettingWarning",
     "UnrecognisedCodesError",
     "__version__",
     "audit",
+    "baselines",
+    "distributed",
     "fingerprint",
     "fisher_diagonal",
     "harmonize",
     "inscribe",
     "learn_to_unlearn",
     "one_shot",
+    "serving",
     "topk_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part that most programs do without, when it is first asked for (PEP 562)."""
+    if name in {"baselines", "distributed", "serving"}:
+        return import_module(f"fastforget.{name}")
+    raise AttributeError(f"module 'fastforget' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name the public interface."""
+    return sorted(__all__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ForgettingError", "UnrecognisedCodesError"]
+__all__ = ["ForgettingError", "ShallowForgettingWarning", "UnrecognisedCodesError"]
 
 
 class ForgettingError(RuntimeError):
@@ -11,3 +11,7 @@ class ForgettingError(RuntimeError):
 
 class UnrecognisedCodesError(ValueError):
     """The model does not know the codes it was given; the model is unchanged."""
+
+
+class ShallowForgettingWarning(UserWarning):
+    """An edit was made, but fell short of its goal; the receipt's evidence has the figures."""

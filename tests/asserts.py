@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastforget import _C, ops, reference
-from fastforget.batch import forward, split_samples
+from fastforget import ops
+from fastforget.classifier.inputs import split_samples
+from fastforget.classifier.modes import recurrent_backward
+from fastforget.classifier.running import forward
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
-from fastforget.model import recurrent_backward
+from fastforget.ops import _C, reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
 
 ON_DEVICE = _C.emulation or os.environ.get("FASTFORGET_TEST_DEVICE", "cpu") != "cpu"
-# Of tests that expect an error for what tensors hold.
+# Mark of tests that expect an error for the values of tensors.
 reads_data = pytest.mark.skipif(ON_DEVICE, reason="a device's data is not read by the host")
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5, name: str = "result") -> None:
-    """The norm of the difference is at most ``tolerance`` times the norm of the expected tensor."""
+    """Check that the norm of the difference is at most ``tolerance`` times the norm of the expected tensor."""
     assert actual.shape == expected.shape, name
     error, scale = (actual.double() - expected.double()).norm(), expected.double().norm()
     assert torch.isfinite(scale), name
@@ -37,16 +39,16 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The tensor's bits as integers: NaN equals NaN, and -0 differs from 0."""
+    """Return the bits of a tensor as integers, so that NaN equals NaN, and -0 differs from 0."""
     return (
         tensor.contiguous()
         .view(-1)
-        .view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+        .view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}[tensor.element_size()])
     )
 
 
 def by_fault(faults: Mapping[str, Any], *data: str) -> list[Any]:
-    """The names of faults as parameters of a test; those in ``data`` are faults of what tensors hold."""
+    """Return the names of faults as parameters of a test. Those in ``data`` are faults in the values of tensors."""
     return [pytest.param(fault, marks=reads_data if fault in data else ()) for fault in faults]
 
 
@@ -70,9 +72,9 @@ def _doubled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assert_accumulates(name: str, operands: Mapping[str, Any], results: Mapping[str, Tensor | None]) -> None:
-    """An operator adds to its results what its reference in float64 does.
+    """Check that an operator adds to its results what its float64 reference adds.
 
-    Its operands stay as they were, and the bits are the same again, for one thread and for two.
+    Operands must not change, and the bits must be the same again, with one thread and with two.
     """
     before, tolerance = _copied(operands), TOLERANCE[operands["grad"].dtype]
     expected = _doubled(_copied(results))
@@ -94,7 +96,7 @@ def assert_accumulates(name: str, operands: Mapping[str, Any], results: Mapping[
 
 
 def assert_traceable(name: str, *args: Any) -> None:
-    """``torch.library.opcheck`` and one whole graph of ``torch.compile`` accept an operator, with the same results."""
+    """Check an operator with ``torch.library.opcheck`` and in a whole graph of ``torch.compile``."""
     overload = getattr(torch.ops.fastforget, name).default
     torch.library.opcheck(overload, args)
 
@@ -116,7 +118,7 @@ def assert_traceable(name: str, *args: Any) -> None:
 
 
 def prepared(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module in eval mode whose parameters and buffers all differ from their usual initial values."""
+    """Return a module in eval mode. All its parameters and buffers differ from their usual initial values."""
     torch.manual_seed(0)
     model = build().eval()
     with torch.no_grad():
@@ -131,14 +133,14 @@ def prepared(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def square_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A loss [N] for outputs [N, ...] of any shape, targets [N]."""
+    """Return a loss [N] for outputs [N, ...] of any shape and targets [N]."""
     return ((outputs.flatten(1) - targets[:, None]) ** 2).mean(1)
 
 
 def batch_one_loop(
     model: nn.Module, inputs: Any, targets: Tensor, loss: Callable[..., Tensor], weights: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weighted means over samples of squared and plain gradients, one sample at a time, weights [G, N]."""
+    """Return weighted means of squared and plain gradients, one sample at a time, for weights [G, N]."""
     parameters = dict(model.named_parameters())
     fisher = {name: p.new_zeros((len(weights), *p.shape)) for name, p in parameters.items()}
     gradient = {name: p.new_zeros((len(weights), *p.shape)) for name, p in parameters.items()}
@@ -163,10 +165,10 @@ def assert_fisher(
     weights: Tensor | None = None,
     zero: Iterable[str] = (),
 ) -> FisherDiagonal:
-    """``fisher_diagonal`` in float32 is the float64 batch-1 loop, to 1e-5 per tensor, gradients included.
+    """Check ``fisher_diagonal`` in float32 against a float64 loop over single samples, to 1e-5 per tensor.
 
-    Gradients are compared on the scale of the per-sample gradients: their mean may cancel. Parameters in ``zero``
-    have no gradient in exact arithmetic (the bias of keys); of them only rounding is expected.
+    Gradients are compared on the scale of the per-sample gradients, because their mean may cancel. Parameters in
+    ``zero`` have no gradient in exact arithmetic, such as the bias of keys. Their results must be rounding only.
     """
     model = prepared(build)
     exact = build().eval()

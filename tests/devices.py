@@ -1,4 +1,4 @@
-"""Tests on another device than the CPU: FASTFORGET_TEST_DEVICE=cuda makes the tensors of all tests there."""
+"""Run tests on another device than the CPU: FASTFORGET_TEST_DEVICE=cuda makes all their tensors there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._device import _device_constructors
 
 
 class MadeOn(TorchFunctionMode):
-    """Tensors are made on a device, those that are drawn too: on the CPU, where the tests' generators are."""
+    """Makes tensors on a device. Random tensors are drawn on the CPU, where the generators of tests are, and moved."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -26,23 +26,23 @@ class MadeOn(TorchFunctionMode):
         if func not in _device_constructors() or kwargs.get("device") is not None or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         generator = kwargs.get("generator")
-        drawn_near = generator is not None and generator.device.type == "cpu"
-        if drawn_near or (func is torch.tensor and not kwargs.get("requires_grad")):
+        on_cpu = generator is not None and generator.device.type == "cpu"
+        if on_cpu or (func is torch.tensor and not kwargs.get("requires_grad")):
             drawn: Tensor = func(*args, **{**kwargs, "device": "cpu"})
             return drawn.to(self.device)
         return func(*args, **{**kwargs, "device": self.device})
 
 
 def run_on(device: torch.device) -> None:
-    """Let everything that follows be made on a device, in float32 where float32 is asked for."""
-    torch.set_default_device(device)  # for get_default_device, and code that asks it
+    """Make all later tensors on a device, and compute float32 in full precision."""
+    torch.set_default_device(device)  # for code that asks get_default_device
     MadeOn(device).__enter__()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True  # two runs of a model are compared to the bit
+    torch.backends.cudnn.deterministic = True  # tests compare two runs to the bit
 
 
 def run_where_asked() -> None:
-    """Do as FASTFORGET_TEST_DEVICE says.
+    """Run on the device that FASTFORGET_TEST_DEVICE names.
 
     Raises:
         RuntimeError: There is no such device, or fastforget has no kernels for it.

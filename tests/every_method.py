@@ -1,4 +1,4 @@
-"""Every method that changes a classifier, on the learner that knows its data by heart."""
+"""Every method that changes a classifier, for tests with the learner of learners.py."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models that know their codes, and what forgetting must leave alone."""
+"""Models that know their codes, and checks of what an edit must not change."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from asserts import assert_same_bits
 from torch import Tensor, nn
 
 from fastforget import MnemonicCodes
-from fastforget.batch import forward
+from fastforget.classifier.running import forward
 from fastforget.demo.data import Dataset, load_digits
 from fastforget.demo.models import small_resnet
 from fastforget.demo.run import PER_CLASS, RECIPES
@@ -63,18 +63,18 @@ def _knowing(build: Callable[[], nn.Module], per_class: int, named: bool) -> tup
     return model, codes
 
 
-def knowing(
+def model_with_codes(
     build: Callable[[], nn.Module] = mlp, *, per_class: int = 2, named: bool = False
 ) -> tuple[nn.Module, MnemonicCodes]:
-    """A small model that knows codes of four classes, and the codes."""
+    """Return a small model that knows codes of four classes, and the codes."""
     model, codes = _knowing(build, per_class, named)
     return copy.deepcopy(model), codes
 
 
 @cache
 def digits() -> tuple[nn.Module, MnemonicCodes, Dataset]:
-    """The demo's network, trained as the demo trains it; to be copied, not changed."""
-    with torch.device("cpu"):  # where the split is drawn
+    """Return the network of the demo, trained as in the demo, its codes and its data. They must not be changed."""
+    with torch.device("cpu"):  # the split is drawn there
         data, recipe = load_digits(0), RECIPES["digits"]
     here = torch.get_default_device()
     parts = {name: getattr(data, name).to(here) for name in ("x_train", "y_train", "x_test", "y_test")}
@@ -86,22 +86,22 @@ def digits() -> tuple[nn.Module, MnemonicCodes, Dataset]:
     return model, codes, data
 
 
-def contents(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every parameter and buffer."""
+def copied_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of each parameter and buffer."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
 def assert_holds(model: nn.Module, expected: dict[str, Tensor]) -> None:
-    """Every parameter and buffer has these bits."""
-    found = contents(model)
+    """Check that the parameters and buffers have these bits."""
+    found = copied_tensors(model)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert_same_bits(found[name], tensor)
 
 
 def _state(model: nn.Module) -> list[Any]:
-    """What an edit leaves alone beside the values."""
+    """Return all that an edit must not change, beside the values."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return [
         [(name, tensor.requires_grad, tensor.data_ptr(), tensor.stride(), tensor.is_leaf) for name, tensor in named],
@@ -114,7 +114,7 @@ def _state(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def edits_values_only(model: nn.Module) -> Iterator[None]:
-    """Flags, gradients, buffers, modes, storage and the random state stay as they are; parameters may change."""
+    """Check that only values of parameters change: no flag, gradient, buffer, mode, storage or random state."""
     before, buffers = _state(model), {name: buffer.clone() for name, buffer in model.named_buffers()}
     yield
     assert _state(model) == before
@@ -124,8 +124,8 @@ def edits_values_only(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def refused(model: nn.Module, error: type[Exception], text: str) -> Iterator[None]:
-    """Exactly this error, and not a bit of the model changed."""
-    before = contents(model)
+    """Check that a block raises exactly this error, and that no bit of the model changes."""
+    before = copied_tensors(model)
     with edits_values_only(model), pytest.raises(error, match=text) as caught:
         yield
     assert caught.type is error

@@ -1,4 +1,4 @@
-"""A classifier that knows its training data by heart, and that data."""
+"""A classifier that has memorised its training data, and this data."""
 
 import copy
 from functools import cache
@@ -6,14 +6,14 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from fastforget.membership import area_under_curve
+from fastforget.membership.area import area_under_curve
 
 CLASSES, SIZE = 4, 30
 Batches = list[tuple[Tensor, Tensor]]
 
 
 def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Around the means of four classes, a fifth of the labels wrong: what is right of those, is known by heart."""
+    """Return samples around the means of four classes. A fifth of the labels is random and can only be memorised."""
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(CLASSES, SIZE, generator=torch.Generator().manual_seed(99))
     y = torch.arange(count) % CLASSES
@@ -60,8 +60,8 @@ def accuracy(model: nn.Module, data: Batches) -> float:
         return float(torch.cat([model(x).argmax(1) == y for x, y in data]).double().mean())
 
 
-def caught(model: nn.Module, members: Batches, others: Batches) -> float:
-    """Area under the curve of an attack that no feedback came from: the loss itself."""
+def attack_area(model: nn.Module, members: Batches, others: Batches) -> float:
+    """Return the area under the curve of an attack by the loss, which no method is trained against."""
     with torch.no_grad():
         scores = [
             torch.cat([-nn.functional.cross_entropy(model(x), y, reduction="none") for x, y in data])

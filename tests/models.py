@@ -1,4 +1,4 @@
-"""Small models of every family that tests share; each takes the inputs beside it and returns logits [N, 4]."""
+"""Small models of every family. Each is listed with its inputs, and returns logits [N, 4]."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def mlp() -> nn.Module:
 
 
 class Block(nn.Module):
-    """Basic block of a residual network, with in-place functions throughout."""
+    """Basic block of a residual network, with in-place functions only."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def resnet() -> nn.Module:
 
 
 class ViT(nn.Module):
-    """Patches, class token, positions, attention written out, layer scale."""
+    """Vision transformer with class token, positions, written-out attention and layer scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ViT(nn.Module):
 
 
 class Bert(nn.Module):
-    """Token, position and type embeddings, masked attention with separate projections, a tied decoder."""
+    """Encoder with three embeddings, masked attention with separate projections, and a tied decoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Bert(nn.Module):
 
 
 class TransformerClassifier(nn.Module):
-    """nn.TransformerEncoder over [N, T, E], sequence first if asked."""
+    """nn.TransformerEncoder over [N, T, E], or with the sequence first."""
 
     def __init__(self, *, batch_first: bool, norm_first: bool) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class TransformerClassifier(nn.Module):
 
 
 class Permute(nn.Module):
-    """A permutation of the dimensions."""
+    """Permutes the dimensions."""
 
     def __init__(self, *dims: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Permute(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution, channels-last norm and MLP, layer scale."""
+    """Block with depthwise convolution, channels-last norm, MLP and layer scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def convnext() -> nn.Module:
 
 
 class UNet(nn.Module):
-    """Down, up by a transposed convolution and by interpolation, skips concatenated."""
+    """U-Net: transposed convolution and interpolation on the way up, concatenated skips."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class UNet(nn.Module):
 
 
 class Video(nn.Module):
-    """A convolution over the frames of [N, T, C, H, W], then one over time."""
+    """Applies a convolution to the frames of [N, T, C, H, W], then one over time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Video(nn.Module):
 
 
 class TwoInputs(nn.Module):
-    """An image and numbers, with a plain setting that is no tensor."""
+    """Takes an image, numbers, and a setting that is no tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class TwoInputs(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A user's own recurrent loop: shared weights, used at every step."""
+    """A recurrent loop written by hand: each step uses the same weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,5 +225,5 @@ def logits(outputs: Any) -> Tensor:
 
 
 def loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Cross-entropy of each sample."""
+    """Return the cross-entropy of each sample."""
     return F.cross_entropy(logits(outputs), targets, reduction="none")

@@ -1,4 +1,4 @@
-"""The networks of the quality tables: the paper's MLP, residual networks, small transformers of images and text."""
+"""The networks of the quality tables: the paper's MLP, residual networks, small transformers for images and text."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from fastforget.demo.models import Block
 
 
 def mlp(pixels: int, num_classes: int) -> nn.Sequential:
-    """Build the network of the one-shot paper for MNIST: 1000 hidden units, sigmoid."""
+    """Build the network of the one-shot paper for MNIST, with 1000 hidden units and sigmoid."""
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1000), nn.Sigmoid(), nn.Linear(1000, num_classes))
 
 
 def resnet(channels: int, widths: Sequence[int], num_classes: int) -> nn.Sequential:
-    """Build a residual network: a block per width, the first at full resolution, each other at half the size."""
+    """Build a residual network with a block for each width. Each block but the first halves the image size."""
     layers: list[nn.Module] = [
         nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]
     inner = widths[0]
-    for stage, width in enumerate(widths):
-        layers.append(Block(inner, width, 2 if stage else 1))
+    for number, width in enumerate(widths):
+        layers.append(Block(inner, width, 2 if number else 1))
         inner = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, num_classes))
 
 
 class ViT(nn.Module):
-    """A vision transformer (Dosovitskiy et al., ICLR 2021) with a class token, normalised before each layer.
+    """A vision transformer (Dosovitskiy et al., ICLR 2021) with a class token and normalisation before each layer.
 
     Args:
-        channels: Of the images.
-        size: Their height and width.
-        num_classes: C.
+        channels: Number of channels of the images.
+        size: Height and width of the images.
+        num_classes: The number of classes, C.
         patch: Height and width of a patch.
-        dim: Features of a token.
-        depth: Layers.
+        dim: Number of features of a token.
+        depth: Number of layers.
     """
 
     def __init__(self, channels: int, size: int, num_classes: int, patch: int = 4, dim: int = 64, depth: int = 4):
@@ -58,14 +58,14 @@ class ViT(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """A text classifier: a transformer encoder, and the mean of its features over the tokens that are not padding.
+    """A text classifier: a transformer encoder whose features are averaged over all tokens but padding.
 
     Args:
         vocabulary: Number of different tokens; token 0 is padding.
-        length: Tokens of a text.
-        num_classes: C.
-        dim: Features of a token.
-        depth: Layers.
+        length: Number of tokens of a text.
+        num_classes: The number of classes, C.
+        dim: Number of features of a token.
+        depth: Number of layers.
     """
 
     def __init__(self, vocabulary: int, length: int, num_classes: int, dim: int = 64, depth: int = 2):
@@ -81,10 +81,10 @@ class TextTransformer(nn.Module):
         padding, features = x == 0, self.tokens(x) + self.positions
         for layer in self.layers:
             features = layer(features, src_key_padding_mask=padding)
-        shown = (~padding).unsqueeze(2)
-        return self.head((self.norm(features) * shown).sum(1) / shown.sum(1))
+        visible = (~padding).unsqueeze(2)
+        return self.head((self.norm(features) * visible).sum(1) / visible.sum(1))
 
 
 def encoder_layer(dim: int) -> nn.TransformerEncoderLayer:
-    """Build a layer of a transformer, normalised before each part, without dropout."""
+    """Build a transformer layer with normalisation before each part, without dropout."""
     return nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)

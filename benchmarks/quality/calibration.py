@@ -1,13 +1,13 @@
-"""Table 6: does the estimate of the damage in the receipt, from codes alone, say what test images lose?
+"""Table 6: does a receipt, which knows only the codes, predict how much accuracy test images lose?
 
-A row is one (problem, seed, class, spill): the most log-odds that a remaining code lost, as the receipt has it, and the
-change of the test accuracy on the remaining classes, in points. `spill` is varied far beyond its default, so that there
-is damage to estimate; ρ = 3 %, which does more of it.
+A row is one (problem, seed, class, spill). It holds the most log-odds that a remaining code lost, from the receipt, and
+the change of the test accuracy on the remaining classes, in points. `spill` goes far beyond its default, and ρ is 3 %,
+so that there is damage to predict.
 """
 
 from __future__ import annotations
 
-from common import Row, keep, logits, parser, rates
+from common import Row, accuracies, logits, parser, save_rows
 from problems import PROBLEMS, networks
 
 import fastforget
@@ -28,12 +28,12 @@ def main() -> None:
         for cls in range(len(codes)):
             for spill in SPILLS:
                 receipt = fastforget.one_shot(model, codes, cls, rho=0.03, widen=1.0, depth=20.0, spill=spill)
-                change = rates(logits(model, x), y, [cls])[1] - rates(base, y, [cls])[1]
+                change = accuracies(logits(model, x), y, [cls])[1] - accuracies(base, y, [cls])[1]
                 receipt.revert(model)
                 facts = {**network.facts, "cls": cls, "spill": spill}
                 lost = receipt.evidence["remain_log_odds_lost"]
                 rows.append(facts | {"lost": round(lost, 3), "change": round(change, 3)})
-        keep("calibration", rows, given.output, KEY)
+        save_rows("calibration", rows, given.output, KEY)
         print(network, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""A text problem that needs no download: which Python library does a paragraph of documentation come from?
+"""A text data set without download: the task is to name the Python library that a paragraph of documentation is from.
 
-The paragraphs are those of the docstrings of ten libraries of the development environment, whose versions
-constraints.txt and the dependencies of PyTorch fix. Whole files are either for training or for testing.
+The paragraphs come from the docstrings of ten libraries of the development environment. constraints.txt and PyTorch fix
+their versions. No file is in both the training and the test set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def paragraphs(file: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the words of the paragraphs of a module's docstrings, without short ones and examples."""
+    """Yield the paragraphs of a module's docstrings as words, without short paragraphs and examples."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError, RecursionError):
@@ -52,7 +52,7 @@ def paragraphs(file: Path) -> Iterator[tuple[str, ...]]:
 
 
 def collect(library: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Return paragraphs of a library, for training and for testing, without repetitions."""
+    """Return different paragraphs of a library, for training and for testing."""
     spec = find_spec(library)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"the text problem needs {library}")
@@ -72,7 +72,7 @@ def collect(library: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]
 
 @lru_cache(maxsize=1)
 def load_docstrings() -> Dataset:
-    """Load the paragraphs as token numbers, int64 [N, 32]: 0 is padding, 1 a rare word, the rest by frequency."""
+    """Load the paragraphs as token numbers, int64 [N, 32]. 0 is padding, 1 a rare word; the others go by frequency."""
     parts = [collect(library) for library in LIBRARIES]
     counts = Counter(word for train, _ in parts for words in train for word in words)
     common = sorted(counts, key=lambda word: (-counts[word], word))[: VOCABULARY - 2]

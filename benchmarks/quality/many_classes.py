@@ -1,8 +1,9 @@
-"""Table 10: codes for many classes, of the same images: what they cost, and whether a class can still be forgotten.
+"""Table 10: codes for many classes of the same images: what they cost, and whether a class can still be forgotten.
 
-A row is one (problem, seed, kind of codes): test accuracy, that minus the accuracy of a network without codes, and the
-share of codes that it knows; over some classes forgotten in turn (less those of which it does not know every code), the
-accuracy on the class, the same after the step alone, and the change on the others.
+A row is one (problem, seed, kind of codes). It holds the test accuracy, its difference to a network without codes, and
+the share of codes that the network knows. Then some classes are forgotten, each from the same network; classes whose
+codes are not all known are skipped. The row holds the accuracy on the class, the same after the step alone, and the
+change of the accuracy on the others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import random
 
 import torch
-from common import keep, logits, parser, rates
+from common import accuracies, logits, logits_by_step_alone, parser, save_rows
 from problems import PROBLEMS, CodeChoice, trained
 
 import fastforget
@@ -29,7 +30,9 @@ def main() -> None:
     for name in given.problems:
         for seed in given.seeds:
             data = PROBLEMS[name].dataset(seed, given.data)
-            plain = rates(logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test), data.y_test, [])
+            plain = accuracies(
+                logits(trained(PROBLEMS[name], data, seed, None, given.cache), data.x_test), data.y_test, []
+            )
             for kind in KINDS:
                 model, codes = trained(PROBLEMS[name], data, seed, kind, given.cache), kind.codes(data, seed)
                 base, found = logits(model, data.x_test), []
@@ -41,12 +44,12 @@ def main() -> None:
                         continue
                     after = logits(model, data.x_test)
                     receipt.revert(model)
-                    forget, remain = rates(after, data.y_test, [cls])
-                    after[:, cls] += receipt.evidence["silenced_by"]
-                    alone = rates(after, data.y_test, [cls])[0]
-                    found.append((forget, alone, remain - rates(base, data.y_test, [cls])[1]))
+                    forget, remain = accuracies(after, data.y_test, [cls])
+                    after = logits_by_step_alone(model, codes, cls, data.x_test)
+                    alone = accuracies(after, data.y_test, [cls])[0]
+                    found.append((forget, alone, remain - accuracies(base, data.y_test, [cls])[1]))
                 forget, alone, change = zip(*found, strict=True)
-                accuracy = rates(base, data.y_test, [])[1]
+                accuracy = accuracies(base, data.y_test, [])[1]
                 known = (logits(model, codes.inputs).argmax(1) == codes.labels).double().mean().item()
                 figures = {
                     "accuracy": accuracy,
@@ -61,7 +64,7 @@ def main() -> None:
                 facts = {"problem": name, "seed": seed, "per_class": kind.per_class, "rate": kind.rate}
                 row = facts | {"classes": len(codes), "forgotten": len(found)}
                 row |= {key: round(value, 3) for key, value in figures.items()}
-                keep("many-classes", [row], given.output, KEY)
+                save_rows("many-classes", [row], given.output, KEY)
                 print(row, flush=True)
 
 

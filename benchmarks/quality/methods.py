@@ -1,7 +1,7 @@
-"""How a class is forgotten: our rule and those it is compared with. Each edits a copy of the model and returns it.
+"""Methods that forget a class: our rule and others. Each edits a copy of the model and returns it.
 
-A method sees the model, the codes and the classes to forget. Those that need more say so: SSD sees training data, and
-the oracle sees the test accuracy that it is judged by.
+All methods see the model, the codes and the classes to forget. SSD also sees training data. The oracle also sees the
+test accuracy that it is judged by.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import product
 
 import torch
-from common import rates
+from common import accuracies, forget_by_step_alone
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -21,7 +21,7 @@ import fastforget
 from fastforget import MnemonicCodes, fisher_diagonal
 from fastforget.demo.data import Dataset
 
-# The ranges in which the paper's authors searched, and the coarser grid of the oracle, which looks at images.
+# The ranges in which the paper's authors searched, and a coarser grid for the oracle, which looks at test images.
 LAMBDA1, LAMBDA2 = [10.0**e for e in range(-6, 1)], [10.0**e for e in range(-1, 6)]
 ORACLE1, ORACLE2 = [1e-5, 1e-4, 1e-3, 1e-2], [1.0, 10.0, 100.0, 1000.0]
 SSD_SAMPLES, SSD_BATCH, SSD_ALPHA = 10_000, 64, 10.0
@@ -30,7 +30,7 @@ ORACLE_SAMPLES = 1000
 
 @dataclass
 class Subject:
-    """A trained network with all that some method may look at."""
+    """A trained network, and all that a method may look at."""
 
     model: nn.Module
     codes: MnemonicCodes
@@ -38,7 +38,7 @@ class Subject:
 
     @cached_property
     def samples(self) -> tuple[Tensor, Tensor]:
-        """The training data that SSD sees, class by class: as many of each as there are, up to 10,000 in all."""
+        """The training data that SSD sees, sorted by class: up to 10,000 samples, equally many of each class."""
         share = SSD_SAMPLES // len(self.codes)
         rows = [(self.data.y_train == cls).nonzero().squeeze(1)[:share] for cls in range(len(self.codes))]
         chosen = torch.cat(rows)
@@ -46,7 +46,7 @@ class Subject:
 
     @cached_property
     def fisher(self) -> dict[str, Tensor]:
-        """The per-sample Fisher of the training data of each class, [C, *shape]."""
+        """The per-sample Fisher of the training data, by class, [C, *shape]."""
         x, y = self.samples
         parts = []
         for cls in range(len(self.codes)):
@@ -58,17 +58,17 @@ class Subject:
 
     @cached_property
     def shuffled(self) -> dict[str, Tensor]:
-        """SSD's importance of all training data, with a shuffled loader."""
+        """SSD's importances over all training data, with a shuffled loader."""
         order = torch.randperm(len(self.samples[1]), generator=torch.Generator().manual_seed(0))
         return self.importance(order)
 
     @cached_property
     def ordered(self) -> dict[str, Tensor]:
-        """SSD's importance of all training data, with a loader that goes class by class."""
+        """SSD's importances over all training data, with a loader in the order of the classes."""
         return self.importance(torch.arange(len(self.samples[1])))
 
     def importance(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return SSD's importance of some training data: the mean square of the gradients of batches."""
+        """Return SSD's importances over some training data: the mean squared gradient of batches."""
         x, y = self.samples
         squares = [self._gradient(x[part], y[part]) for part in rows.split(SSD_BATCH)]
         return {name: sum(g[name].square() for g in squares) / len(squares) for name in squares[0]}
@@ -83,51 +83,45 @@ Method = Callable[[Subject, Sequence[int]], nn.Module]
 
 
 def natural(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """Our default."""
+    """Our default rule."""
     model = copy.deepcopy(subject.model)
     fastforget.one_shot(model, subject.codes, classes)
     return model
 
 
 def natural_step(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """Our default, with the output bias put back where the step alone had left it: what the step itself does."""
+    """Our default with the output layer left as it is: the effect of the step alone."""
     model = copy.deepcopy(subject.model)
-    receipt = fastforget.one_shot(model, subject.codes, classes)
-    raise_bias(model, subject, classes, receipt.evidence["silenced_by"])
+    forget_by_step_alone(model, subject.codes, classes)
     return model
 
 
 def natural_deeper(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """Ten times as many parameters, and further: for those who want more gone inside and can afford some damage."""
+    """A longer step on ten times as many parameters: it removes more inside the network and does more damage."""
     model = copy.deepcopy(subject.model)
     fastforget.one_shot(model, subject.codes, classes, rho=0.03, widen=1.0, depth=12.0, spill=3.0)
     return model
 
 
 def output_bias(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """The output bias alone: nothing inside the network changes."""
+    """Change the output bias alone, and nothing inside the network."""
     model = copy.deepcopy(subject.model)
-    raise_bias(model, subject, classes, -1e4)
+    *_, bias = model.parameters()
+    if bias.shape != (len(subject.codes),):
+        raise ValueError("the last parameter must be the output bias, as in all networks here")
+    with torch.no_grad():
+        bias[list(classes)] -= 1e4
     return model
 
 
-def raise_bias(model: nn.Module, subject: Subject, classes: Sequence[int], amount: float) -> None:
-    """Add to the output bias of some classes; the last parameter of all networks here."""
-    *_, bias = model.parameters()
-    if bias.shape != (len(subject.codes),):
-        raise ValueError("the last parameter must be the output bias")
-    with torch.no_grad():
-        bias[list(classes)] += amount
-
-
 def paper(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """The published rule; (λ1, λ2) and the sign maximise A_R + E_F on the codes, over the authors' ranges."""
+    """The published rule. (λ1, λ2) and the sign maximise A_R + E_F on the codes, within the authors' ranges."""
     x, y = subject.codes.inputs, subject.codes.labels
     return _paper(subject, classes, x, y, LAMBDA1, LAMBDA2)
 
 
 def paper_oracle(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """The published rule, with (λ1, λ2) and the sign chosen by the accuracy on test images."""
+    """The published rule. (λ1, λ2) and the sign are chosen by the accuracy on test images."""
     x, y = subject.data.x_test[:ORACLE_SAMPLES], subject.data.y_test[:ORACLE_SAMPLES]
     return _paper(subject, classes, x, y, ORACLE1, ORACLE2)
 
@@ -135,7 +129,7 @@ def paper_oracle(subject: Subject, classes: Sequence[int]) -> nn.Module:
 def _paper(
     subject: Subject, classes: Sequence[int], x: Tensor, y: Tensor, lambda1: Sequence[float], lambda2: Sequence[float]
 ) -> nn.Module:
-    """Equations 5-7 of the paper with one look at the Fisher; `fastforget.one_shot(rule="paper")` for many λ."""
+    """Compute equations 5-7 of the paper: `fastforget.one_shot(rule="paper")` for many λ, with one Fisher."""
     labels = subject.codes.labels
     forget = torch.isin(labels, torch.tensor(list(classes)))
     weights = torch.stack([forget, ~forget]).float()
@@ -147,7 +141,7 @@ def _paper(
         new = {name: old[name] + sign * min(one, two / eta.max().item()) * eta for name, eta in ratios.items()}
         with torch.no_grad():
             found = torch.cat([functional_call(subject.model, new, part) for part in x.split(250)])
-        forgot, kept = rates(found.nan_to_num(), y, classes)
+        forgot, kept = accuracies(found.nan_to_num(), y, classes)
         if kept - forgot > best:
             best, chosen = kept - forgot, new
     model = copy.deepcopy(subject.model)
@@ -156,20 +150,20 @@ def _paper(
 
 
 def ssd_ordered(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """SSD as its authors' code has it: squared gradients of batches of 64, a loader in the order of the classes."""
+    """SSD as in its authors' code: squared gradients of batches of 64, with a loader in the order of the classes."""
     return _dampen(subject, subject.importance(_rows(subject, classes)), subject.ordered, SSD_ALPHA)
 
 
 def ssd_shuffled(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """The same with a shuffled loader: other batches, and so other importances."""
+    """SSD with a shuffled loader, which gives other batches and other importances."""
     return _dampen(subject, subject.importance(_rows(subject, classes)), subject.shuffled, SSD_ALPHA)
 
 
 def ssd_sample(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """SSD with the per-sample Fisher that its text speaks of.
+    """SSD with the per-sample Fisher, as in the text of its paper.
 
-    With it no importance can be more than C / K times the mean over all C classes, K of them forgotten: α = 10 never
-    selects anything of ten classes. Half the largest possible ratio is taken for α.
+    With it, no importance exceeds C / K times the mean over all C classes, of which K are forgotten. With ten classes,
+    α = 10 would select nothing. So α is half of the largest possible ratio.
     """
     forget = {name: value[list(classes)].mean(0) for name, value in subject.fisher.items()}
     everything = {name: value.mean(0) for name, value in subject.fisher.items()}
@@ -181,7 +175,7 @@ def _rows(subject: Subject, classes: Sequence[int]) -> Tensor:
 
 
 def _dampen(subject: Subject, forget: dict[str, Tensor], everything: dict[str, Tensor], alpha: float) -> nn.Module:
-    """Scale down what matters ``alpha`` times more to the forgotten classes; λ = 1."""
+    """Scale down parameters that are ``alpha`` times more important to the forgotten classes; λ = 1."""
     model = copy.deepcopy(subject.model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

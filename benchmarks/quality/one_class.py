@@ -1,14 +1,14 @@
-"""Table 1: every class of every problem forgotten on its own, by every method.
+"""Table 1: each class of each problem forgotten alone, by each method.
 
-A row is one (problem, seed, class, method): test accuracy on the forgotten class, and on the remaining classes minus
-that of the original on the same images, in points.
+A row is one (problem, seed, class, method). It holds the test accuracy on the forgotten class, and the change of the
+accuracy on the remaining classes, in points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common import Row, keep, logits, parser, rates
+from common import Row, accuracies, logits, parser, save_rows
 from methods import METHODS, Subject
 from problems import PROBLEMS, Network, networks
 
@@ -24,9 +24,9 @@ def measure(network: Network, methods: Sequence[str], classes: Sequence[int] | N
     for method in methods:
         rows = []
         for cls in range(len(network.codes)) if classes is None else classes:
-            before, base = rates(original, data.y_test, [cls])
+            before, base = accuracies(original, data.y_test, [cls])
             edited = network.retrained(cls) if method == "retrain" else METHODS[method](subject, [cls])
-            forget, remain = rates(logits(edited, data.x_test), data.y_test, [cls])
+            forget, remain = accuracies(logits(edited, data.x_test), data.y_test, [cls])
             found = {"before": before, "base": base, "forget": forget, "change": remain - base}
             rows.append({**facts, "method": method, "cls": cls} | {k: round(v, 3) for k, v in found.items()})
         yield rows
@@ -41,7 +41,7 @@ def main() -> None:
     given = arguments.parse_args()
     for network in networks(given, given.per_class):
         for rows in measure(network, given.methods, given.classes):
-            keep("one-class", rows, given.output, KEY)
+            save_rows("one-class", rows, given.output, KEY)
             worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)
             print(f"{network} {rows[0]['method']}: worst forget {worst[0]:.2f}, change {worst[1]:+.2f}", flush=True)
 

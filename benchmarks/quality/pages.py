@@ -1,6 +1,6 @@
-"""Write the tables and plots of the pages in docs/, and those of the README, from benchmarks/results/quality.
+"""Write the tables and plots of the pages in docs/ from benchmarks/results/quality.
 
-The pages are written by hand; what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced.
+The text between ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced. The rest of the pages is written by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import correlation, mean
 
+import inside_tables
 import matplotlib as mpl
 import study_tables
 from common import Row
@@ -19,7 +20,8 @@ from tables import groups, load, markdown, signed
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-NAMES = ("one-shot.md", "comparison.md", "ltu.md", "production.md")
+NAMES = ("results/one-shot.md", "results/comparison.md", "results/learn-to-unlearn.md", "results/serving.md")
+NAMES += ("results/audit.md",)
 PAGES = (*(DOCS / name for name in NAMES), ROOT / "README.md")
 ORDER = ["digits/cnn", "fashion/mlp", "fashion/resnet", "fashion/vit", "cifar10/resnet", "docstrings/transformer"]
 ORDER += ["fashion+digits/resnet"]
@@ -57,7 +59,7 @@ def one_class() -> str:
 
 
 def summary() -> str:
-    """Return the few lines for the README."""
+    """Return a table with a line for each problem."""
     found = groups([row for row in load("one-class") if row["per_class"] == 4], "problem", "method")
     lines = []
     for problem in ORDER:
@@ -210,6 +212,35 @@ def what_remains() -> str:
     return markdown(("problem", "method", *[f"`{key}`" for key in shown]), lines)
 
 
+MODELS = ["retrained", "bias only", "one_shot", "one_shot, 16 images", "over-forgotten", "untouched"]
+
+
+def audit_verdicts() -> str:
+    """Return how many models of each kind have each finding, and how many verdicts are wrong."""
+    kinds = ["remembers", "over-forgotten", "damaged", "hidden", "still in the features", "easier to learn again"]
+    lines = []
+    for (problem, kind), rows in groups(load("audit-verdicts"), "problem", "kind").items():
+        counts = [sum(name in row["found"] for row in rows) or "" for name in kinds]
+        wrong, missed = (sum(bool(row[key]) for row in rows) for key in ("wrong", "missed"))
+        lines.append((problem, kind, len(rows), *counts, wrong, missed))
+    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
+    return markdown(("problem", "model", "models", *[f"*{kind}*" for kind in kinds], "wrong", "missed"), lines)
+
+
+def audit_figures() -> str:
+    """Return the means and ranges of the measures of classes that are gone."""
+    shown = ["with the best bias", "with a usual bias", "with the old bias", "linear probe", "nearest class mean"]
+    shown += [f"again {step}" for step in (1, 5, 20, 50)] + ["again 5 with a usual bias"]
+    lines = []
+    for (problem, kind), rows in groups(load("audit-verdicts"), "problem", "kind").items():
+        values = [[row[name] for row in rows] for name in shown]
+        lines.append(
+            (problem, kind, *[f"{mean(found):.0f} ({min(found):.0f} to {max(found):.0f})" for found in values])
+        )
+    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
+    return markdown(("problem", "model", *shown), lines)
+
+
 def calibration() -> str:
     rows = load("calibration")
     bins = [(0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 100.0)]
@@ -224,7 +255,7 @@ def calibration() -> str:
 
 
 def draw(rows: Sequence[Row]) -> None:
-    """Plot the estimate of the damage against the truth."""
+    """Plot the damage that receipts predict against the damage to test images."""
     if not rows:
         return
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
@@ -237,7 +268,7 @@ def draw(rows: Sequence[Row]) -> None:
     axis.set_ylabel("change of test accuracy\non the rest, points")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(DOCS / "one-shot-calibration.svg", metadata={"Date": None})
+    figure.savefig(DOCS / "results" / "one-shot-calibration.svg", metadata={"Date": None})
     plt.close(figure)
 
 
@@ -282,14 +313,17 @@ TABLES = {
     "many-classes": many_classes,
     "calibration": calibration,
     "what-remains": what_remains,
+    "audit-verdicts": audit_verdicts,
+    "audit-figures": audit_figures,
     "shifts": shifts,
     "serving-load": serving_load,
+    **inside_tables.TABLES,
     **study_tables.TABLES,
 }
 
 
 def render(text: str) -> str:
-    """Return the page with its tables as they follow from the rows."""
+    """Return the text of a page with its tables written anew from the rows."""
     for name, table in TABLES.items():
         block = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         content = table()
@@ -300,9 +334,9 @@ def render(text: str) -> str:
 def main() -> None:
     for page in PAGES:
         page.write_text(render(page.read_text()))
-    mpl.rcParams["svg.hashsalt"] = "fastforget"  # the same pictures from the same rows
+    mpl.rcParams["svg.hashsalt"] = "fastforget"  # makes the same picture from the same rows
     draw(load("calibration"))
-    study_tables.draw(DOCS / "comparison.svg")
+    study_tables.draw(DOCS / "results" / "comparison.svg")
 
 
 if __name__ == "__main__":

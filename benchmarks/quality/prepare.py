@@ -1,4 +1,4 @@
-"""Train the networks of the tables into the cache, so that several processes can share the work."""
+"""Train the networks of the tables and cache them. Several processes can share this work."""
 
 from __future__ import annotations
 

@@ -1,45 +1,47 @@
-"""Table 2: several classes in one call.
+"""Table 2: several classes forgotten in one call.
 
-A row is one (problem, seed, classes, method), classes drawn with the seed: test accuracy on the forgotten classes, and
-on the remaining ones minus that of the original on the same images, in points.
+A row is one (problem, seed, classes, method); the classes are drawn with the seed. It holds the test accuracy on the
+forgotten classes, and the change of the accuracy on the remaining ones, in points.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections.abc import Sequence
 
-from common import Row, keep, logits, parser, rates
+from common import Row, accuracies, logits, parser, save_rows
 from methods import METHODS, Subject
 from problems import PROBLEMS, networks
 from torch import nn
 
 import fastforget
-from fastforget.forgetting.class_by_class import group_sensitivity
-from fastforget.forgetting.code_batch import examine, prepare
-from fastforget.forgetting.rules import natural
-from fastforget.model import outside_tables, watched_parameters
-from fastforget.receipt import write
+from fastforget.class_forgetting.live_codes import prepare_codes
+from fastforget.class_forgetting.natural_rule import take_natural_step
+from fastforget.class_forgetting.recognition import examine_codes
+from fastforget.class_forgetting.sensitivity import measure_sensitivity
+from fastforget.class_forgetting.settings import NaturalSettings
+from fastforget.classifier.parameters import chosen_parameters, without_embedding_tables
+from fastforget.edits.edit import write_edits
 
 KEY = ("problem", "seed", "method", "classes")
 
 
 def one_direction(subject: Subject, classes: Sequence[int]) -> nn.Module:
-    """One natural step for all classes together, as deep as for one class, whatever the others lose."""
+    """Take one natural step for all classes together, as deep as for one class, however much the others lose."""
     model = copy.deepcopy(subject.model)
-    parameters = watched_parameters(model, None)
-    live, chosen = prepare(model, subject.codes, classes, (), next(iter(parameters.values())))
-    known = examine(model, live, chosen)
-    moving, few = outside_tables(model, parameters), known.to_forget()
-    found = group_sensitivity(model, moving, known)
+    parameters = chosen_parameters(model, None)
+    live, chosen = prepare_codes(model, subject.codes, classes, (), next(iter(parameters.values())))
+    codes = examine_codes(model, live, chosen)
+    moving = without_embedding_tables(model, parameters)
+    ratios = measure_sensitivity(model, moving, codes).into_ratios()
+    # no remaining codes are given, so that `spill` bounds nothing
+    settings = NaturalSettings(rho=0.003, widen=1.0, depth=6.0, spill=2.0, reach=16.0)
     try:
-        settings = {"rho": 0.003, "widen": 1.0, "depth": 6.0, "spill": math.inf, "reach": 16.0}
-        step = natural(model, parameters, found, few, moving=moving, **settings)
+        step = take_natural_step(model, parameters, ratios, codes.to_forget(), settings, moving=moving)
     except fastforget.ForgettingError:
         return model  # no step forgets all of them
-    write(model, step.stage.edits(), old=False)
+    write_edits(model, step.stage.edits(), old=False)
     return model
 
 
@@ -65,11 +67,11 @@ def main() -> None:
                 rows: list[Row] = []
                 for classes in sets:
                     found = logits(CHOICES[method](subject, classes), data.x_test)
-                    forget, remain = rates(found, data.y_test, classes)
-                    change = remain - rates(original, data.y_test, classes)[1]
+                    forget, remain = accuracies(found, data.y_test, classes)
+                    change = remain - accuracies(original, data.y_test, classes)[1]
                     facts = {**network.facts, "method": method, "classes": classes}
                     rows.append({**facts, "forget": round(forget, 3), "change": round(change, 3)})
-                keep("several", rows, given.output, KEY)
+                save_rows("several", rows, given.output, KEY)
                 worst = max(row["forget"] for row in rows), min(row["change"] for row in rows)
                 print(f"{network} {count} {method}: worst {worst[0]:.2f}, {worst[1]:+.2f}", flush=True)
 

@@ -1,8 +1,9 @@
-"""Table 9: a step shifts the logits of images as it shifts those of codes.
+"""Table 9: a step shifts the logits of images as it shifts the logits of codes.
 
-A row is one (problem, seed, forgotten class): the mean shifts of the logits of the remaining classes over the
-remaining codes and over the remaining test images, against the mean of these logits, nats; and the change of accuracy
-on the rest, in points, with the output biases as they were, and with the shifts of the codes taken back.
+A row is one (problem, seed, forgotten class). It holds the mean shift of the logit of each remaining class, over the
+remaining codes and over the remaining test images. Shifts are relative to the mean shift of these logits, in nats.
+The row also holds the change of the accuracy on the rest, in points: with the output biases of the original, and after
+the shifts of the codes are subtracted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from common import Row, keep, logits, parser, rates
+from common import Row, accuracies, logits, parser, save_rows
 from problems import PROBLEMS, networks
 from torch import Tensor
 
@@ -20,7 +21,7 @@ KEY = ("problem", "seed", "cls")
 
 
 def shifts(before: Tensor, after: Tensor, labels: Tensor, rest: list[int]) -> Tensor:
-    """Return the mean shift of each remaining class's logit over the samples of remaining classes."""
+    """Return the mean shift of the logit of each remaining class, over the samples of remaining classes."""
     moved = (after - before)[torch.isin(labels, torch.tensor(rest))][:, rest].mean(0)
     return moved - moved.mean()
 
@@ -48,19 +49,19 @@ def main() -> None:
                 shifts(before, after, labels, rest)
                 for before, after, labels in ((known, changed, codes.labels), (base, found, y))
             )
-            before = rates(base, y, [cls])[1]
+            before = accuracies(base, y, [cls])[1]
             found[:, cls] = -math.inf
-            plain = rates(found, y, [cls])[1] - before
+            plain = accuracies(found, y, [cls])[1] - before
             found[:, rest] -= of_codes
             facts = {**network.facts, "cls": cls}
-            figures = {"change": plain, "change_made_up": rates(found, y, [cls])[1] - before}
+            figures = {"change": plain, "change_made_up": accuracies(found, y, [cls])[1] - before}
             lists = {"codes": of_codes.tolist(), "images": of_images.tolist()}
             rows.append(
                 facts
                 | {key: round(value, 3) for key, value in figures.items()}
                 | {key: [round(v, 3) for v in values] for key, values in lists.items()}
             )
-        keep("shifts", rows, given.output, KEY)
+        save_rows("shifts", rows, given.output, KEY)
         print(network, [row["change_made_up"] for row in rows], flush=True)
 
 

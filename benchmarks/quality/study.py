@@ -1,13 +1,13 @@
-"""The study: every method on every network, against the network that was trained again; a row for each.
+"""The study: each method on each network, compared with a retrained network. There is a row for each.
 
-* ``forget``, ``remain``, ``test``: accuracy on the samples to forget, on 2,000 that remain, on 5,000 test images (of
-  the classes that remain), percent;
-* ``membership``: area under the curve of telling the samples to forget from test images of their classes, by attack,
-  percent;
-* ``seconds``: CPU time of the method on one thread; of ``retrain``, of training.
+* ``forget``, ``remain``, ``test``: accuracy in percent, on the samples to forget, on 2,000 remaining samples, and on
+  5,000 test images of the remaining classes;
+* ``membership``: for each attack, the area under the curve in percent. The attack tells the samples to forget from test
+  images of their classes;
+* ``seconds``: CPU time of the method on one thread. For ``retrain`` it is the time of the training.
 
-``remaining`` is how much of the remaining data a method is given, in percent; the network that was trained again had
-all of it. Rows of ``--methods ablations`` are those of docs/ltu.md; those of ``--methods rates`` try other learning
+``remaining`` is the share of the remaining data that a method is given, in percent. The retrained network has all.
+``--methods ablations`` makes the rows of docs/results/learn-to-unlearn.md. ``--methods rates`` tries other learning
 rates of the papers' methods.
 """
 
@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import time
 
-from common import Row, keep, parser
+from common import Row, parser, save_rows
 from study_methods import ABLATIONS, FOR_CLASSES, METHODS, RATES
 from study_subjects import SCENARIOS, SIZES, Subject, subjects
 from torch import nn
 
-from fastforget.audit import audit
+from fastforget.auditing import audit
 
 SETS = {"ablations": ABLATIONS, "rates": RATES}
 KEY = ("problem", "scenario", "remaining", "method", "seed")
 
 
 def figures(model: nn.Module, subject: Subject) -> Row:
-    """Measure what is compared."""
+    """Return the columns of a row that are measured."""
     report = audit(model, subject.forget, subject.remain.first(2000), subject.test.first(5000), relearning_steps=0)
     found = {name: metric.value for name, metric in report.metrics.items()}
     percent = {name: round(100 * value, 2) for name, value in found.items() if value is not None}
@@ -60,7 +60,7 @@ def main() -> None:
                 found = {**figures(model, subject), "seconds": seconds}
                 rows.append({**subject.facts, "remaining": percent, "method": name, **found})
                 print(*subject.facts.values(), percent, name, found, flush=True)
-            keep(chosen if chosen == "study" else f"study-{chosen}", rows, given.output, KEY)
+            save_rows(chosen if chosen == "study" else f"study-{chosen}", rows, given.output, KEY)
 
 
 if __name__ == "__main__":

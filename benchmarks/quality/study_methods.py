@@ -1,4 +1,4 @@
-"""The methods of the study, each with the settings of its paper, or the defaults where the function is ours."""
+"""The methods of the study, with the settings of their papers. Our own functions have their defaults."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from study_subjects import Samples, Subject
 from torch import Tensor, nn
 
 from fastforget import MnemonicCodes, baselines, one_shot
-from fastforget.learn_to_unlearn import learn_to_unlearn
-from fastforget.membership import FEATURES, MembershipModel, train_membership_model
+from fastforget.membership.model import FEATURES, MembershipModel
+from fastforget.membership.training import train_membership_model
+from fastforget.sample_forgetting.learn_to_unlearn import learn_to_unlearn
 
 Method = Callable[[nn.Module, Subject, Samples], object]
 
 
 def by_class(*parts: Samples) -> list[tuple[Tensor, Tensor]]:
-    """Return batches in the order of the classes, as the loader of SSD's authors gives them."""
+    """Return batches in the order of the classes, as in the code of SSD's authors."""
     x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
     order = y.sort(stable=True).indices
     return [(x[rows], y[rows]) for rows in order.split(64)]
 
 
 def membership_models(model: nn.Module, subject: Subject, remain: Samples) -> list[MembershipModel]:
-    """Train one for each kind of features."""
+    """Train a membership model for each kind of features."""
     others = unseen(subject, remain)
     return [train_membership_model(model, remain, others, features=features) for features in FEATURES]
 
 
 def unseen(subject: Subject, remain: Samples) -> Samples:
-    """Return as many samples that the network was not trained on as there are remaining ones, up to 2,000."""
+    """Return samples that the network was not trained on: as many as remain, between 500 and 2,000."""
     return subject.held_out.first(max(len(remain.y), 500))
 
 
 def unlearn(model: nn.Module, subject: Subject, remain: Samples, **settings: object) -> None:
-    """Learn to unlearn; with ``membership=True`` from membership models too, the time to train these included."""
+    """Learn to unlearn. ``membership=True`` also trains membership models, and their time counts."""
     twins = settings.pop("twins", True)
     given: dict[str, object] = {"unseen": unseen(subject, remain) if twins else None, "undo": False}
     if settings.pop("membership", False):
@@ -44,7 +45,7 @@ def unlearn(model: nn.Module, subject: Subject, remain: Samples, **settings: obj
 
 
 def one_shot_images(model: nn.Module, subject: Subject, remain: Samples) -> None:
-    """Forget the class in one step, with 16 of its images and of each other class as codes."""
+    """Forget the class in one step, with 16 images of each class as codes."""
     classes = int(subject.test.y.max()) + 1
     cls = int(subject.forget.y[0])
     images = [(subject.forget if c == cls else remain[remain.y == c]).x[:16] for c in range(classes)]
@@ -98,7 +99,7 @@ METHODS: dict[str, Method] = {
     "learn to unlearn": unlearn,
     "learn to unlearn, with membership models": partial(unlearn, membership=True),
 }
-# What each part is good for. With membership models, but for the last two.
+# What each part of the method contributes. All but the last three use membership models.
 ABLATIONS: dict[str, Method] = {
     "everything": partial(unlearn, membership=True),
     "no trial step": partial(unlearn, membership=True, meta=False),
@@ -115,7 +116,7 @@ ABLATIONS: dict[str, Method] = {
     "no membership models, no trial step": partial(unlearn, meta=False),
     "no membership models, no twins": partial(unlearn, twins=False, **_PLAIN),
 }
-# Methods that move far enough to forget, at a tenth to ten times the learning rate of their papers.
+# The methods that move far enough to forget, with 0.1 to 10 times the learning rate of their papers.
 RATES: dict[str, Method] = {
     f"{name}, learning rate {times:g} times": _with_remain(partial(function, lr=times * rate))
     for name, function, rate in (

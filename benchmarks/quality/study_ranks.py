@@ -1,11 +1,13 @@
-"""What can be known of a network that never saw some samples, from the network that did; a row for each network.
+"""How well the original network predicts what a network retrained without some samples does with them.
 
-* ``original``: rank correlation of the log-odds of the own class, of the samples to forget, before and after training
-  again without them; ``within``: the same within classes, the mean of these;
-* ``twins``: the same of the log-odds that their unseen twins have now;
-* ``apart_original``, ``apart_twins``: root mean square distance from the log-odds after training again, nats;
-* ``second``: of the samples that the network trained again gets wrong, the share that it takes for the second choice of
-  the one that knew them.
+A row is one network. It compares the log-odds that samples to forget have in their own class:
+
+* ``original``: rank correlation of the log-odds before and after retraining;
+* ``within``: mean of the rank correlations within each class;
+* ``twins``: rank correlation of the log-odds after retraining with those of unseen twins in the original;
+* ``apart_original``, ``apart_twins``: root mean square distance of the same pairs, nats;
+* ``second``: among samples that the retrained network gets wrong, the share that it assigns to the second choice of the
+  original.
 """
 
 from __future__ import annotations
@@ -13,24 +15,24 @@ from __future__ import annotations
 from statistics import mean
 
 import torch
-from common import Row, keep, parser
+from common import Row, parser, save_rows
 from scipy.stats import spearmanr
 from study_methods import unseen
 from study_subjects import SIZES, Subject, subjects
 from torch import Tensor
 
-from fastforget.losses import log_odds
-from fastforget.observation import observe
-from fastforget.unlearning.counterfactual import twins_of
+from fastforget.classifier.losses import log_odds
+from fastforget.classifier.predictions import collect_predictions
+from fastforget.sample_forgetting.twins import twin_logits
 
 
 def figures(subject: Subject) -> Row:
     batches = [(subject.forget.x, subject.forget.y)]
-    seen, goal = (observe(model, batches, "forget") for model in (subject.original, subject.retrained))
-    others = observe(subject.original, unseen(subject, subject.part(10)), "unseen")
+    seen, goal = (collect_predictions(model, batches, "forget") for model in (subject.original, subject.retrained))
+    others = collect_predictions(subject.original, unseen(subject, subject.part(10)), "unseen")
     labels = sorted(set(seen.targets.tolist()))
     original, after, twins = (
-        log_odds(logits, seen.targets) for logits in (seen.logits, goal.logits, twins_of(seen, others, labels))
+        log_odds(logits, seen.targets) for logits in (seen.logits, goal.logits, twin_logits(seen, others, labels))
     )
 
     def apart(odds: Tensor) -> float:
@@ -59,7 +61,7 @@ def main() -> None:
         torch.manual_seed(0)
         rows.append(subject.facts | {name: round(value, 3) for name, value in figures(subject).items()})
         print(rows[-1], flush=True)
-    keep("study-ranks", rows, given.output, ("problem", "seed"))
+    save_rows("study-ranks", rows, given.output, ("problem", "seed"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the study of all methods forgets from: networks that remember their training data, and the same trained again.
+"""The networks of the study: networks that remember their training data, and the same networks retrained.
 
-A few thousand images without augmentation: the networks know their training images by heart and do worse on others, so
-that it can be told whether they forgot one. Trained for long on much data, small networks do not, and there is nothing
-to measure.
+They are trained on a few thousand images without augmentation. So they remember their training images and do worse on
+others, and it can be measured whether they forgot one. Small networks that are trained for long on much data do not
+remember single images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastforget import MnemonicCodes
 from fastforget.demo.data import Dataset
 from fastforget.demo.training import train
 
-# Training images and passes over them.
+# Number of training images, and of passes over them.
 SIZES = {"fashion/resnet": (6000, 20), "cifar10/resnet": (10_000, 15)}
 SCENARIOS = ("class", "random")
 HELD_OUT = 2000
@@ -33,7 +33,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """Batches of samples in a new order each time, drawn from the default random state; the last one is full too.
+    """Full batches of samples, in a new random order in each pass. The order comes from the global random state.
 
     Attributes:
         x: Inputs [N, *shape].
@@ -44,35 +44,35 @@ class Samples:
     y: Tensor
 
     def __len__(self) -> int:
-        """Count the batches."""
+        """Return the number of batches."""
         return max(1, len(self.y) // BATCH)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a pass over them."""
+        """Yield the batches of one pass."""
         for rows in torch.randperm(len(self.y))[: len(self) * BATCH].split(BATCH):
             yield self.x[rows], self.y[rows]
 
     def first(self, count: int) -> Samples:
-        """Return the first ones; their order is random from the beginning."""
+        """Return the first samples. They are in random order."""
         return Samples(self.x[:count], self.y[:count])
 
     def __getitem__(self, chosen: Tensor) -> Samples:
-        """Return those of a mask, or in an order."""
+        """Return the samples of a mask, or of some rows in order."""
         return Samples(self.x[chosen], self.y[chosen])
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, what it is to forget, and the network that never saw that.
+    """A network, what it is to forget, and a network retrained without that.
 
     Attributes:
         facts: Problem, seed and scenario.
-        original: The network; in eval mode, not to be changed.
-        retrained: The same, trained again on what remains.
-        seconds: CPU time that this took.
+        original: The network, in eval mode; it must not be changed.
+        retrained: The network trained again on the remaining samples.
+        seconds: CPU time of this training.
         forget: The samples to forget: a class, or a tenth of all.
         remain: All other training samples.
-        held_out: Samples that it was not trained on, and is not tested on.
+        held_out: Samples that are used neither for training nor for testing.
         test: Test samples.
     """
 
@@ -86,7 +86,7 @@ class Subject:
     test: Samples
 
     def part(self, percent: int) -> Samples:
-        """Return a part of the remaining samples."""
+        """Return the first ``percent`` of the remaining samples."""
         return self.remain.first(round(len(self.remain.y) * percent / 100))
 
     def network(self) -> nn.Module:
@@ -95,8 +95,8 @@ class Subject:
 
 
 def subjects(given: Namespace) -> Iterator[Subject]:
-    """Train or load what a command asks for with ``problems``, ``seeds``, ``scenarios``, ``data`` and ``cache``."""
-    torch.set_num_threads(1)  # training on more threads gives other bits, and so another network
+    """Train or load the networks for ``problems``, ``seeds``, ``scenarios``, ``data`` and ``cache``."""
+    torch.set_num_threads(1)  # more threads give other bits, and so another network
     for name in given.problems:
         for seed in given.seeds:
             data = PROBLEMS[name].dataset(seed, given.data)
@@ -122,16 +122,16 @@ def subjects(given: Namespace) -> Iterator[Subject]:
 
 
 def forgotten(y: Tensor, scenario: str, seed: int) -> Tensor:
-    """Return which samples are to be forgotten, bool [N]; another class for each seed."""
+    """Return which samples to forget, bool [N]. The class depends on the seed."""
     if scenario == "class":
         return y == (3 * seed + 2) % 10
     chosen = torch.zeros(len(y), dtype=torch.bool)
-    chosen[: len(y) // 10] = True  # in random order already
+    chosen[: len(y) // 10] = True  # they are in random order already
     return chosen
 
 
 def _mixed(samples: Samples) -> Samples:
-    """Return samples so that the first ones are of all classes: files are read class by class."""
+    """Shuffle samples that are sorted by class, so that the first ones are of all classes."""
     if bool((samples.y.diff() >= 0).all()):
         return samples[torch.randperm(len(samples.y), generator=torch.Generator().manual_seed(0))]
     return samples
@@ -142,7 +142,7 @@ def _file(name: str, seed: int) -> str:
 
 
 def _trained(name: str, data: Dataset, samples: Samples, seed: int, file: Path) -> tuple[nn.Module, float]:
-    """Train the network, or load what an earlier call trained; return it with the CPU time of training."""
+    """Train a network, or load it if an earlier call did. Return it with the CPU time of the training."""
     problem, (_, epochs) = PROBLEMS[name], SIZES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The tables and the plot of docs/comparison.md and docs/ltu.md."""
+"""The tables and the plot of docs/results/comparison.md and docs/results/learn-to-unlearn.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from tables import groups, load, markdown
 
-FAST = 10  # times faster than training again: what a method must be to be worth its inexactness
+FAST = 10  # times faster than retraining: a slower method is not worth its inexactness
 TITLES = {"class": "a class", "random": "a tenth of the samples, drawn at random"}
 PARTS = ("forget", "remain", "test")
 
 
 def compared(name: str) -> Iterator[tuple[tuple[str, str, int], str, list[Row]]]:
-    """Yield (problem, scenario, remaining), method, and its rows with ``gap`` and ``faster``; retraining among them."""
+    """Yield (problem, scenario, remaining), a method and its rows with ``gap`` and ``faster``, also for retraining."""
     goals = {(row["problem"], row["scenario"], row["seed"]): row for row in load(name) if row["method"] == "retrain"}
     rows = [row for row in load(name) if row["method"] != "retrain"]
     for place, chosen in groups(rows, "problem", "scenario", "remaining").items():
@@ -28,7 +28,7 @@ def compared(name: str) -> Iterator[tuple[tuple[str, str, int], str, list[Row]]]
 
 
 def judged(row: Row, goals: dict[tuple[str, str, int], Row]) -> Row:
-    """Return a row with its gap to the network that was trained again."""
+    """Return a row with its gap to the retrained network."""
     goal = goals[row["problem"], row["scenario"], row["seed"]]
     apart = [abs(row[part] - goal[part]) for part in PARTS]
     attacks = {name: abs(area - goal["membership"][name]) for name, area in row["membership"].items()}
@@ -59,13 +59,13 @@ HEADER = (*HEADER, "CPU seconds", "times faster")
 
 
 def tables(name: str) -> str:
-    """Return a table for each network, task and share of the remaining data; the smallest gaps first."""
+    """Return a table for each network, task and share of the remaining data, sorted by the gap."""
     found: dict[tuple[str, str, int], dict[str, list[Row]]] = {}
     for place, method, rows in compared(name):
         found.setdefault(place, {})[method] = rows
     parts = []
     for (problem, scenario, remaining), methods in sorted(found.items(), key=_place):
-        if len(methods) == 2:  # retraining and another one: see `shares`
+        if len(methods) == 2:  # retraining and one other method: see `shares`
             continue
         order = sorted(methods, key=lambda method: (method != "retrain", mean(row["gap"] for row in methods[method])))
         best = next((method for method in order if fast(method, methods[method])), None)
@@ -82,7 +82,7 @@ def fast(method: str, rows: Sequence[Row]) -> bool:
 
 
 def leaders() -> str:
-    """Return the three smallest gaps of methods that are fast enough, for each task."""
+    """Return for each task the three smallest gaps among methods that are fast enough."""
     found: dict[tuple[str, str, int], list[tuple[float, str]]] = {}
     for place, method, rows in compared("study"):
         if fast(method, rows):
@@ -90,13 +90,13 @@ def leaders() -> str:
     lines = []
     for (problem, scenario, remaining), gaps in sorted(found.items(), key=_place):
         three = [f"{method} {gap:.2f}" for gap, method in sorted(gaps)[:3]]
-        if len(three) == 3:  # of some shares there are rows of one method only
+        if len(three) == 3:  # some shares have rows of one method only
             lines.append((problem, TITLES[scenario], f"{remaining} %", *three))
     return markdown(("network", "to forget", "of what remains", "first", "second", "third"), lines)
 
 
 def rates() -> str:
-    """Return the smallest gap that any of the learning rates gave, for each method and task."""
+    """Return for each method and task the smallest gap over all learning rates."""
     found: dict[tuple[str, str, int], dict[str, list[tuple[float, str]]]] = {}
     for place, method, rows in compared("study-rates"):
         name, _, rate = method.partition(", learning rate ")
@@ -112,7 +112,7 @@ def rates() -> str:
 
 
 def shares() -> str:
-    """Return the rows of `learn_to_unlearn` by how much of the remaining data is at hand."""
+    """Return the rows of `learn_to_unlearn`, sorted by the share of the remaining data."""
     lines = []
     for (problem, scenario, remaining), method, rows in compared("study"):
         if method == "learn to unlearn":
@@ -152,7 +152,7 @@ def draw(file: Path) -> None:
             at = mean(row["faster"] for row in rows), mean(row["gap"] for row in rows)
             ours = method.startswith(("learn", "one-shot"))
             axis.scatter(*at, s=14, color="C3" if ours else "0.4")
-            if at[1] < 0.9 * nothing or at[1] > 1.1 * nothing:  # the others are too many to name
+            if at[1] < 0.9 * nothing or at[1] > 1.1 * nothing:  # there is no room to name the others
                 axis.annotate(method, at, fontsize=6, xytext=(3, 2), textcoords="offset points")
         axis.axvline(FAST, color="0.7", linewidth=1)
         axis.set_xscale("log")

@@ -1,4 +1,4 @@
-"""What the pages share: rows from files, and tables in Markdown."""
+"""Read rows from files, and write tables in Markdown."""
 
 from __future__ import annotations
 

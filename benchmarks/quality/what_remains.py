@@ -1,14 +1,14 @@
-"""Table 7: what is left of a forgotten class inside the network, against a network retrained without it.
+"""Table 7: what is left of a forgotten class inside the network, compared with a network retrained without it.
 
 A row is one (problem, seed, class, method):
 
-* `bias_back`: test accuracy on the class once its output bias is what it was, percent;
-* `probe`: accuracy on its test images of a linear classifier of all classes, trained on the features before the last
-  layer of 50 training images per class, percent;
-* `relearnt_N`: accuracy on it after N steps of SGD on 10 images per class, percent;
-* `membership`: area under the curve of telling its training images from its test images by the entropy of the output;
-* `trigger`: share of the remaining test images that a code of the class, half mixed in, turns into the class, percent;
-* `disturbed`: accuracy on the remaining test images with that code mixed in, minus the original's, points.
+* `bias_back`: test accuracy on the class with the output bias of the original, percent;
+* `probe`: accuracy on its test images of a linear classifier, percent. This is trained on the features before the last
+  layer, of 50 training images of each class;
+* `relearnt_N`: accuracy on the class after N steps of SGD on 10 images per class, percent;
+* `membership`: area under the curve of an attack that tells its training images from its test images by the entropy;
+* `trigger`: a code of the class is mixed half into the remaining test images; share that turns into the class, percent;
+* `disturbed`: accuracy on these mixed images, minus that of the original, points.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from common import Row, keep, logits, parser, rates
+from common import Row, accuracies, logits, parser, save_rows
 from methods import METHODS, Subject
 from problems import PROBLEMS, networks
 from sklearn.linear_model import LogisticRegression
@@ -31,7 +31,7 @@ STEPS = (1, 5, 20)
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
-    """Return what the last linear layer sees."""
+    """Return the inputs of the last linear layer."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -40,36 +40,36 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat(seen)
 
 
-def few(subject: Subject, count: int, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return some training images of each class."""
+def first_images(subject: Subject, count: int, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the first training images of each class."""
     y = subject.data.y_train
     rows = torch.cat([(y == cls).nonzero().squeeze(1)[:count] for cls in classes])
     return subject.data.x_train[rows], y[rows]
 
 
 def probe(model: nn.Module, subject: Subject, cls: int) -> float:
-    x, y = few(subject, 50, range(len(subject.codes)))
-    found = LogisticRegression(max_iter=2000).fit(features(model, x).numpy(), y.numpy())
-    shown = subject.data.x_test[subject.data.y_test == cls]
-    return 100 * float((found.predict(features(model, shown).numpy()) == cls).mean())
+    x, y = first_images(subject, 50, range(len(subject.codes)))
+    classifier = LogisticRegression(max_iter=2000).fit(features(model, x).numpy(), y.numpy())
+    images = subject.data.x_test[subject.data.y_test == cls]
+    return 100 * float((classifier.predict(features(model, images).numpy()) == cls).mean())
 
 
 def relearnt(model: nn.Module, subject: Subject, cls: int) -> dict[str, float]:
-    """Train on a few images, as someone would who wants the class back; the output bias starts where it was."""
+    """Train on a few images, as an attacker would to get the class back. The output bias is that of the original."""
     model, found = copy.deepcopy(model), {}
-    x, y = few(subject, 10, range(len(subject.codes)))
+    x, y = first_images(subject, 10, range(len(subject.codes)))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     for step in range(1, max(STEPS) + 1):
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
         if step in STEPS:
-            found[f"relearnt_{step}"] = rates(logits(model, subject.data.x_test), subject.data.y_test, [cls])[0]
+            found[f"relearnt_{step}"] = accuracies(logits(model, subject.data.x_test), subject.data.y_test, [cls])[0]
     return found
 
 
 def membership(model: nn.Module, subject: Subject, cls: int) -> float:
-    """Without regard to the direction: 0.5 is chance."""
+    """Return the area under the curve of the attack, in its better direction: 0.5 is chance."""
     data = subject.data
     test = data.x_test[data.y_test == cls]
     train = data.x_train[data.y_train == cls][: len(test)]
@@ -110,8 +110,8 @@ def main() -> None:
                     bias[cls] = list(model.parameters())[-1][cls]
                 share, disturbed = trigger(edited, subject, cls)
                 figures = {
-                    "forget": rates(logits(edited, data.x_test), data.y_test, [cls])[0],
-                    "bias_back": rates(logits(back, data.x_test), data.y_test, [cls])[0],
+                    "forget": accuracies(logits(edited, data.x_test), data.y_test, [cls])[0],
+                    "bias_back": accuracies(logits(back, data.x_test), data.y_test, [cls])[0],
                     "probe": probe(edited, subject, cls),
                     **relearnt(back, subject, cls),
                     "membership": membership(edited, subject, cls),
@@ -120,7 +120,7 @@ def main() -> None:
                 }
                 facts = {**network.facts, "method": method, "cls": cls}
                 rows.append(facts | {key: round(value, 3) for key, value in figures.items()})
-            keep("what-remains", rows, given.output, KEY)
+            save_rows("what-remains", rows, given.output, KEY)
             means = {k: round(sum(row[k] for row in rows) / len(rows), 2) for k in figures}
             print(network, method, means, flush=True)
 

@@ -9,8 +9,6 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -79,19 +77,5 @@ const T* data_of(const OptionalTensor& t) {
 inline void* mutable_data_of(const OptionalTensor& t) {
   return t ? t->mutable_data_ptr() : nullptr;
 }
-
-// Uninitialised memory on a cache line.
-class Buffer {
- public:
-  explicit Buffer(int64_t bytes) : data_(::operator new(static_cast<size_t>(bytes), kAlignment)) {}
-  ~Buffer() { ::operator delete(data_, kAlignment); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  void* get() const { return data_; }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  void* data_;
-};
 
 }  // namespace fastforget

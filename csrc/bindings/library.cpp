@@ -1,5 +1,5 @@
 // Every operator's schema. Kernels are registered per backend in the file of their operation;
-// shapes and meaning are documented with the Python wrappers in fastforget/ops.py.
+// shapes and meaning are documented with the Python wrapper of each operator.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(fastforget, m) {

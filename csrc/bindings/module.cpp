@@ -1,5 +1,5 @@
-// The Python module `fastforget._C`: importing it registers the operators; it offers build facts
-// only.
+// The Python module `fastforget.ops._C`: importing it registers the operators; it offers build
+// facts only.
 #include <pybind11/pybind11.h>
 
 #include "../kernels/cpu/dispatch.h"

@@ -5,8 +5,9 @@
 
 namespace fastforget {
 
-inline void check_alike(const Tensors& tensors, const char* name, const Tensors& parameters,
-                        ScalarType type) {
+// Checks that there is one contiguous tensor of this type for each parameter.
+inline void check_per_parameter(const Tensors& tensors, const char* name, const Tensors& parameters,
+                                ScalarType type) {
   STD_TORCH_CHECK(tensors.size() == parameters.size(), "`", name,
                   "` must have one tensor per tensor of `parameters`, got ", tensors.size(),
                   " and ", parameters.size());
@@ -23,7 +24,7 @@ inline void check_alike(const Tensors& tensors, const char* name, const Tensors&
 inline DType check_parameters(const Tensors& parameters) {
   STD_TORCH_CHECK(!parameters.empty(), "`parameters` must not be empty");
   const DType dtype = dtype_of(parameters[0], "parameters");
-  check_alike(parameters, "parameters", parameters, parameters[0].scalar_type());
+  check_per_parameter(parameters, "parameters", parameters, parameters[0].scalar_type());
   return dtype;
 }
 
@@ -34,7 +35,7 @@ inline DType check_directions(const Tensors& directions, const Tensors& paramete
   STD_TORCH_CHECK(dtype == DType::f32 || dtype == DType::f64,
                   "`directions` must be float32 or float64, got ",
                   torch::headeronly::toString(directions[0].scalar_type()));
-  check_alike(directions, "directions", parameters, directions[0].scalar_type());
+  check_per_parameter(directions, "directions", parameters, directions[0].scalar_type());
   return dtype;
 }
 
@@ -44,7 +45,7 @@ inline void check_old(const Tensor& old, const Tensors& parameters) {
   check_contiguous(old, "old");
 }
 
-// Everything that could be wrong with a write, but what indices and counts hold.
+// Checks everything about a write except what indices and counts hold.
 inline void check_write(const Tensors& parameters, const Tensor& indices, const Tensor& counts,
                         const Tensor& values) {
   check_dim(indices, "indices", 1);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../kernels/project.h"
 #include "check.h"
 
 namespace fastforget {
@@ -44,19 +45,20 @@ inline void check_weights(const Tensor& gram, const Tensor& order) {
   check_size(order, "order", 0, K);
 }
 
-struct Bytes {
-  explicit Bytes(const Tensor& t)
+// The memory of a tensor.
+struct MemoryRange {
+  explicit MemoryRange(const Tensor& t)
       : begin(static_cast<const char*>(t.const_data_ptr())),
         end(begin + t.numel() * t.element_size()) {}
-  bool overlaps(const Bytes& other) const { return begin < other.end && other.begin < end; }
-  bool operator<(const Bytes& other) const { return begin < other.begin; }
+  bool overlaps(const MemoryRange& other) const { return begin < other.end && other.begin < end; }
+  bool operator<(const MemoryRange& other) const { return begin < other.begin; }
   const char *begin, *end;
 };
 
-// A tensor of `out` may be a gradient of the same place in the list, for an element is read before
-// it is written, but nothing else of the call.
+// A tensor of `out` may be the gradient at its own place in the list, for each element is read
+// before it is written. It must share memory with nothing else of the call.
 inline void check_overlap(const Tensors& grads, const Tensors& out) {
-  std::vector<Bytes> written;
+  std::vector<MemoryRange> written;
   for (const Tensor& t : out)
     if (t.numel() > 0) written.emplace_back(t);
   std::sort(written.begin(), written.end());
@@ -64,7 +66,7 @@ inline void check_overlap(const Tensors& grads, const Tensors& out) {
     STD_TORCH_CHECK(!written[l].overlaps(written[l - 1]),
                     "`out` must hold tensors with memory of their own, got two that share some");
   for (size_t i = 0; i < grads.size(); ++i) {
-    const Bytes read(grads[i]), own(out[i % out.size()]);
+    const MemoryRange read(grads[i]), own(out[i % out.size()]);
     if (read.begin == read.end || read.begin == own.begin) continue;
     const auto next = std::lower_bound(written.begin(), written.end(), read);
     const bool clear = (next == written.end() || !next->overlaps(read)) &&
@@ -87,6 +89,33 @@ inline void check_combine(const Tensors& grads, const Tensor& weights, const Ten
                   "`out` must have one tensor per tensor of a task, got ", out.size(), " and ", L);
   for (size_t l = 0; l < out.size(); ++l) check_like(out[l], "out", grads[l]);
   check_overlap(grads, out);
+}
+
+// Checked gradients, and the arrays that the kernels' view of them points to.
+class GradList {
+ public:
+  GradList(const Tensors& grads, int64_t tasks) : K_(tasks), L_(check_tasks(grads, tasks)) {
+    for (int64_t l = 0; l < L_; ++l) {
+      dtypes_.push_back(dtype_of(grads[size_t(l)], "grads"));
+      sizes_.push_back(grads[size_t(l)].numel());
+      for (int64_t k = 0; k < K_; ++k) data_.push_back(grads[size_t(k * L_ + l)].const_data_ptr());
+    }
+  }
+
+  GradTensors view() const { return {K_, L_, dtypes_.data(), sizes_.data(), data_.data()}; }
+
+ private:
+  int64_t K_, L_;
+  std::vector<DType> dtypes_;
+  std::vector<int64_t> sizes_;
+  std::vector<const void*> data_;
+};
+
+// An uninitialised Gram matrix [S, K, K] of all tensors (S = 1), or of each (S = L).
+inline Tensor new_gram(const GradTensors& grads, bool per_tensor, const Tensor& like) {
+  const int64_t S = per_tensor ? grads.L : 1;
+  return torch::stable::new_empty(like, std::vector<int64_t>{S, grads.K, grads.K},
+                                  ScalarType::Double);
 }
 
 }  // namespace fastforget

@@ -16,11 +16,4 @@ namespace fastforget {
 constexpr uint32_t kFingerprintFactors[4] = {0x9e3779b1u, 0x85ebca77u, 0xc2b2ae3du, 0x27d4eb2fu};
 constexpr uint32_t kFingerprintTerms[4] = {0x7f4a7c15u, 0xf39cc060u, 0x5ced93a1u, 0x165667b1u};
 
-struct Fingerprint {
-  uint64_t first = 0, second = 0;
-};
-
-// Elements [begin, end) of a contiguous tensor with elements of 1, 2, 4, 8 or 16 bytes.
-Fingerprint fingerprint_cpu(const void* data, int element_size, int64_t begin, int64_t end);
-
 }  // namespace fastforget

@@ -14,19 +14,12 @@
 
 namespace fastforget {
 
-// Elements [offset, offset + size) of one tensor, in the gradients of all K tasks.
-struct GradChunk {
-  DType dtype;
-  const void* const* grads;  // [K], each the start of its tensor
-  int64_t offset, size;
-};
-
-struct ProjectKernels {
-  // gram[i, j] += sum over the chunk of g_i * g_j for i <= j; gram is [K, K].
-  void (*gram)(const GradChunk&, int64_t K, double* gram);
-  // out = sum_k weights[k] * g_k over the chunk, summed in float64 and rounded once; out is the
-  // start of its tensor and may be one of the gradients.
-  void (*combine)(const GradChunk&, int64_t K, const double* weights, void* out);
+// The gradients of K tasks with respect to the same L contiguous tensors.
+struct GradTensors {
+  int64_t K, L;
+  const DType* dtypes;       // [L]
+  const int64_t* sizes;      // [L] elements
+  const void* const* grads;  // [L, K]
 };
 
 }  // namespace fastforget

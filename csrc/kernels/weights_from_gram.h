@@ -1,4 +1,4 @@
-// The recursion between the two passes of a projection, for hosts and devices.
+// The recursion between the two passes of a projection, for CPU and CUDA devices.
 #pragma once
 
 #include <cmath>

@@ -1,21 +1,25 @@
-"""Published methods that users compare with, each a small function with its paper's defaults.
+"""Published methods to compare with, each a small function with its paper's defaults.
 
 All of them edit a classifier in place: ``method(model, forget, remain, ...)``, where ``forget`` and ``remain`` are
-batches (inputs, targets) on the model's device, for instance DataLoaders. After an error the model is what it was
-before.
+batches (inputs, targets) on the model's device, for instance DataLoaders, or other forms of samples, see
+`fastforget.classifier.data_forms.batches_of`. Of a pair (inputs, targets) and of a data set each pass is drawn anew.
+After an error the model is what it was before.
+
+In the docstrings, D_f are the samples to forget, D_r the remaining ones, CE is the cross-entropy with the targets and
+KL the Kullback-Leibler divergence.
 """
 
 from __future__ import annotations
 
-from fastforget.baselines.bad_teacher import bad_teacher
 from fastforget.baselines.boundary import boundary_expand, boundary_shrink
+from fastforget.baselines.distillation import scrub
 from fastforget.baselines.fine_tuning import cf_k, fine_tune, retrain
-from fastforget.baselines.fisher_forgetting import fisher_forgetting
+from fastforget.baselines.fisher_noise import fisher_forgetting
+from fastforget.baselines.impair_repair import unsir
 from fastforget.baselines.negative_gradient import neg_grad, neg_grad_plus
-from fastforget.baselines.random_labels import random_labels, salun
-from fastforget.baselines.scrub import scrub
+from fastforget.baselines.relabelling import random_labels, salun
 from fastforget.baselines.selective_synaptic_dampening import lfssd, ssd
-from fastforget.baselines.unsir import unsir
+from fastforget.baselines.teachers import bad_teacher
 
 __all__ = [
     "bad_teacher",

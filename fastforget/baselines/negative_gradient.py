@@ -1,21 +1,24 @@
-"""Ascent on the loss of what is to be forgotten, alone or held back by what remains."""
+"""Ascent on the loss of the samples to forget, alone or with descent on that of the others."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from fastforget.baselines.training import Batches, again, descend, editing, outputs, paired, step, trained_parameters
+from fastforget.baselines.batches import paired
+from fastforget.baselines.editing import editing
+from fastforget.baselines.training import descend, label_loss, step_down, trained_parameters
+from fastforget.classifier.data_forms import LabelledData
+from fastforget.classifier.labelled_batches import RepeatableBatches
 
 __all__ = ["neg_grad", "neg_grad_plus"]
 
 
-def neg_grad(model: nn.Module, forget: Batches, *, epochs: int = 5, lr: float = 1e-4, seed: int = 0) -> None:
+def neg_grad(model: nn.Module, forget: LabelledData, *, epochs: int = 5, lr: float = 1e-4, seed: int = 0) -> None:
     """Go up the loss of the samples to forget (gradient ascent): ``L = -CE(D_f)``.
 
-    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; SGD with momentum 0.9. It goes
-    on without end: epochs and learning rate decide, and are ours.
+    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; SGD with momentum 0.9. The
+    loss has no bound: epochs and learning rate decide how far it goes, and are ours.
 
     Args:
         model: The classifier, changed in place.
@@ -24,24 +27,25 @@ def neg_grad(model: nn.Module, forget: Batches, *, epochs: int = 5, lr: float = 
         lr: The learning rate.
         seed: Of dropout and shuffling.
     """
-    forget = again(forget)
+    forget = RepeatableBatches(forget, "forget")
     with editing(model, seed, epochs=epochs, lr=lr) as edited:
+        loss = label_loss(edited)
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
         for _ in range(epochs):
-            descend(forget, lambda x, y: -F.cross_entropy(outputs(edited, x), y), optimizer)
+            descend(forget, lambda inputs, targets: -loss(inputs, targets), optimizer)
 
 
 def neg_grad_plus(
     model: nn.Module,
-    forget: Batches,
-    remain: Batches,
+    forget: LabelledData,
+    remain: LabelledData,
     *,
     alpha: float = 0.95,
     epochs: int = 5,
     lr: float = 0.01,
     seed: int = 0,
 ) -> None:
-    """Go up the loss of the samples to forget and down that of the remaining ones at once.
+    """Go up the loss of the samples to forget and down that of the others at once.
 
     ``L = alpha CE(D_r) - (1 - alpha) CE(D_f)``, a batch of each per step.
 
@@ -50,18 +54,17 @@ def neg_grad_plus(
 
     Args:
         model: The classifier, changed in place.
-        forget: Batches to forget; gone through as often as ``remain`` takes.
+        forget: Batches to forget; they start again until ``remain`` ends.
         remain: Batches of the remaining data.
         alpha: Weight of the remaining data.
         epochs: Passes over ``remain``.
         lr: The learning rate.
         seed: Of dropout and shuffling.
     """
-    forget, remain = again(forget), again(remain)
+    forget, remain = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
     with editing(model, seed, alpha=alpha, epochs=epochs, lr=lr) as edited:
+        loss = label_loss(edited)
         optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
-
         for _ in range(epochs):
-            for batches in paired(remain, forget):
-                kept, gone = (F.cross_entropy(outputs(edited, inputs), targets) for inputs, targets in batches)
-                step(alpha * kept - (1 - alpha) * gone, optimizer)
+            for remaining, forgotten in paired(remain, forget):
+                step_down(alpha * loss(*remaining) - (1 - alpha) * loss(*forgotten), optimizer)

@@ -8,31 +8,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastforget.baselines.training import Batches, editing
-from fastforget.batch import batch_size, logits_of
-from fastforget.fisher import fisher_diagonal
-from fastforget.losses import cross_entropy
+from fastforget.baselines.batches import mean_over_batches
+from fastforget.baselines.editing import editing
+from fastforget.classifier.data_forms import LabelledData
+from fastforget.classifier.inputs import Inputs
+from fastforget.classifier.losses import cross_entropy
+from fastforget.classifier.running import logits_of
+from fastforget.fisher.compute import fisher_diagonal
 
 __all__ = ["lfssd", "ssd"]
 
 
 def ssd(
     model: nn.Module,
-    forget: Batches,
-    everything: Batches,
+    forget: LabelledData,
+    everything: LabelledData,
     *,
     alpha: float = 10.0,
     lam: float = 1.0,
     square: Literal["batch", "sample"] = "batch",
 ) -> None:
-    """Scale down the weights that matter more to the samples to forget than to all.
+    """Scale down the weights that matter much more to the samples to forget than to all.
 
     ``theta_i <- min(lam I_D,i / I_Df,i, 1) theta_i  where I_Df,i > alpha I_D,i``, in one pass, without training.
 
     Source: Foster, Schoepf, Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic
-    Dampening", AAAI 2024. ``square="batch"`` is what their code does: the squared mean gradient of each batch, so that
-    the order of the loader matters; "sample" is the diagonal of the Fisher that their text speaks of, in which no
-    weight can matter ten times more to one of ten classes alike in size: use a smaller alpha.
+    Dampening", AAAI 2024. ``square="batch"`` is what their code does: it squares the mean gradient of each batch, so
+    that the order of the loader matters. "sample" is the diagonal of the Fisher, which their text defines. In it no
+    weight can matter ten times more to one of ten classes of the same size: use a smaller alpha.
 
     Args:
         model: The classifier, changed in place; in eval mode meanwhile.
@@ -47,8 +50,8 @@ def ssd(
 
 def lfssd(
     model: nn.Module,
-    forget: Batches,
-    everything: Batches,
+    forget: LabelledData,
+    everything: LabelledData,
     *,
     alpha: float = 10.0,
     lam: float = 1.0,
@@ -76,34 +79,26 @@ def _squared_norm(outputs: Any, _: Tensor) -> Tensor:
 
 def _dampen(
     model: nn.Module,
-    forget: Batches,
-    everything: Batches,
+    forget: LabelledData,
+    everything: LabelledData,
     alpha: float,
     lam: float,
     square: Literal["batch", "sample"],
     loss: Callable[[Any, Tensor], Tensor],
 ) -> None:
     with editing(model, 0, train=False, alpha=alpha, lam=lam) as edited:
-        few, all_of = (_importance(edited, batches, square, loss) for batches in (forget, everything))
+
+        def importance(batches: LabelledData, name: str) -> dict[str, Tensor]:
+            """Return the mean square of the gradients, over batches or over samples."""
+
+            def squares(inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:
+                return fisher_diagonal(edited, inputs, targets, loss=loss, square=square)
+
+            return mean_over_batches(batches, name, squares, per_sample=square == "sample")
+
+        to_forget, to_all = importance(forget, "forget"), importance(everything, "everything")
         with torch.no_grad():
             for name, parameter in edited.named_parameters():
-                chosen = few[name] > alpha * all_of[name]
-                factor = (lam * all_of[name] / few[name]).clamp(max=1.0)
+                chosen = to_forget[name] > alpha * to_all[name]
+                factor = (lam * to_all[name] / to_forget[name]).clamp(max=1.0)
                 parameter.mul_(torch.where(chosen, factor, 1.0))
-
-
-def _importance(
-    model: nn.Module, batches: Batches, square: Literal["batch", "sample"], loss: Callable[[Any, Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """Return the mean square of the gradients, over batches or over samples."""
-    total: dict[str, Tensor] = {}
-    weight = 0
-    for inputs, targets in batches:
-        units = 1 if square == "batch" else batch_size(inputs, targets)
-        found = fisher_diagonal(model, inputs, targets, loss=loss, square=square)
-        for name, value in found.items():
-            total[name] = total.get(name, 0) + units * value
-        weight += units
-    if not weight:
-        raise ValueError("there must be at least one batch, got none")
-    return {name: value / weight for name, value in total.items()}

@@ -1,7 +1,7 @@
-"""The command line: `fastforget COMMAND`, see docs/command-line.md."""
+"""The command line: `fastforget COMMAND`. See docs/guide/command-line.md."""
 
 try:
-    import typer  # noqa: F401 (asked for here, so that what is missing is named before anything else is loaded)
+    import typer  # noqa: F401 (imported first, so that the error names what to install)
 except ModuleNotFoundError as error:
     raise SystemExit("fastforget: the command line needs typer: pip install 'fastforget[cli]'") from error
 

@@ -12,21 +12,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fastforget.classifier.compilation import eager
 from fastforget.cli.factory import make
-from fastforget.model import eager
+from fastforget.edits.history import EditHistory
 
-__all__ = ["Checkpoint", "load", "read_tensors"]
+__all__ = ["LoadedModel", "load", "read_tensors"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A module with the weights of a file.
+class LoadedModel:
+    """A module with the weights of a checkpoint.
 
     Attributes:
         model: The eager module, in eval mode.
-        path: The file.
-        names: Of the tensors in it.
-        metadata: What else is in it.
+        path: The checkpoint.
+        names: The names of its tensors.
+        metadata: The metadata in its header.
     """
 
     model: nn.Module
@@ -35,8 +36,8 @@ class Checkpoint:
     metadata: dict[str, str] | None
 
     @property
-    def like(self) -> Tensor:
-        """A parameter, whose device and dtype are those of the module.
+    def first_parameter(self) -> Tensor:
+        """The first parameter. The model is taken to have its device and dtype.
 
         Raises:
             ValueError: There is none.
@@ -45,27 +46,40 @@ class Checkpoint:
             return parameter
         raise ValueError("`--model` must return a module with parameters, got none")
 
-    def save(self, path: Path) -> None:
-        """Write the module as it is now, in a file like the one that was read: names, metadata and permissions.
+    @property
+    def history(self) -> EditHistory:
+        """The edits that led to the checkpoint, as its metadata say.
+
+        Raises:
+            ValueError: They cannot be read.
+        """
+        try:
+            return EditHistory.read(self.metadata)
+        except ValueError as error:
+            raise ValueError(f"`{self.path}` has a history of edits that cannot be read: {error}") from error
+
+    def save(self, path: Path, history: EditHistory) -> None:
+        """Write the module as it is now, with the names, metadata and permissions of the checkpoint.
 
         Args:
             path: The file; overwritten if it exists.
+            history: The edits that led to what is written, for the metadata.
         """
-        state = _state(self.model)
-        # The format refuses tensors that share memory: write private copies.
-        tensors = {name: state[name].cpu().clone(memory_format=torch.contiguous_format) for name in self.names}
-        save_file(tensors, path, metadata=self.metadata)
+        tensors = _tensors_of(self.model)
+        # The format refuses tensors that share memory, so each is copied.
+        copies = {name: tensors[name].cpu().clone(memory_format=torch.contiguous_format) for name in self.names}
+        save_file(copies, path, metadata=history.written_into(self.metadata))
         shutil.copymode(self.path, path)
 
 
-def load(spec: str, path: Path) -> Checkpoint:
-    """Make a module and load its weights, every bit of them and nothing else.
+def load(factory: str, path: Path) -> LoadedModel:
+    """Make a module and load its weights. The file must hold all of them, and nothing else.
 
-    Of weights that the module shares under several names, one name in the file is enough.
+    Weights that the module shares under several names may have one name in the file.
 
     Args:
-        spec: The function that makes it, see `fastforget.cli.factory`.
-        path: The safetensors file.
+        factory: The function that makes the module, see `fastforget.cli.factory`.
+        path: The checkpoint.
 
     Returns:
         The module, in eval mode.
@@ -74,17 +88,17 @@ def load(spec: str, path: Path) -> Checkpoint:
         OSError: There is no such file.
         ValueError: It is not the checkpoint of such a module.
     """
-    tensors, metadata = read_tensors(path)
-    model = eager(make(spec)).eval()
-    state = _state(model)
-    _check_names(state, tensors, spec, path)
-    for name, tensor in tensors.items():
-        _check_kind(name, state[name], tensor, spec, path)
-    model.load_state_dict(tensors, strict=False)
-    for name, tensor in tensors.items():
-        if not torch.equal(_bits(state[name]), _bits(tensor)):
-            raise ValueError(f"`{path}` must hold what {spec} takes, but `{name}` differs from it after loading")
-    return Checkpoint(model, path, tuple(tensors), metadata)
+    loaded, metadata = read_tensors(path)
+    model = eager(make(factory)).eval()
+    tensors = _tensors_of(model)
+    _check_names(tensors, loaded, factory, path)
+    for name, tensor in loaded.items():
+        _check_shape_and_dtype(name, tensors[name], tensor, factory, path)
+    model.load_state_dict(loaded, strict=False)
+    for name, tensor in loaded.items():
+        if not torch.equal(_bytes(tensors[name]), _bytes(tensor)):
+            raise ValueError(f"`{path}` must hold what {factory} takes, but `{name}` differs from it after loading")
+    return LoadedModel(model, path, tuple(loaded), metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
@@ -100,7 +114,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
         OSError: There is no such file.
         ValueError: It is no complete file of this format.
     """
-    with path.open("rb"):  # the operating system's own error for a missing or unreadable file
+    with path.open("rb"):  # raises the operating system's own error for a missing or unreadable file
         pass
     try:
         with safe_open(path, framework="pt") as file:
@@ -110,42 +124,44 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
         raise ValueError(f"`{path}` must be a complete safetensors file: {error}") from error
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what a checkpoint holds; extra state that is no tensor has no place there."""
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a checkpoint can hold: the state without extra state that is no tensor."""
     return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _check_names(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spec: str, path: Path) -> None:
-    loaded = {_memory(state[name]) for name in state.keys() & tensors.keys() if _is_whole(state[name])}
-    missing = [name for name in state if name not in tensors and _memory(state[name]) not in loaded]
-    unknown = [name for name in tensors if name not in state]
-    faults = [f"it lacks {_listed(missing)}"] * bool(missing) + [f"it has {_listed(unknown)} besides"] * bool(unknown)
+def _check_names(tensors: Mapping[str, Tensor], loaded: Mapping[str, Tensor], factory: str, path: Path) -> None:
+    whole = [tensors[name] for name in tensors.keys() & loaded.keys() if _fills_its_storage(tensors[name])]
+    addresses = {_storage_address(tensor) for tensor in whole}
+    missing = [n for n, tensor in tensors.items() if n not in loaded and _storage_address(tensor) not in addresses]
+    unknown = [name for name in loaded if name not in tensors]
+    faults = [f"it lacks {_first_names(missing)}"] * bool(missing)
+    faults += [f"it has {_first_names(unknown)} besides"] * bool(unknown)
     if faults:
-        raise ValueError(f"`{path}` must hold the tensors of {spec}, but {' and '.join(faults)}")
+        raise ValueError(f"`{path}` must hold the tensors of {factory}, but {' and '.join(faults)}")
 
 
-def _memory(tensor: Tensor) -> int:
+def _storage_address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _is_whole(tensor: Tensor) -> bool:
+def _fills_its_storage(tensor: Tensor) -> bool:
     return tensor.nbytes == tensor.untyped_storage().nbytes()
 
 
-def _listed(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(f"`{name}`" for name in names[:3]) + more
 
 
-def _check_kind(name: str, expected: Tensor, found: Tensor, spec: str, path: Path) -> None:
+def _check_shape_and_dtype(name: str, expected: Tensor, loaded: Tensor, factory: str, path: Path) -> None:
     if expected.is_meta:
         raise ValueError(f"`--model` must return a module that holds values, got `{name}` on the meta device")
-    if (expected.shape, expected.dtype) != (found.shape, found.dtype):
+    if (expected.shape, expected.dtype) != (loaded.shape, loaded.dtype):
         raise ValueError(
-            f"`{path}` must hold `{name}` as {expected.dtype} of shape {tuple(expected.shape)}, as {spec} makes it, "
-            f"got {found.dtype} of {tuple(found.shape)}"
+            f"`{path}` must hold `{name}` as {expected.dtype} of shape {tuple(expected.shape)}, as {factory} makes it, "
+            f"got {loaded.dtype} of {tuple(loaded.shape)}"
         )
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -6,50 +6,87 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from fastforget.cli import checkpoints
-from fastforget.cli.options import BatchSize, Checkpoint, Codes, Force, Forgotten, Json, Model
-from fastforget.cli.outputs import check_outputs, show, table, written_whole
-from fastforget.codes import MnemonicCodes
+from fastforget.class_forgetting.live_codes import LiveCodes, prepare_codes
+from fastforget.class_forgetting.recognition import examine_codes
+from fastforget.classifier.fitting import checked_logits
+from fastforget.classifier.losses import log_odds
+from fastforget.classifier.parameters import chosen_parameters
+from fastforget.classifier.running import gather_logits
+from fastforget.cli import checkpoints, samples
+from fastforget.cli.earlier import check_not_forgotten, earlier_classes
+from fastforget.cli.options import (
+    BatchSizeOption,
+    CheckpointOption,
+    CodesOption,
+    ForceOption,
+    ForgottenOption,
+    JsonOption,
+    ModelOption,
+)
+from fastforget.cli.outputs import check_output_files, format_table, print_result
+from fastforget.codes.drawing import Distribution
+from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
-from fastforget.forgetting.code_batch import LiveCodes, examine, fitting_logits, prepare
-from fastforget.forgetting.micro_batches import gather_logits
-from fastforget.losses import log_odds
-from fastforget.model import watched_parameters
-from fastforget.noise import Distribution
+from fastforget.files.durable import whole_files
 
 __all__ = ["codes", "embed_check"]
 
 
 def codes(
-    classes: Annotated[int, typer.Option(min=1, help="How many the model tells apart.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the codes.")],
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes of the model; needed unless samples are given.")
+    ] = None,
     shape: Annotated[
-        list[str], typer.Option(metavar="3x32x32", help="Of one input; again for a model with several, in their order.")
-    ],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write them.")],
-    per_class: Annotated[int, typer.Option(min=1, help="Codes of each class.")] = 4,
-    distribution: Annotated[Distribution, typer.Option(help="What they are drawn from.")] = "normal",
+        list[str] | None,
+        typer.Option(
+            metavar="3x32x32",
+            help="Shape of one input; repeat it in order for a model with several inputs. Needed unless samples are "
+            "given.",
+        ),
+    ] = None,
+    from_samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take samples of each class as codes, for a model that was trained without any: `inputs` and "
+            "`targets` in a safetensors file. The first ones of each class are taken.",
+        ),
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Number of codes of each class.")] = 4,
+    distribution: Annotated[Distribution, typer.Option(help="The distribution that they are drawn from.")] = "normal",
     vocabulary: Annotated[
         tuple[int, int] | None, typer.Option(metavar="FIRST END", help="Tokens are drawn from FIRST up to END - 1.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same codes.")] = 0,
-    force: Force = False,
-    as_json: Json = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same codes.")] = 0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make the mnemonic codes that a model is to be trained with."""
-    shapes = [_shape(text) for text in shape]
-    check_outputs({"--output": output}, [], force=force)
-    made = MnemonicCodes.generate(
-        classes,
-        shapes[0] if len(shapes) == 1 else shapes,
-        distribution=distribution,
-        per_class=per_class,
-        seed=seed,
-        vocabulary=None if vocabulary is None else range(*vocabulary),
-    )
-    with written_whole(output) as (draft,):
-        made.save(draft)
-    result = {"classes": classes, "per_class": per_class, "shapes": shapes, "distribution": distribution, "seed": seed}
-    show({**result, "output": str(output)}, f"{output}: {made}", as_json=as_json)
+    """Make the mnemonic codes that a model is to be trained with, or take samples as codes."""
+    shapes = [_shape(text) for text in shape or []]
+    if from_samples is None and (classes is None or not shapes):
+        raise typer.BadParameter("`--classes` and `--shape` must be given, or `--from-samples`")
+    if from_samples is not None and (classes is not None or shapes or vocabulary is not None):
+        raise typer.BadParameter("`--from-samples` must come without `--classes`, `--shape` and `--vocabulary`")
+    check_output_files({"--output": output}, [from_samples], force=force)
+    if from_samples is not None:
+        mnemonic_codes = samples.read_codes(from_samples, per_class)
+        facts: dict[str, Any] = {"classes": len(mnemonic_codes), "per_class": per_class, "distribution": "custom"}
+    else:
+        assert classes is not None  # noqa: S101 - checked above
+        mnemonic_codes = MnemonicCodes.generate(
+            classes,
+            shapes[0] if len(shapes) == 1 else shapes,
+            distribution=distribution,
+            per_class=per_class,
+            seed=seed,
+            vocabulary=None if vocabulary is None else range(*vocabulary),
+        )
+        facts = {"classes": classes, "per_class": per_class, "shapes": shapes, "distribution": distribution}
+        facts["seed"] = seed
+    with whole_files(output) as (draft,):
+        mnemonic_codes.save(draft)
+    print_result({**facts, "output": str(output)}, f"{output}: {mnemonic_codes}", as_json=as_json)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -60,45 +97,47 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def embed_check(
-    model: Model,
-    checkpoint: Checkpoint,
-    codes: Codes,
+    model: ModelOption,
+    checkpoint: CheckpointOption,
+    codes: CodesOption,
     cls: Annotated[
         list[int] | None,
-        typer.Option("--cls", metavar="CLASS", min=0, help="A class to forget; again for more. All without it."),
+        typer.Option("--cls", metavar="CLASS", min=0, help="A class to forget; repeat it for more. All by default."),
     ] = None,
-    forgotten: Forgotten = None,
-    batch_size: BatchSize = None,
-    as_json: Json = False,
+    forgotten: ForgottenOption = None,
+    batch_size: BatchSizeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that a model knows its codes well enough to forget by them.
 
-    Exit status 1 where `forget` would refuse one of the classes.
+    The exit status is 1 if `forget` would refuse one of the classes.
     """
-    known, gone = MnemonicCodes.load(codes), forgotten or []
-    loaded = checkpoints.load(model, checkpoint).model
-    like = next(iter(watched_parameters(loaded, None).values()))
-    first = next((c for c in range(len(known)) if c not in gone), 0)
-    live, classes = prepare(loaded, known, cls or first, gone, like, batch_size)
-    logits = gather_logits(lambda some: fitting_logits(loaded, some, "mnemonic_codes"), live.inputs, batch_size)
+    mnemonic_codes, loaded = MnemonicCodes.load(codes), checkpoints.load(model, checkpoint)
+    module, earlier = loaded.model, earlier_classes(loaded, forgotten)
+    check_not_forgotten(loaded, cls or (), earlier)
+    like = next(iter(chosen_parameters(module, None).values()))
+    any_class = next((c for c in range(len(mnemonic_codes)) if c not in earlier), 0)
+    live, classes = prepare_codes(module, mnemonic_codes, cls or any_class, earlier, like, batch_size)
+    logits = gather_logits(lambda some: checked_logits(module, some, "mnemonic_codes"), live.inputs, batch_size)
     try:
-        examine(loaded, live, classes if cls else live.classes)
+        examine_codes(module, live, classes if cls else live.classes)
         refusal = None
     except UnrecognisedCodesError as error:
         refusal = str(error)
-    found = _by_class(live, logits)
+    by_class = _recognition_by_class(live, logits)
     rows = [("class", "recognised", "log-odds, nats")]
-    rows += [(str(of["class"]), f"{of['recognised']:.0%}", f"{of['log_odds']:.2f}") for of in found]
-    text = f"{table(rows)}\n\n{refusal or 'The model knows its codes.'}"
-    result = {"known": refusal is None, "reason": refusal, "classes": found}
-    show(result, text, as_json=as_json, failed=refusal is not None)
+    rows += [(str(row["class"]), f"{row['recognised']:.0%}", f"{row['log_odds']:.2f}") for row in by_class]
+    text = f"{format_table(rows)}\n\n{refusal or 'The model knows its codes.'}"
+    result = {"known": refusal is None, "reason": refusal, "classes": by_class}
+    print_result(result, text, as_json=as_json, failed=refusal is not None)
 
 
-def _by_class(codes: LiveCodes, logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return the share of codes that are recognised and their mean log-odds, by class."""
-    right = (logits.argmax(1) == codes.labels).double()
+def _recognition_by_class(codes: LiveCodes, logits: torch.Tensor) -> list[dict[str, Any]]:
+    """Return for each class the share of its codes that are recognised, and their mean log-odds."""
+    correct = (logits.argmax(1) == codes.labels).double()
     odds = log_odds(logits, codes.labels).double()
+    rows_by_class = {c: list(codes.rows(c)) for c in codes.classes}
     return [
-        {"class": c, "recognised": float(right[rows].mean()), "log_odds": float(odds[rows].mean())}
-        for c, rows in ((c, list(codes.rows(c))) for c in codes.classes)
+        {"class": c, "recognised": float(correct[rows].mean()), "log_odds": float(odds[rows].mean())}
+        for c, rows in rows_by_class.items()
     ]

@@ -1,4 +1,4 @@
-"""All commands together."""
+"""All commands, in the order of `--help`."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastforget.cli import auditing, codes, demonstration, forgetting, log, serving, timing
+from fastforget.cli import audit, bench, codes, demo, forget, inscribe, log, serve, unlearn
+from fastforget.cli.outputs import plain_warnings
 
 __all__ = ["app", "main"]
 
@@ -39,31 +40,40 @@ def _add(command: Callable[..., Any], *example: str) -> None:
     app.command(epilog=" ".join(("Example: fastforget", *example)))(command)
 
 
-# In the order of `--help`.
-_NET = "--model nets:resnet --checkpoint net.safetensors"
+_NETWORK = "--model nets:resnet --checkpoint net.safetensors"
 _add(codes.codes, "codes --classes 10 --shape 3x32x32 --output codes.safetensors")
-_add(codes.embed_check, "embed-check", _NET, "--codes codes.safetensors")
+_add(codes.embed_check, "embed-check", _NETWORK, "--codes codes.safetensors")
 _add(
-    forgetting.forget,
-    *("forget", _NET, "--codes codes.safetensors --cls 3"),
+    inscribe.inscribe,
+    *("inscribe", _NETWORK, "--codes codes.safetensors --data train.safetensors --output with-codes.safetensors"),
+)
+_add(
+    forget.forget,
+    *("forget", _NETWORK, "--codes codes.safetensors --cls 3"),
     "--output without-3.safetensors --receipt forgot-3.safetensors",
 )
-_add(forgetting.apply, "apply", _NET, "--receipt forgot-3.safetensors --in-place")
-_add(forgetting.revert, "revert", _NET, "--receipt forgot-3.safetensors --receipt forgot-5.safetensors --in-place")
 _add(
-    auditing.audit,
-    *("audit", _NET, "--original before.safetensors"),
+    unlearn.unlearn,
+    *("unlearn", _NETWORK, "--forget theirs.safetensors --remain rest.safetensors --unseen unseen.safetensors"),
+    "--output without.safetensors --receipt unlearnt.safetensors",
+)
+_add(forget.apply, "apply", _NETWORK, "--receipt forgot-3.safetensors --in-place")
+_add(forget.revert, "revert", _NETWORK, "--receipt forgot-3.safetensors --receipt forgot-5.safetensors --in-place")
+_add(
+    audit.audit,
+    *("audit", _NETWORK, "--original before.safetensors"),
     "--forget threes.safetensors --remain rest.safetensors --test test.safetensors --html audit.html",
 )
 app.add_typer(log.log, name="log")
-_add(serving.serve, "serve", _NET, "--codes codes.safetensors --archive archive --undo expire:30d")
-_add(demonstration.demo, "demo --data digits")
-_add(timing.bench, "bench", _NET, "--codes codes.safetensors --cls 3")
+_add(serve.serve, "serve", _NETWORK, "--codes codes.safetensors --archive archive --undo expire:30d")
+_add(demo.demo, "demo --data digits")
+_add(bench.bench, "bench", _NETWORK, "--codes codes.safetensors --cls 3")
 
 
 def main() -> None:
-    """Runs the command line; an expected failure is one line on standard error and exit status 1."""
+    """Run the command line. An expected failure prints one line on standard error and exits with status 1."""
     try:
-        app()
+        with plain_warnings():
+            app()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         sys.exit(f"fastforget: {' '.join(str(error).splitlines())}")

@@ -1,4 +1,4 @@
-"""The module that `--model package.module:function` makes."""
+"""The factory that `--model package.module:function` names: a function that makes the module."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch import nn
 __all__ = ["make"]
 
 
-def make(spec: str) -> nn.Module:
-    """Import a function and call it.
+def make(factory: str) -> nn.Module:
+    """Import a factory and call it.
 
-    What it prints goes to standard error: standard output is the command's.
+    What it prints goes to standard error, because standard output belongs to the command.
 
     Args:
-        spec: "package.module:function"; modules in the working directory are found.
+        factory: "package.module:function"; modules in the working directory are found.
 
     Returns:
-        The module that it returned.
+        The module that it makes.
 
     Raises:
         ImportError: The module cannot be imported, or has no such name.
@@ -33,18 +33,18 @@ def make(spec: str) -> nn.Module:
         TypeError: It is no function without arguments, or returned something else.
     """
     with redirect_stdout(sys.stderr):
-        function = _find(spec)
+        function = _import_function(factory)
         try:
-            made = function()
+            module = function()
         except Exception as error:
-            raise RuntimeError(f"`--model` {spec} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise TypeError(f"`--model` must return a torch.nn.Module, got {type(made).__name__} from {spec}")
-    return made
+            raise RuntimeError(f"`--model` {factory} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`--model` must return a torch.nn.Module, got {type(module).__name__} from {factory}")
+    return module
 
 
-def _find(spec: str) -> Callable[[], Any]:
-    name, _, path = spec.partition(":")
+def _import_function(factory: str) -> Callable[[], Any]:
+    name, _, path = factory.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -53,15 +53,16 @@ def _find(spec: str) -> Callable[[], Any]:
     except Exception as error:
         raise ImportError(f"`--model` must name a module that can be imported, got {name!r}: {error}") from error
     try:
-        found = attrgetter(path)(module)
+        function = attrgetter(path)(module)
     except AttributeError as error:
         raise ImportError(f"`--model` must name a function of module {name}, got {path!r}, which it lacks") from error
-    if isinstance(found, nn.Module) or not callable(found):
-        raise TypeError(f"`--model` must name a function that makes a module, got {path!r}, a {type(found).__name__}")
+    if isinstance(function, nn.Module) or not callable(function):
+        kind = type(function).__name__
+        raise TypeError(f"`--model` must name a function that makes a module, got {path!r}, a {kind}")
     try:
-        inspect.signature(found).bind()
+        inspect.signature(function).bind()
     except TypeError as error:
         raise TypeError(f"`--model` must name a function without arguments, got {path!r}: {error}") from error
     except ValueError:
-        pass  # functions that are not Python's may have no signature
-    return found  # type: ignore[no-any-return]
+        pass  # functions that are not written in Python may have no signature
+    return function  # type: ignore[no-any-return]

@@ -6,38 +6,39 @@ from typing import Annotated
 
 import typer
 
-from fastforget.cli.options import Json
-from fastforget.cli.outputs import show as show_result
-from fastforget.serving.archive import LOG
-from fastforget.serving.log import read_log, verify_log
+from fastforget.cli.options import JsonOption
+from fastforget.cli.outputs import print_result
+from fastforget.serving.history.archive import LOG
+from fastforget.serving.history.log import read_log, verify_log
 
 __all__ = ["log"]
 
-log = typer.Typer(no_args_is_help=True, help="The record of forgetting requests.")
-Log = Annotated[Path, typer.Argument(help="The log, or the archive that it is in.")]
+log = typer.Typer(no_args_is_help=True, help="Check and print the record of forgetting requests.")
+LogArgument = Annotated[Path, typer.Argument(help="The log, or the archive that holds it.")]
 
 
 @log.command(epilog="Example: fastforget log verify /var/lib/forgetting")
 def verify(
-    path: Log,
+    path: LogArgument,
     known: Annotated[
-        str | None, typer.Option(help="Hash of a record that must be in it, kept elsewhere.", metavar="HASH")
+        str | None,
+        typer.Option(help="Hash of a record, kept elsewhere; the log must contain that record.", metavar="HASH"),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that no record was changed, dropped, added or moved."""
-    path = _file(path)
+    path = _log_file(path)
     count = verify_log(path, known)
     text = f"{path}: {count} record{'s' * (count != 1)}, none changed, dropped, added or moved"
-    show_result({"log": str(path), "records": count}, text, as_json=as_json)
+    print_result({"log": str(path), "records": count}, text, as_json=as_json)
 
 
 @log.command(epilog="Example: fastforget log show /var/lib/forgetting")
-def show(path: Log) -> None:
-    """Print the records as JSON lines, checked."""
-    for record in read_log(_file(path))[1:]:
+def show(path: LogArgument) -> None:
+    """Check the records and print them as JSON lines."""
+    for record in read_log(_log_file(path))[1:]:
         typer.echo(json.dumps({"number": record.number, "time": record.time, **record.fields, "hash": record.hash}))
 
 
-def _file(path: Path) -> Path:
+def _log_file(path: Path) -> Path:
     return path / LOG if path.is_dir() else path

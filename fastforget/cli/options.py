@@ -1,4 +1,4 @@
-"""Options that several commands have, with the same name and meaning in each."""
+"""Options that several commands share, with the same name and meaning in each."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,78 +6,146 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "FILES",
-    "MODEL",
-    "BatchSize",
-    "Checkpoint",
-    "Classes",
-    "Codes",
-    "Force",
-    "Forgotten",
-    "InPlace",
-    "Json",
-    "Model",
-    "Output",
-    "destination",
+    "FILES_HEADING",
+    "MODEL_HEADING",
+    "BatchSizeOption",
+    "CheckpointOption",
+    "ClassesOption",
+    "CodesOption",
+    "FloorOption",
+    "ForceOption",
+    "ForgottenOption",
+    "InPlaceOption",
+    "JsonOption",
+    "ModelOption",
+    "OptionalCodesOption",
+    "OutputOption",
+    "ReceiptOption",
+    "UndoOption",
+    "ValidationOption",
+    "check_floor_options",
+    "output_path",
 ]
 
-MODEL, FILES = "Model", "Files written"  # headings of --help
+MODEL_HEADING, FILES_HEADING = "Model", "Files written"  # headings of --help
 
 
-def _check_factory(value: str) -> str:
+def _check_factory_name(value: str) -> str:
     module, colon, function = value.partition(":")
     if not (module and colon and function):
         raise typer.BadParameter(f"must be package.module:function, got {value!r}")
     return value
 
 
-Model = Annotated[
+ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
         metavar="MODULE:FUNCTION",
-        callback=_check_factory,
-        help="A function without arguments that makes the module; files in this folder are found.",
-        rich_help_panel=MODEL,
+        callback=_check_factory_name,
+        help="A function without arguments that makes the module; it may be in a file of this folder.",
+        rich_help_panel=MODEL_HEADING,
     ),
 ]
-Checkpoint = Annotated[
+CheckpointOption = Annotated[
     Path,
-    typer.Option("--checkpoint", metavar="FILE", help="Its weights and buffers, safetensors.", rich_help_panel=MODEL),
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="The model's parameters and buffers, a safetensors file.",
+        rich_help_panel=MODEL_HEADING,
+    ),
 ]
-Codes = Annotated[
+CodesOption = Annotated[
     Path,
-    typer.Option("--codes", metavar="FILE", help="The mnemonic codes that it was trained with.", rich_help_panel=MODEL),
+    typer.Option(
+        "--codes",
+        metavar="FILE",
+        help="The mnemonic codes that the model was trained with.",
+        rich_help_panel=MODEL_HEADING,
+    ),
 ]
-Classes = Annotated[list[int], typer.Option("--cls", metavar="CLASS", min=0, help="A class; again for more.")]
-Forgotten = Annotated[
-    list[int] | None,
-    typer.Option("--forgotten", metavar="CLASS", min=0, help="A class of an earlier request; again for more."),
-]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Codes that are run at once, for less memory; all without it.")
-]
-Output = Annotated[
+OptionalCodesOption = Annotated[
     Path | None,
-    typer.Option("--output", metavar="FILE", help="Where to write the new checkpoint.", rich_help_panel=FILES),
+    typer.Option(
+        "--codes",
+        metavar="FILE",
+        help="The mnemonic codes that the model was trained with; not needed with --samples.",
+        rich_help_panel=MODEL_HEADING,
+    ),
 ]
-InPlace = Annotated[
+ClassesOption = Annotated[
+    list[int], typer.Option("--cls", metavar="CLASS", min=0, help="A class to forget; repeat it for more.")
+]
+ForgottenOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--forgotten",
+        metavar="CLASS",
+        min=0,
+        help="A class that was forgotten earlier, where the checkpoint does not say it; repeat it for more.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Number of codes that are run at once, to save memory; all by default."),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Where to write the new checkpoint.", rich_help_panel=FILES_HEADING),
+]
+InPlaceOption = Annotated[
     bool,
-    typer.Option("--in-place", help="Replace the checkpoint instead, in one step.", rich_help_panel=FILES),
+    typer.Option("--in-place", help="Replace the checkpoint in one step instead.", rich_help_panel=FILES_HEADING),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Overwrite files that exist, but none that is read.", rich_help_panel=FILES)
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Overwrite files that exist. Files that are read are never overwritten.",
+        rich_help_panel=FILES_HEADING,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+ReceiptOption = Annotated[
+    Path,
+    typer.Option(
+        "--receipt",
+        metavar="FILE",
+        help="Where to write the receipt: what changed, to undo or repeat it.",
+        rich_help_panel=FILES_HEADING,
+    ),
+]
+UndoOption = Annotated[
+    bool, typer.Option(help="Keep the old values in the receipt, to undo the edit.", rich_help_panel=FILES_HEADING)
+]
+FloorOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Smallest allowed accuracy in --validation; of classes to forget, only the others count.",
+        show_default=False,
+    ),
+]
+ValidationOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Samples: `inputs` and `targets` in a safetensors file.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
-def destination(checkpoint: Path, output: Path | None, *, in_place: bool) -> Path:
-    """Return where the new checkpoint goes.
+def check_floor_options(floor: float | None, validation: Path | None) -> None:
+    """Raise typer.BadParameter unless both or none are given."""
+    if (floor is None) != (validation is None):
+        raise typer.BadParameter("`--floor` and `--validation` must be given together")
+
+
+def output_path(checkpoint: Path, output: Path | None, *, in_place: bool) -> Path:
+    """Return where to write the new checkpoint.
 
     Args:
-        checkpoint: The one that is read.
-        output: What `--output` says.
-        in_place: What `--in-place` says.
+        checkpoint: The checkpoint that is read.
+        output: The value of `--output`.
+        in_place: The value of `--in-place`.
 
     Raises:
         typer.BadParameter: Neither or both are given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,24 +12,24 @@ from typing import Any
 
 import typer
 
-from fastforget.serving.log import sync
+from fastforget.errors import ShallowForgettingWarning
 
-__all__ = ["check_outputs", "show", "table", "written_whole"]
+__all__ = ["check_output_files", "format_table", "plain_warnings", "print_result"]
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, force: bool) -> None:
-    """Check before any work that files can be written, and that none is lost by it.
+def check_output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, force: bool) -> None:
+    """Check before any work that the outputs can be written, and that this loses no file.
 
     Args:
-        outputs: What is to be written, by option; None for nothing.
-        inputs: What is read; None for nothing.
+        outputs: The file of each option; None where the option is not given.
+        inputs: The files that are read; None where an option is not given.
         force: Whether other files may be overwritten.
 
     Raises:
-        FileExistsError: A file is there already.
-        FileNotFoundError: There is no such folder.
-        IsADirectoryError: A folder is in the place of a file.
-        ValueError: A file is one of the inputs, or another output.
+        FileExistsError: An output exists already.
+        FileNotFoundError: The folder of an output does not exist.
+        IsADirectoryError: An output is a folder.
+        ValueError: An output is one of the inputs, or another output.
     """
     taken = {path.resolve(): "a file that is read" for path in inputs if path is not None}
     for option, path in outputs.items():
@@ -47,59 +47,51 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
         taken[path.resolve()] = f"that of `{option}` as well"
 
 
-@contextmanager
-def written_whole(*paths: Path) -> Iterator[list[Path]]:
-    """Write files that appear whole, and only if all of them were written.
-
-    Args:
-        *paths: The files, in the order in which they shall appear; links are followed.
-
-    Yields:
-        Where to write them.
-    """
-    targets = [path.resolve() for path in paths]
-    drafts = [target.with_name(f".{target.name}.{secrets.token_hex(4)}") for target in targets]
-    try:
-        yield drafts
-        for draft in drafts:
-            sync(draft)  # or a name could be on the disk before what it stands for
-        for draft, target in zip(drafts, targets, strict=True):
-            draft.replace(target)
-        for folder in {target.parent for target in targets}:
-            sync(folder)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
-
-
-def show(result: Mapping[str, Any], text: str, *, as_json: bool, failed: bool = False) -> None:
+def print_result(result: Mapping[str, Any], text: str, *, as_json: bool, failed: bool = False) -> None:
     """Print the result of a command.
 
     Args:
-        result: For programs.
-        text: For people.
-        as_json: Which of the two.
-        failed: Whether it is that a check failed.
+        result: The result for programs.
+        text: The result for people.
+        as_json: Whether to print it for programs, as JSON.
+        failed: Whether the command found a fault.
 
     Raises:
-        typer.Exit: With status 1, if so.
+        typer.Exit: With status 1, if it did.
     """
-    typer.echo(json.dumps(_finite(result), indent=2, allow_nan=False) if as_json else text)
+    typer.echo(json.dumps(_null_if_not_finite(result), indent=2, allow_nan=False) if as_json else text)
     if failed:
         raise typer.Exit(1)
 
 
-def _finite(value: Any) -> Any:
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show the warning that an edit fell short of its goal as a line on standard error, each time."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, ShallowForgettingWarning):
+                typer.echo(f"fastforget: {message}", err=True)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", ShallowForgettingWarning)
+        yield
+
+
+def _null_if_not_finite(value: Any) -> Any:
     """Replace NaN and infinity, which JSON does not know, by null."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _null_if_not_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_null_if_not_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows of cells, the first of them the head; all columns but the first are of numbers."""
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows of cells. The first row is the head; all columns but the first are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join((name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-__all__ = ["shown"]
+__all__ = ["with_progress"]
 
 _T = TypeVar("_T")
 
 
-def shown(items: Collection[_T], title: str, unit: str) -> Iterator[_T]:
-    """Go through items with a bar, where standard error is a terminal; it is gone afterwards.
+def with_progress(items: Collection[_T], title: str, unit: str) -> Iterator[_T]:
+    """Yield items and show a bar, if standard error is a terminal. The bar disappears at the end.
 
     Args:
-        items: What to go through.
-        title: What is done.
-        unit: What an item is.
+        items: The items.
+        title: The text before the bar.
+        unit: What one item is.
 
     Yields:
         The items.

@@ -1,4 +1,4 @@
-"""Samples in a safetensors file: what a model takes, and `targets`."""
+"""Samples in a safetensors file: `targets`, and the inputs of a model."""
 
 from __future__ import annotations
 
@@ -9,60 +9,106 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastforget.batch import Inputs, split_samples
-from fastforget.cli.checkpoints import Checkpoint, read_tensors
-from fastforget.cli.progress import shown
-from fastforget.forgetting.code_batch import fitting_logits
+from fastforget.classifier.fitting import checked_logits
+from fastforget.classifier.inputs import Inputs, split_samples
+from fastforget.cli.checkpoints import LoadedModel, read_tensors
+from fastforget.cli.progress import with_progress
+from fastforget.codes.mnemonic_codes import MnemonicCodes
 
-__all__ = ["Batches", "batches", "read"]
+__all__ = ["BatchesWithProgress", "batches", "read", "read_codes", "read_with_or_without_targets"]
 
 
-def read(path: Path, checkpoint: Checkpoint) -> tuple[Inputs, Tensor]:
-    """Read samples.
+def read(path: Path, loaded: LoadedModel) -> tuple[Inputs, Tensor]:
+    """Read samples, and move them to the device of a model.
 
-    The file holds `targets`, int64 [N], and either `inputs`, [N, ...], or tensors [N, ...] that are named as the
-    arguments of the model's forward.
+    The file holds `targets`, int64 [N], and the inputs. A single input is called `inputs`, [N, ...]. Several inputs
+    have the names of the arguments of the model's forward.
 
     Args:
         path: The file.
-        checkpoint: Of the module; floating-point inputs are converted to its dtype, and all is moved to its device.
+        loaded: The model; floating-point inputs are converted to its dtype.
 
     Returns:
         Inputs and targets.
 
     Raises:
         OSError: There is no such file.
-        ValueError: It holds something else, or what the module does not take.
+        ValueError: It holds something else, or the model does not take the inputs.
     """
-    tensors, _ = read_tensors(path)
-    targets = tensors.pop("targets", None)
-    if targets is None or targets.dtype != torch.int64 or targets.dim() != 1 or not len(targets):
-        found = "none" if targets is None else f"{targets.dtype} of shape {tuple(targets.shape)}"
-        raise ValueError(f"`{path}` must hold `targets`, torch.int64 of shape (N,), got {found}")
-    if not tensors or ("inputs" in tensors and len(tensors) > 1):
-        raise ValueError(f"`{path}` must hold `inputs`, or the arguments of the model by name, got {sorted(tensors)}")
-    for name, tensor in tensors.items():
-        if not tensor.dim() or len(tensor) != len(targets):
-            raise ValueError(
-                f"`{path}` must hold as many `{name}` as targets, {len(targets)}, got shape {tuple(tensor.shape)}"
-            )
-    like = checkpoint.like
-    placed = {
+    inputs, targets = read_with_or_without_targets(path, loaded)
+    if targets is None:
+        raise ValueError(f"`{path}` must hold `targets`, torch.int64 of shape (N,), got none")
+    return inputs, targets
+
+
+def read_with_or_without_targets(path: Path, loaded: LoadedModel) -> tuple[Inputs, Tensor | None]:
+    """Read samples as `read` does; the file need not hold `targets`, then None is returned in their place."""
+    tensors, targets = _read_checked(path)
+    like = loaded.first_parameter
+    converted = {
         name: tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in tensors.items()
     }
-    inputs: Inputs = placed.get("inputs", placed)
-    first, _ = next(split_samples(inputs, targets, 1))
-    fitting_logits(checkpoint.model, first, str(path))
-    return inputs, targets.to(like.device)
+    inputs: Inputs = converted.get("inputs", converted)
+    first_sample, _ = next(split_samples(inputs, targets, 1))
+    checked_logits(loaded.model, first_sample, str(path))
+    return inputs, None if targets is None else targets.to(like.device)
+
+
+def read_codes(path: Path, per_class: int) -> MnemonicCodes:
+    """Take the first samples of each class as codes.
+
+    Args:
+        path: The file, as for `read`.
+        per_class: How many of each class.
+
+    Returns:
+        The codes, of as many classes as the largest target says.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It holds something else, or too few samples of a class.
+    """
+    tensors, targets = _read_checked(path)
+    if targets is None:
+        raise ValueError(f"`{path}` must hold `targets`, torch.int64 of shape (N,), got none")
+    if int(targets.min()) < 0:
+        raise ValueError(f"`targets` of `{path}` must be classes from 0 on, got {int(targets.min())}")
+    rows = [(targets == cls).nonzero()[:per_class, 0] for cls in range(int(targets.max()) + 1)]
+    for cls, of_class in enumerate(rows):
+        if len(of_class) < per_class:
+            raise ValueError(f"`{path}` must hold {per_class} samples of class {cls}, got {len(of_class)}")
+    chosen = torch.stack(rows)
+    stacked = {name: tensor[chosen] for name, tensor in tensors.items()}
+    return MnemonicCodes.from_tensors(stacked.get("inputs", stacked))
+
+
+def _read_checked(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return the tensors of a file without the targets, and these, after checking that they fit each other."""
+    tensors, _ = read_tensors(path)
+    targets = tensors.pop("targets", None)
+    if targets is not None and (targets.dtype != torch.int64 or targets.dim() != 1 or not len(targets)):
+        given = f"{targets.dtype} of shape {tuple(targets.shape)}"
+        raise ValueError(f"`{path}` must hold `targets`, torch.int64 of shape (N,), got {given}")
+    if not tensors or ("inputs" in tensors and len(tensors) > 1):
+        raise ValueError(f"`{path}` must hold `inputs`, or the arguments of the model by name, got {sorted(tensors)}")
+    # Without targets, the first input says how many samples there are.
+    counted, first = ("targets", targets) if targets is not None else next(iter(tensors.items()))
+    samples = len(first) if first.dim() else 0
+    for name, tensor in tensors.items():
+        if not samples or not tensor.dim() or len(tensor) != samples:
+            raise ValueError(
+                f"`{path}` must hold as many `{name}` as {counted}, {samples}, got shape {tuple(tensor.shape)}"
+            )
+    return tensors, targets
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Batches of samples, with a progress bar whenever they are gone through.
+class BatchesWithProgress:
+    """Batches of samples. Each pass over them shows a progress bar.
 
     Attributes:
-        title: Of the bar.
+        title: The text before the bar.
         parts: The batches.
     """
 
@@ -70,15 +116,15 @@ class Batches:
     parts: Sequence[tuple[Inputs, Tensor]]
 
     def __len__(self) -> int:
-        """Return how many batches there are."""
+        """Return the number of batches."""
         return len(self.parts)
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        """Yield them."""
-        return shown(self.parts, self.title, "batch")
+        """Yield the batches."""
+        return with_progress(self.parts, self.title, "batch")
 
 
-def batches(path: Path, checkpoint: Checkpoint, size: int) -> Batches:
+def batches(path: Path, loaded: LoadedModel, size: int) -> BatchesWithProgress:
     """Read samples, in order, as batches of ``size``."""
-    inputs, targets = read(path, checkpoint)
-    return Batches(path.name, list(split_samples(inputs, targets, len(targets), size)))
+    inputs, targets = read(path, loaded)
+    return BatchesWithProgress(path.name, list(split_samples(inputs, targets, len(targets), size)))

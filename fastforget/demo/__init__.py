@@ -1,8 +1,8 @@
-"""The demonstration behind `fastforget demo`: train with mnemonic codes, forget every class in turn, undo."""
+"""The demonstration of `fastforget demo`: train with mnemonic codes, forget each class, undo it."""
 
 from importlib.util import find_spec
 
-_NEEDED = {"matplotlib": "matplotlib", "rich": "rich", "sklearn": "scikit-learn", "tqdm": "tqdm"}
+_PACKAGES = {"matplotlib": "matplotlib", "rich": "rich", "sklearn": "scikit-learn", "tqdm": "tqdm"}
 
-if _missing := [package for module, package in _NEEDED.items() if find_spec(module) is None]:
+if _missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
     raise ModuleNotFoundError(f"the demo needs {', '.join(_missing)}: pip install 'fastforget[demo]'")

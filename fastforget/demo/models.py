@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions around a shortcut, which is a 1×1 convolution where the shape changes.
+    """Two 3×3 convolutions and a shortcut past them. Where the shape changes, the shortcut is a 1×1 convolution.
 
     Args:
-        inner: Channels in.
-        outer: Channels out.
-        stride: Of the first convolution.
+        inner: Number of input channels.
+        outer: Number of output channels.
+        stride: The stride of the first convolution.
     """
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
@@ -27,7 +27,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes the block.
+        """Compute the block.
 
         Args:
             x: [N, inner, height, width].
@@ -40,15 +40,15 @@ class Block(nn.Module):
 
 
 def small_resnet(*, width: int = 16, num_classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """Builds the network: a stem and three blocks of `width`, 2·`width` and 4·`width` channels.
+    """Build the network: a stem, then three blocks of `width`, 2·`width` and 4·`width` channels.
 
     Args:
-        width: Channels of the first block; 16 gives 78,000 parameters.
-        num_classes: C.
-        seed: Of the initial weights; the global random state is left as it was.
+        width: Number of channels of the first block; 16 gives 78,000 parameters.
+        num_classes: The number of classes, C.
+        seed: The seed of the initial weights. The global random state does not change.
 
     Returns:
-        The network, for images of one channel and any size from 4×4 up.
+        The network. It takes images of one channel and at least 4×4 pixels.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

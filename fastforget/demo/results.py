@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained model, judged on the test set.
+class TrainedModel:
+    """A trained model, judged by the test set.
 
     Attributes:
-        confusion: int64 [C, C], row = true class, column = predicted class.
+        confusion: Confusion matrix, int64 [C, C]: row = true class, column = predicted class.
         seconds: How long training took.
     """
 
@@ -22,14 +22,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Forgotten:
-    """One class forgotten by one call.
+class ForgottenClass:
+    """A class forgotten by one call.
 
     Attributes:
         cls: The class.
-        confusion: Of the model after forgetting, like `Trained.confusion`.
-        changed: How many parameters were touched.
-        share: The same as a share in [0, 1].
+        confusion: Confusion matrix after forgetting, like `TrainedModel.confusion`.
+        changed: Number of parameters that changed.
+        share: Share of the parameters that changed, in [0, 1].
         milliseconds: How long the call took.
     """
 
@@ -45,25 +45,24 @@ class DemoResult:
     """Everything the demo measured.
 
     Attributes:
-        dataset: Its name.
-        class_names: C names.
+        dataset: The name of the data set.
+        class_names: The names of the C classes.
         original: The model trained on all classes with codes.
-        forgotten: One entry per forgotten class, each from the original.
+        forgotten: One entry for each class that was forgotten from the original.
         retrained: A model trained from scratch without the first of these classes.
+        again: How the first of these classes comes back while all classes are learnt again from ten images of each:
+            pairs (steps, accuracy on the class in [0, 1]) of the models "original", "forgotten" and "retrained".
     """
 
     dataset: str
     class_names: tuple[str, ...]
-    original: Trained
-    forgotten: list[Forgotten]
-    retrained: Trained
+    original: TrainedModel
+    forgotten: list[ForgottenClass]
+    retrained: TrainedModel
+    again: dict[str, list[tuple[int, float]]]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in numbers, names, lists and dicts.
-
-        Returns:
-            What `json.dumps` takes.
-        """
+        """Return all of it as plain data for `json.dumps`."""
         rows = []
         for row in self.forgotten:
             forget_before, remain_before = split_accuracy(self.original.confusion, row.cls)
@@ -88,6 +87,7 @@ class DemoResult:
             "class_names": list(self.class_names),
             "original": {"confusion": self.original.confusion.tolist(), "seconds": self.original.seconds},
             "forgotten": rows,
+            "again": {name: [list(point) for point in curve] for name, curve in self.again.items()},
             "retrained": {
                 "without": self.forgotten[0].cls,
                 "forget": forget,
@@ -99,27 +99,27 @@ class DemoResult:
 
 
 def class_accuracies(confusion: Tensor) -> list[float]:
-    """Reads the accuracy of every class from a confusion matrix.
+    """Return the accuracy of each class from a confusion matrix.
 
     Args:
-        confusion: [C, C], rows = true classes.
+        confusion: Confusion matrix [C, C], rows = true classes.
 
     Returns:
-        C shares in [0, 1]; nan for a class without samples.
+        C accuracies in [0, 1]; NaN for a class without samples.
     """
-    shares: list[float] = (confusion.diagonal() / confusion.sum(1)).tolist()
-    return shares
+    accuracies: list[float] = (confusion.diagonal() / confusion.sum(1)).tolist()
+    return accuracies
 
 
 def split_accuracy(confusion: Tensor, cls: int) -> tuple[float, float]:
-    """Reads how well one class and the others together are recognised.
+    """Return the accuracy on one class, and on all others together.
 
     Args:
-        confusion: [C, C], rows = true classes.
+        confusion: Confusion matrix [C, C], rows = true classes.
         cls: The class.
 
     Returns:
-        The accuracy over the samples of the class, and over all other samples, in [0, 1].
+        The two accuracies, in [0, 1].
     """
     correct, total = confusion.diagonal(), confusion.sum(1)
     forget, samples = int(correct[cls]), int(total[cls])

@@ -1,4 +1,4 @@
-"""Training with mnemonic codes, and the accuracy of the result."""
+"""Train with mnemonic codes, and test the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastforget.codes import MnemonicCodes
+from fastforget.codes.mnemonic_codes import MnemonicCodes
 
 
 def train(
@@ -29,37 +29,37 @@ def train(
     progress: bool = True,
     title: str = "training",
 ) -> None:
-    """Trains a classifier by cross-entropy, each sample replaced by its class's code with probability `rate`.
+    """Train a classifier by cross-entropy. Each sample is replaced by a code of its class with probability `rate`.
 
-    By default SGD with momentum 0.9 and weight decay 5e-4; one cycle of the learning rate. On one machine with one
-    number of threads, the same arguments give the same bits on the CPU.
+    The default optimizer is SGD with momentum 0.9 and weight decay 5e-4. The learning rate goes through one cycle. On
+    the CPU of one machine, the same arguments and number of threads give the same bits.
 
     Args:
-        model: Trained in place and left in eval mode; anywhere, with `x`, `y` and `codes` on the same device.
-        x: Inputs [N, *shape].
+        model: The classifier, trained in place and then set to eval mode.
+        x: Inputs [N, *shape], on the model's device, as are `y` and `codes`.
         y: Classes, int64 [N].
         codes: The codes.
-        epochs: Passes over the data, each in a new order; what does not fill a last batch is left for the next pass.
+        epochs: Number of passes over the data, each in a new order. A pass leaves out samples that do not fill a batch.
         lr: The highest learning rate of the cycle.
-        batch_size: Samples per step.
-        seed: Of the order and of the replacement.
+        batch_size: Number of samples per step.
+        seed: The seed of the order and of the replacement.
         rate: The probability of replacement, in [0, 1].
-        exclude: Classes of which neither samples nor codes are shown, as for a model retrained without them.
-        optimizer: Called with the parameters and `lr`, for another than SGD.
-        augment: Called with samples [B, *shape] and the random source of the order, before codes replace some of them.
-        progress: Whether to show a bar, where standard error is a terminal.
-        title: Of the bar.
+        exclude: Classes whose samples and codes are left out, as for a model retrained without them.
+        optimizer: A function of the parameters and `lr` that makes another optimizer.
+        augment: A function of samples [B, *shape] and a generator; it is called before codes replace some samples.
+        progress: Whether to show a bar, if standard error is a terminal.
+        title: The text before the bar.
 
     Raises:
-        ValueError: If the samples do not fill one batch.
+        ValueError: The samples do not fill one batch.
     """
-    kept = torch.isin(y, torch.tensor(list(exclude), dtype=y.dtype, device=y.device), invert=True)
-    x, y = x[kept], y[kept]
+    included = torch.isin(y, torch.tensor(list(exclude), dtype=y.dtype, device=y.device), invert=True)
+    x, y = x[included], y[included]
     steps = len(y) // batch_size
     if steps == 0:
         raise ValueError(f"`batch_size` must be at most the number of samples ({len(y)}), got {batch_size}")
-    steering = (optimizer or _sgd)(list(model.parameters()), lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(steering, lr, total_steps=epochs * steps)
+    stepper = (optimizer or _sgd)(list(model.parameters()), lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(stepper, lr, total_steps=epochs * steps)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     # `disable=None`: no bar where standard error is not a terminal.
@@ -70,9 +70,9 @@ def train(
                 samples = augment(x[batch], generator) if augment else x[batch]
                 inputs = codes.embed(samples, y[batch], rate, generator)
                 loss = F.cross_entropy(model(inputs), y[batch])
-                steering.zero_grad()
+                stepper.zero_grad()
                 loss.backward()
-                steering.step()
+                stepper.step()
                 schedule.step()
                 bar.update()
             bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{loss.item():.3f}")
@@ -85,14 +85,14 @@ def _sgd(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def confusion(model: nn.Module, x: Tensor, y: Tensor, num_classes: int, batch_size: int = 128) -> Tensor:
-    """Counts which class the model takes for which.
+    """Count how often the model predicts each class for samples of each class.
 
     Args:
-        model: In eval mode.
+        model: The classifier, in eval mode.
         x: Inputs [N, *shape].
         y: Classes, int64 [N].
-        num_classes: C.
-        batch_size: Samples per forward pass.
+        num_classes: The number of classes, C.
+        batch_size: Number of samples per forward pass.
 
     Returns:
         int64 [C, C], on the CPU: row = true class, column = predicted class.

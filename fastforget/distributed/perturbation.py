@@ -1,4 +1,4 @@
-"""Edits of sharded parameters in place: every rank changes what it holds, and keeps the receipt of that."""
+"""Edits of sharded parameters in place: every rank changes its own shards and keeps the receipt of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastforget.distributed.agreement import agreement
-from fastforget.distributed.layout import local, local_shards
-from fastforget.fingerprint import fingerprint
-from fastforget.receipt import Edit, Receipt, write
+from fastforget.classifier.fingerprint import fingerprint
+from fastforget.distributed.consensus import consensus
+from fastforget.distributed.sharding import local_shards, to_local
+from fastforget.edits.edit import Edit, write_edits
+from fastforget.edits.receipt import Receipt, check_fingerprint, check_reversible
 
-__all__ = ["apply", "perturb", "receipt_of", "revert"]
+__all__ = ["apply", "make_receipt", "perturb", "revert"]
 
 
 def perturb(
@@ -31,34 +32,34 @@ def perturb(
 ) -> Receipt:
     """Add ``alpha * directions`` to the selected elements of sharded parameters, in place.
 
-    Nothing but a line of text is sent between ranks. Each gets a receipt of its own shards, so that none holds what
-    changed elsewhere; `revert` and `apply` take those of all ranks, each on its own. The new values are computed in the
-    type of the directions and rounded once: the same bits as `fastforget.ops.perturb` of the whole parameters.
+    Ranks exchange nothing but a line of text. Each rank gets a receipt of its own shards; `revert` and `apply` need
+    every rank with its receipt. The new values are computed in the dtype of the directions and rounded once. They have
+    the bits of `fastforget.ops.perturb` on the whole parameters.
 
     Args:
         model: A model that `fully_shard` sharded, or one that every rank holds whole.
-        directions: By the names of the parameters that change, spread as these: DTensors or this rank's parts.
-        mask: Bool, likewise, from `topk_mask`.
+        directions: By the names of the parameters to change: DTensors sharded as they are, or this rank's parts.
+        mask: Bool, sharded likewise, from `topk_mask`.
         alpha: The step.
         group: The ranks; all by default.
-        undo: Keep the old values in the receipts, so that they can be reverted.
+        undo: Keep the old values in the receipts, so that the edit can be reverted.
 
     Returns:
-        The receipt of this rank. Its ``settings`` name the rank, how many there are, and the edit on all of them.
+        The receipt of this rank. Its ``settings`` name the rank, the number of ranks, and the edit on all of them.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: A name, shape or dtype does not fit, or the ranks differ. After an error on one rank the model is
             unchanged on all of them.
     """
-    with agreement(group) as here:
+    with consensus(group) as statement:
         _check_alpha(alpha)
         shards = local_shards(model)
-        edits = _edits(shards, directions, mask, alpha)
-        here.facts.update({"`alpha`": alpha, "names of directions": list(directions)})
+        edits = _compute_edits(shards, directions, mask, alpha)
+        statement.facts.update({"`alpha`": alpha, "names of directions": list(directions)})
         before = fingerprint(shards)
-    write(shards, edits, old=False)
-    receipt = receipt_of(shards, edits, before, group, rule="perturb", alpha=alpha)
+    write_edits(shards, edits, old=False)
+    receipt = make_receipt(shards, edits, before, group, rule="perturb", alpha=alpha)
     return receipt if undo else receipt.without_undo()
 
 
@@ -66,14 +67,13 @@ def revert(receipt: Receipt, model: nn.Module, group: dist.ProcessGroup | None =
     """Put every changed bit of a sharded model back: on all ranks, or on none.
 
     Args:
-        receipt: That of this rank.
+        receipt: This rank's receipt.
         model: The model as the edit left it, sharded as it was then.
         group: The ranks; all by default.
 
     Raises:
-        TypeError: Not a receipt.
-        ValueError: One of the receipts has no old values, is of another rank or edit, or a rank does not hold what the
-            edit left there.
+        TypeError: ``receipt`` is no receipt.
+        ValueError: A receipt has no old values, or is of another rank or edit; or shards are not as the edit left them.
     """
     _write(receipt, model, group, old=True)
 
@@ -82,18 +82,18 @@ def apply(receipt: Receipt, model: nn.Module, group: dist.ProcessGroup | None = 
     """Make the same edit on another copy of a sharded model: on all ranks, or on none.
 
     Args:
-        receipt: That of this rank.
+        receipt: This rank's receipt.
         model: A model whose shards equal, bit for bit, those that the edit was made on.
         group: The ranks; all by default.
 
     Raises:
-        TypeError: Not a receipt.
-        ValueError: One of the receipts is of another rank or edit, or a rank does not hold what the edit was made on.
+        TypeError: ``receipt`` is no receipt.
+        ValueError: A receipt is of another rank or edit, or shards are not those that the edit was made on.
     """
     _write(receipt, model, group, old=False)
 
 
-def receipt_of(
+def make_receipt(
     shards: nn.Module,
     edits: Mapping[str, Edit],
     before: str,
@@ -103,12 +103,12 @@ def receipt_of(
     alpha: float,
     **facts: Any,
 ) -> Receipt:
-    """Write the receipt of an edit that was just made on every rank.
+    """Make the receipt of an edit that every rank has just made.
 
     Args:
-        shards: This rank's `local_shards`.
-        edits: What changed here.
-        before: The fingerprint of the shards before.
+        shards: The `local_shards` of the edited model.
+        edits: The changes on this rank.
+        before: The fingerprint of the shards before the edit.
         group: The ranks.
         rule: The rule that found the change.
         alpha: The step.
@@ -118,11 +118,12 @@ def receipt_of(
         The receipt of this rank.
     """
     after = fingerprint(shards)
-    with agreement(group) as here:
-        here.notes["fingerprints"] = [before, after]
-    edit = hashlib.blake2b(repr([note["fingerprints"] for note in here.everywhere]).encode(), digest_size=16)
-    settings = {**facts.pop("settings", {}), **_identity(group), "edit": edit.hexdigest()}
-    known: dict[str, Any] = {"classes": (), "seconds": {}, "evidence": {}, **facts}
+    with consensus(group) as statement:
+        statement.notes["fingerprints"] = [before, after]
+    fingerprints = [note["fingerprints"] for note in statement.all_notes]
+    edit = hashlib.blake2b(repr(fingerprints).encode(), digest_size=16).hexdigest()
+    settings = {**facts.pop("settings", {}), **_rank_of(group), "edit": edit}
+    attributes: dict[str, Any] = {"classes": (), "seconds": {}, "evidence": {}, **facts}
     return Receipt(
         rule=rule,
         settings=settings,
@@ -132,63 +133,61 @@ def receipt_of(
         after=after,
         total=sum(part.numel() for part in shards.parameters()),
         edits=edits,
-        **known,
+        **attributes,
     )
 
 
-def _identity(group: dist.ProcessGroup | None) -> dict[str, int]:
+def _rank_of(group: dist.ProcessGroup | None) -> dict[str, int]:
     return {"rank": dist.get_rank(group), "ranks": dist.get_world_size(group)}
 
 
 def _write(receipt: Receipt, model: nn.Module, group: dist.ProcessGroup | None, *, old: bool) -> None:
-    with agreement(group) as here:
+    with consensus(group) as statement:
         if not isinstance(receipt, Receipt):
             raise TypeError(f"`receipt` must be a Receipt, got {type(receipt).__name__}")
-        if old and not receipt.reversible:
-            raise ValueError("this receipt must hold the old values to be reverted; it was made with undo=False")
-        made = {key: receipt.settings.get(key) for key in ("rank", "ranks")}
-        if made != _identity(group):
-            raise ValueError(f"`receipt` must be the one of {_identity(group)}, got that of {made}")
+        if old:
+            check_reversible(receipt)
+        made_by = {key: receipt.settings.get(key) for key in ("rank", "ranks")}
+        if made_by != _rank_of(group):
+            raise ValueError(f"`receipt` must be the one of {_rank_of(group)}, got that of {made_by}")
         shards = local_shards(model)
-        wanted, found = receipt.after if old else receipt.before, fingerprint(shards)
-        if found != wanted:
-            what = "as this edit left it" if old else "the one this edit was made on"
-            raise ValueError(
-                f"`model` must be {what}: the fingerprint of its shards must be {wanted}, got {found}; nothing was "
-                "changed"
-            )
-        here.facts["edit"] = receipt.settings.get("edit")
-    write(shards, receipt.edits, old=old)
+        check_fingerprint(receipt, shards, old=old, name="the fingerprint of its shards")
+        statement.facts["edit"] = receipt.settings.get("edit")
+    write_edits(shards, receipt.edits, old=old)
 
 
-def _edits(
+def _compute_edits(
     shards: nn.Module, directions: Mapping[str, Tensor], mask: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Edit]:
-    """What changes on this rank."""
+    """Compute the changes of this rank's shards, after all checks."""
     if list(directions) != list(mask):
         raise ValueError(f"`mask` must have the names of `directions`, {list(directions)}, got {list(mask)}")
     parameters, edits = dict(shards.named_parameters()), dict[str, Edit]()
     for name, value in directions.items():
         if name not in parameters:
             raise ValueError(f"`directions` must name parameters of the model, got {name!r}")
-        parameter, direction, chosen = parameters[name].detach(), local(value), local(mask[name])
-        for what, part in (("directions", direction), ("mask", chosen)):
-            if part.shape != parameter.shape:
-                raise ValueError(
-                    f"`{what}` must have the shape that parameter `{name}` has on this rank, "
-                    f"{tuple(parameter.shape)}, got {tuple(part.shape)}"
-                )
-        if not direction.is_floating_point() or chosen.dtype != torch.bool:
-            raise ValueError(
-                f"`directions` must be floating point and `mask` bool, got {direction.dtype} and {chosen.dtype}"
-            )
-        places = chosen.reshape(-1).nonzero()[:, 0]
-        if len(places):
-            old = parameter.reshape(-1)[places]
-            new = (old.to(direction.dtype) + alpha * direction.reshape(-1)[places]).to(old.dtype)
+        parameter, direction, selected = parameters[name].detach(), to_local(value), to_local(mask[name])
+        _check_parts(name, parameter, direction, selected)
+        indices = selected.reshape(-1).nonzero()[:, 0]
+        if len(indices):
+            old = parameter.reshape(-1)[indices]
+            new = (old.to(direction.dtype) + alpha * direction.reshape(-1)[indices]).to(old.dtype)
             narrow = torch.int32 if parameter.numel() < 2**31 else torch.int64
-            edits[name] = Edit.selected(tuple(parameter.shape), places.to(narrow), old, new)
+            edits[name] = Edit.selected(tuple(parameter.shape), indices.to(narrow), old, new)
     return edits
+
+
+def _check_parts(name: str, parameter: Tensor, direction: Tensor, selected: Tensor) -> None:
+    for argument, part in (("directions", direction), ("mask", selected)):
+        if part.shape != parameter.shape:
+            raise ValueError(
+                f"`{argument}` must have the shape that parameter `{name}` has on this rank, "
+                f"{tuple(parameter.shape)}, got {tuple(part.shape)}"
+            )
+    if not direction.is_floating_point() or selected.dtype != torch.bool:
+        raise ValueError(
+            f"`directions` must be floating point and `mask` bool, got {direction.dtype} and {selected.dtype}"
+        )
 
 
 def _check_alpha(alpha: Any) -> None:

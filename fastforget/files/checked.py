@@ -1,15 +1,15 @@
-"""What the files of receipts and of Fisher diagonals share: safetensors with a versioned header and a checksum.
+"""Safetensors with a versioned header and a checksum: what the formats of this package share.
 
 Header: `format` "fastforget.<kind>"; `version`; `<kind>`, a description as JSON; `sha256` of the description and of all
-tensors. A file appears whole or not at all: it is written under another name first.
+tensors. A file appears whole or not at all, see `fastforget.files.durable`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = [
-    "Fields",
-    "check_fields",
-    "checksum",
-    "is_count",
-    "is_number",
-    "is_text",
-    "list_of",
-    "object_of",
-    "read",
-    "write",
-]
+from fastforget.files.durable import whole_files
 
-Fields = Mapping[str, tuple[str, Callable[[object], bool]]]
+__all__ = ["check_header", "checksum", "opened", "read", "save", "write"]
 
 
 def write(
@@ -53,14 +42,7 @@ def write(
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description, sort_keys=True)
     header = {"format": f"fastforget.{kind}", "version": str(version), kind: text, "sha256": checksum(text, contents)}
-    unfinished = Path(path).with_name(f".{Path(path).name}.{secrets.token_hex(4)}")
-    try:
-        save_file(contents, unfinished, metadata=header)
-        unfinished.replace(path)
-    except SafetensorError as error:
-        raise OSError(f"`{path}` cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save(path, contents, header)
 
 
 def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -77,15 +59,10 @@ def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, 
     Raises:
         ValueError: The file is truncated, changed, foreign or of a newer version.
     """
-    with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
-        pass
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            _check_header(header, kind, version)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"not a complete safetensors file ({error})") from error
+    with opened(path) as file:
+        header = file.metadata() or {}
+        check_header(header, kind, version, {kind, "sha256"})
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     if header["sha256"] != checksum(header[kind], tensors):
         raise ValueError("it was changed after it was written, its checksum does not match")
     try:
@@ -97,7 +74,58 @@ def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, 
     return description, tensors
 
 
-def _check_header(header: Mapping[str, str], kind: str, newest: int) -> None:
+def save(path: str | PathLike[str], tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file that appears whole or not at all.
+
+    Args:
+        path: The file; overwritten if it exists.
+        tensors: By name, on the CPU, contiguous, none of them in the memory of another.
+        header: The metadata.
+
+    Raises:
+        OSError: It cannot be written, for instance for want of space; what was there before still is.
+    """
+    try:
+        with whole_files(path) as (draft,):
+            save_file(tensors, draft, metadata=header)
+    except SafetensorError as error:
+        raise OSError(f"`{path}` cannot be written: {error}") from error
+
+
+@contextmanager
+def opened(path: str | PathLike[str]) -> Iterator[Any]:
+    """Open a safetensors file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        What `safetensors.safe_open` gives.
+
+    Raises:
+        ValueError: It is no such file, or not all of one.
+    """
+    with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
+        pass
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"not a complete safetensors file ({error})") from error
+
+
+def check_header(header: Mapping[str, str], kind: str, newest: int, keys: Collection[str]) -> None:
+    """Check that a header is of a kind of file in a known version.
+
+    Args:
+        header: What was read.
+        kind: What the file must be.
+        newest: The newest known version.
+        keys: What the header must hold beside `format` and `version`.
+
+    Raises:
+        ValueError: The file is foreign, of a newer version, or its header lacks something.
+    """
     if header.get("format") != f"fastforget.{kind}":
         raise ValueError(f"the header's `format` must be 'fastforget.{kind}', got {header.get('format')!r}")
     version = header.get("version", "")
@@ -105,7 +133,7 @@ def _check_header(header: Mapping[str, str], kind: str, newest: int) -> None:
         raise ValueError(f"the header's `version` must be a positive number, got {version!r}")
     if int(version) > newest:
         raise ValueError(f"its version is {version} and this fastforget knows {newest}: update fastforget")
-    if missing := {kind, "sha256"} - header.keys():
+    if missing := set(keys) - header.keys():
         raise ValueError(f"the header lacks {sorted(missing)}")
 
 
@@ -117,46 +145,3 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def check_fields(what: str, description: Mapping[str, Any], fields: Fields) -> None:
-    """Check a description; a checksum that anybody can compute does not make it trustworthy.
-
-    Args:
-        what: How to call it.
-        description: What was read.
-        fields: By name, what the value must be, in words and as a predicate.
-
-    Raises:
-        ValueError: A field is missing, unknown or of the wrong kind.
-    """
-    if description.keys() != fields.keys():
-        raise ValueError(f"the header's `{what}` must have the fields {sorted(fields)}, got {sorted(description)}")
-    for name, (kind, right) in fields.items():
-        if not right(description[name]):
-            raise ValueError(f"the header's `{name}` must be {kind}, got {description[name]!r}")
-
-
-def is_count(value: object) -> bool:
-    """Whether it is an integer that fits an index."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_text(value: object) -> bool:
-    """Whether it is a text."""
-    return isinstance(value, str)
-
-
-def list_of(right: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Whether it is a list of what ``right`` accepts."""
-    return lambda value: isinstance(value, list) and all(map(right, value))
-
-
-def object_of(right: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Whether it is an object whose values ``right`` accepts."""
-    return lambda value: isinstance(value, dict) and all(map(right, value.values()))

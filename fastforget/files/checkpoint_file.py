@@ -1,4 +1,4 @@
-"""The file format of work that was interrupted, see `fastforget.files.checked`.
+"""The file format of checkpoints of `learn_to_unlearn`, see `fastforget.files.checked`.
 
 The description holds the fingerprint of the model, the settings, how far the work got and its losses. Tensors:
 "parameter/<name>"; "optimizer/<index of the parameter>/<name>"; "generator".
@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from fastforget.files import checked
-from fastforget.files.checked import check_fields, is_count, is_number, is_text, object_of
+from fastforget.files.fields import Fields, check_fields, is_count, is_number, is_text, object_of
 
 __all__ = ["read", "write"]
 
 VERSION = 1
-_FIELDS: checked.Fields = {
+_FIELDS: Fields = {
     "before": ("a text", is_text),
     "evidence": ("an object of numbers", object_of(is_number)),
     "settings": ("an object of numbers and texts", object_of(lambda value: is_number(value) or is_text(value))),

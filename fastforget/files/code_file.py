@@ -7,86 +7,71 @@ tensors' names in order; `distribution`; `seed`, a decimal number or empty.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fastforget.structure import Inputs, leaves
+from fastforget.files.checked import check_header, opened, save
 
-FORMAT = "fastforget.codes"
+__all__ = ["read", "write"]
+
 VERSION = 1
+_KIND = "codes"
+_KEYS = frozenset({"layout", "names", "distribution", "seed"})
 
-_KEYS = frozenset({"format", "version", "layout", "names", "distribution", "seed"})
 
-
-def write(path: str | PathLike[str], stacked: Inputs, distribution: str, seed: int | None) -> None:
-    """Writes codes.
+def write(
+    path: str | PathLike[str], tensors: Mapping[str, Tensor], layout: str, distribution: str, seed: int | None
+) -> None:
+    """Write codes.
 
     Args:
         path: The file; overwritten if it exists.
-        stacked: The codes, leaves [C, M, *shape].
+        tensors: The codes by name, in order, each [C, M, *shape].
+        layout: "tensor", "tuple" or "dict": what they are in memory.
         distribution: What they were drawn from.
         seed: What they were drawn with, if they were drawn.
+
+    Raises:
+        OSError: It cannot be written, for instance for want of space; what was there before still is.
     """
-    layout = "tensor" if isinstance(stacked, Tensor) else "dict" if isinstance(stacked, dict) else "tuple"
-    tensors = leaves(stacked)
-    names = list(stacked) if isinstance(stacked, dict) else [str(position) for position in range(len(tensors))]
     header = {
-        "format": FORMAT,
+        "format": f"fastforget.{_KIND}",
         "version": str(VERSION),
         "layout": layout,
-        "names": json.dumps(names),
+        "names": json.dumps(list(tensors)),
         "distribution": distribution,
         "seed": "" if seed is None else str(seed),
     }
     # The format refuses views, tensors that share memory and foreign devices: write private copies.
-    copies = {name: leaf.detach().cpu().clone().contiguous() for name, leaf in zip(names, tensors, strict=True)}
-    save_file(copies, path, metadata=header)
+    copies = {name: leaf.detach().cpu().clone().contiguous() for name, leaf in tensors.items()}
+    save(path, copies, header)
 
 
-def read(path: str | PathLike[str]) -> tuple[Inputs, str, int | None]:
-    """Reads codes and checks everything that the header says.
+def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], str, str, int | None]:
+    """Read codes, and check everything that the header says.
 
     Args:
         path: The file.
 
     Returns:
-        The codes, their distribution and their seed.
+        The codes by name, in order; their layout, distribution and seed.
 
     Raises:
-        ValueError: If the file is not a complete file of this format in a known version.
+        ValueError: The file is not a complete file of this format in a known version.
     """
-    with Path(path).open("rb"):  # the operating system's own error for a missing or unreadable file
-        pass
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = _check_header(header, file.keys())
-            # copies, which start where tensors do: products of those in the file differ in the last bit otherwise
-            tensors = [file.get_tensor(name).clone() for name in names]
-    except SafetensorError as error:
-        raise ValueError(f"not a complete safetensors file ({error})") from error
-    stacked: Inputs = tensors[0] if header["layout"] == "tensor" else tuple(tensors)
-    if header["layout"] == "dict":
-        stacked = dict(zip(names, tensors, strict=True))
-    return stacked, header["distribution"], int(header["seed"]) if header["seed"] else None
+    with opened(path) as file:
+        header = file.metadata() or {}
+        check_header(header, _KIND, VERSION, _KEYS)
+        names = _tensor_names(header, file.keys())
+        # copies, which start where tensors do: products of those in the file differ in the last bit otherwise
+        tensors = {name: file.get_tensor(name).clone() for name in names}
+    return tensors, header["layout"], header["distribution"], int(header["seed"]) if header["seed"] else None
 
 
-def _check_header(header: dict[str, str], stored: Iterable[str]) -> list[str]:
-    """The tensors' names in order, once the header is known to be good."""
-    if header.get("format") != FORMAT:
-        raise ValueError(f"the header's `format` must be {FORMAT!r}, got {header.get('format')!r}")
-    version = header.get("version", "")
-    if not version.isdecimal() or int(version) < 1:
-        raise ValueError(f"the header's `version` must be a positive number, got {version!r}")
-    if int(version) > VERSION:
-        raise ValueError(f"its version is {version} and this fastforget knows {VERSION}: update fastforget")
-    if missing := _KEYS - header.keys():
-        raise ValueError(f"the header lacks {sorted(missing)}")
+def _tensor_names(header: dict[str, str], stored: Iterable[str]) -> list[str]:
+    """Return the tensors' names in order, once what the header says of the codes is known to be good."""
     if header["layout"] not in {"tensor", "tuple", "dict"}:
         raise ValueError(f"the header's `layout` must be tensor, tuple or dict, got {header['layout']!r}")
     if header["seed"] and not header["seed"].isdecimal():

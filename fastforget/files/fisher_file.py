@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastforget.files import checked
-from fastforget.files.checked import check_fields, is_count, is_number, is_text, object_of
+from fastforget.files.fields import Fields, check_fields, is_count, is_number, is_text, object_of
 
 __all__ = ["read", "write"]
 
@@ -34,7 +34,7 @@ def write(
         groups: The tensors by parameter, of "fisher" and "gradient"; the latter may be empty.
         losses: The losses.
     """
-    tensors = {f"{group}/{name}": tensor for group, found in groups.items() for name, tensor in found.items()}
+    tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     description = {**description, "names": list(groups["fisher"])}
     checked.write(path, "fisher", VERSION, description, {**tensors, "losses": losses})
 
@@ -69,7 +69,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
 def _check_values(groups: Mapping[str, Mapping[str, Tensor]], weight: float | list[float]) -> None:
     leading = [len(weight)] if isinstance(weight, list) else []
     for name, value in groups["fisher"].items():
-        for group, tensor in ((g, found[name]) for g, found in groups.items() if found):
+        for group, tensor in ((g, named[name]) for g, named in groups.items() if named):
             if tensor.dtype not in (torch.float32, torch.float64) or list(tensor.shape[: len(leading)]) != leading:
                 raise ValueError(
                     f"'{group}/{name}' must be float32 or float64 of shape ({', '.join([*map(str, leading), '...'])}), "
@@ -90,7 +90,7 @@ def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(map(is_text, value)) and len(set(value)) == len(value) > 0
 
 
-_FIELDS: checked.Fields = {
+_FIELDS: Fields = {
     "definition": ("an object", object_of(lambda _: True)),
     "fallback": ("an object of reasons", object_of(is_text)),
     "model": ("a text", is_text),
@@ -99,7 +99,7 @@ _FIELDS: checked.Fields = {
     "samples": ("a count", is_count),
     "weight": ("a weight, or a list of them", _is_weight),
 }
-_DEFINITION: checked.Fields = {
+_DEFINITION: Fields = {
     "labels": ("a text", is_text),
     "loss": ("a text", is_text),
     "scale": ("a number", is_number),

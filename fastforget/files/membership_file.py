@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastforget.files import checked
-from fastforget.files.checked import check_fields, is_number, is_text, list_of
+from fastforget.files.fields import Fields, check_fields, is_number, is_text, list_of
 
 __all__ = ["check_tensors", "read", "write"]
 
@@ -25,7 +25,7 @@ def _is_width(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
 
 
-_FIELDS: checked.Fields = {
+_FIELDS: Fields = {
     "features": ("a text", is_text),
     "classes": ("a number of classes", _is_width),
     "hidden": ("a list of widths", list_of(_is_width)),
@@ -73,9 +73,9 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor])
         ValueError: They are not, or not finite.
     """
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != shapes:
-        raise ValueError(f"it must hold tensors of the shapes {shapes}, got {found}")
+    actual = {name: tuple(value.shape) for name, value in tensors.items()}
+    if actual != shapes:
+        raise ValueError(f"it must hold tensors of the shapes {shapes}, got {actual}")
     if {value.dtype for value in tensors.values()} not in ({torch.float32}, {torch.float64}):
         raise ValueError("its tensors must all be float32 or all float64")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):

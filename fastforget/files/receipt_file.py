@@ -1,6 +1,8 @@
 """The file format of receipts, see `fastforget.files.checked`.
 
-The description is that of `Receipt.describe`. Tensors: "<parameter>/indices", "<parameter>/old", "<parameter>/new".
+The description holds the attributes of a `Receipt`, and the shapes of what it changed. Version 1 had no `forgotten`,
+`codes` and `versions`. Tensors: "<parameter>/indices",
+"<parameter>/old", "<parameter>/new".
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from fastforget.files import checked
-from fastforget.files.checked import check_fields, is_count, is_number, is_text, list_of, object_of
+from fastforget.files.fields import Fields, check_fields, is_count, is_number, is_text, list_of, object_of
 
 __all__ = ["read", "write"]
 
-VERSION = 1
+VERSION = 2
+_ADDED: dict[str, Any] = {"codes": "", "forgotten": [], "versions": {}}  # what files of version 1 do not say
 _PARTS = ("indices", "old", "new")
 
 
@@ -45,6 +48,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
         ValueError: The file is truncated, changed, foreign or of a newer version.
     """
     description, tensors = checked.read(path, "receipt", VERSION)
+    description = {**_ADDED, **description}
     edits: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.rpartition("/")
@@ -60,17 +64,20 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str,
     return description, edits
 
 
-_FIELDS: checked.Fields = {
+_FIELDS: Fields = {
     "after": ("a text", is_text),
     "alpha": ("a number", is_number),
     "before": ("a text", is_text),
     "classes": ("a list of classes", list_of(is_count)),
+    "codes": ("a text", is_text),
     "created": ("a text", is_text),
     "evidence": ("an object of numbers", object_of(is_number)),
+    "forgotten": ("a list of classes", list_of(is_count)),
     "kept_fisher": ("true or false", lambda value: isinstance(value, bool)),
     "rule": ("a text", is_text),
     "seconds": ("an object of numbers", object_of(is_number)),
     "settings": ("an object of numbers and texts", object_of(lambda value: is_number(value) or is_text(value))),
     "shapes": ("an object of shapes", object_of(list_of(is_count))),
     "total": ("a count", is_count),
+    "versions": ("an object of texts", object_of(is_text)),
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from fastforget.serving.archive import Archive, ArchiveError
-from fastforget.serving.history import Entry, Request, Version
-from fastforget.serving.live import LiveModel, Prediction
-from fastforget.serving.log import Record, RequestLog, read_log, verify_log
+from fastforget.serving.history.archive import Archive
+from fastforget.serving.history.entries import Entry, Version
+from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.log import RequestLog, read_log, verify_log
+from fastforget.serving.history.records import Record
+from fastforget.serving.history.requests import Request
+from fastforget.serving.live import LiveModel
+from fastforget.serving.replica import Prediction
 
 __all__ = [
     "Archive",

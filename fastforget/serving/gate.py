@@ -13,8 +13,8 @@ __all__ = ["Gate"]
 class Gate:
     """Lets predictions in side by side, and an edit alone.
 
-    An edit that waits keeps new predictions out, so that it is not put off for ever; if those inside do not leave in
-    time, it gives up and lets everybody in again: one prediction that hangs must not stop the service.
+    An edit that waits keeps new predictions out, or it might never get in. If those inside do not leave in time, it
+    gives up and lets everybody in again: one prediction that hangs must not stop the service.
 
     Attributes:
         inside: Predictions that are inside now.
@@ -30,7 +30,7 @@ class Gate:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Let a prediction in; one within another, of the same thread, goes straight through."""
-        depth = getattr(self._mine, "depth", 0)
+        depth = self._depth()
         if not depth:
             with self._changed:
                 while self._closed:
@@ -47,10 +47,10 @@ class Gate:
                     if self._closed:
                         self._changed.notify_all()
 
-    @property
-    def mine(self) -> bool:
-        """Whether this thread is inside a prediction."""
-        return getattr(self._mine, "depth", 0) > 0
+    def check_outside(self) -> None:
+        """Raise TimeoutError if this thread is inside a prediction: an edit would wait for it for ever."""
+        if self._depth():
+            raise TimeoutError("an edit cannot be made from inside a prediction")
 
     @contextmanager
     def alone(self, patience: float) -> Iterator[None]:
@@ -60,10 +60,9 @@ class Gate:
             patience: For how many seconds to wait for them.
 
         Raises:
-            TimeoutError: They did not leave in time, or the thread is inside a prediction itself.
+            TimeoutError: They did not leave in time, or this thread is inside a prediction itself.
         """
-        if self.mine:
-            raise TimeoutError("an edit cannot be made from inside a prediction")
+        self.check_outside()
         end = time.monotonic() + patience
         with self._changed:
             if not self._changed.wait_for(lambda: not self._closed, end - time.monotonic()):
@@ -76,8 +75,10 @@ class Gate:
             yield
         finally:
             with self._changed:
-                self._open()
+                self._closed = False
+                self._changed.notify_all()
 
-    def _open(self) -> None:
-        self._closed = False
-        self._changed.notify_all()
+    def _depth(self) -> int:
+        """Return in how many predictions, one within another, this thread is."""
+        depth: int = getattr(self._mine, "depth", 0)
+        return depth

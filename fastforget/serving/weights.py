@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import torch
 from torch import nn
 
-from fastforget.fingerprint import fingerprint
-from fastforget.model import check_eval, eager
-from fastforget.receipt import Edit, Receipt, stage
+from fastforget.classifier.compilation import eager
+from fastforget.classifier.fingerprint import fingerprint
+from fastforget.classifier.modes import check_eval
+from fastforget.edits.edit import Edit, prepare_edits
+from fastforget.edits.receipt import Receipt
 from fastforget.serving.engines import Engine
-from fastforget.serving.engines.agreement import check_no_graphs
 from fastforget.serving.engines.cuda_recorder import CAPTURING
+from fastforget.serving.engines.engine import Predictor
+from fastforget.serving.engines.torch_compile import check_no_cuda_graphs
 
 __all__ = ["Weights"]
 
 
 class Weights:
-    """A model that predicts, and a copy of it for the next edit.
+    """The weights that predict, and the draft: a copy of the model for the next edit.
 
     Args:
         model: In eval mode, eager or compiled.
         engine: What predicts, if not the model itself.
 
     Attributes:
-        draft: The copy: eager, in eval mode; equal to the model but while an edit is worked out.
+        run: What predicts: the engine or the model.
+        draft: The copy, eager and in eval mode; equal to the model except while an edit is worked out.
 
     Raises:
         TypeError: The model is no module that runs in Python.
@@ -36,6 +40,7 @@ class Weights:
 
     def __init__(self, model: nn.Module, engine: Engine | None) -> None:
         self._source, self._engine = eager(model), engine
+        self.run: Predictor = model if engine is None else engine
         check_eval(self._source)
         _check_in_place(model, self._source)
         self.draft = copy.deepcopy(self._source)
@@ -56,15 +61,15 @@ class Weights:
         return next((parameter.device for parameter in self._source.parameters()), torch.device("cpu"))
 
     def fingerprint(self) -> str:
-        """Return that of the model, buffers included; nobody may change it meanwhile."""
+        """Return the fingerprint of the model, buffers included; nobody may change it meanwhile."""
         return fingerprint(self._source)
 
     def reset(self) -> None:
-        """Make the copy anew, with all that an edit that failed may have changed: modes and buffers, too."""
+        """Copy the model anew, since an edit that failed may have changed modes and buffers of the draft, too."""
         self.draft = copy.deepcopy(self._source)
 
     def stage(self, touched: Sequence[Receipt]) -> Callable[[], None]:
-        """Prepare to make the model what the copy is.
+        """Prepare to make the model what the draft is.
 
         Args:
             touched: The edits between the two.
@@ -73,39 +78,42 @@ class Weights:
             What does it; no prediction may be inside.
 
         Raises:
-            ValueError: The copy is in train mode, or the engine cannot run its weights.
+            ValueError: The draft is in train mode, or the engine cannot run its weights.
         """
         check_eval(self.draft)
-        commit = stage(self._source, _changed(self.draft, touched), old=False)
+        write = prepare_edits(self._source, _current_values(self.draft, touched), old=False)
         switch = self._engine.stage(self.draft) if self._engine and touched else None
         devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
 
-        def both() -> None:
+        def commit() -> None:
             with CAPTURING if devices else nullcontext():  # to wait for a device would spoil a capture
-                for device in devices:  # predictions may be under way on streams of their own
-                    torch.cuda.synchronize(device)
+                _wait_for(devices)  # predictions may be under way on streams of their own
                 if switch:
                     switch()
-                commit()
-                for device in devices:
-                    torch.cuda.synchronize(device)
+                write()
+                _wait_for(devices)
 
-        return both
+        return commit
 
 
-def _changed(model: nn.Module, receipts: Sequence[Receipt]) -> dict[str, Edit]:
-    """Return the current values of a model wherever one of the edits touched it."""
-    parameters, found = dict(model.named_parameters()), dict[str, Edit]()
-    for name in sorted({name for receipt in receipts for name in receipt.edits}):
-        places = [receipt.edits[name].indices for receipt in receipts if name in receipt.edits]
+def _wait_for(devices: Iterable[torch.device]) -> None:
+    for device in devices:
+        torch.cuda.synchronize(device)
+
+
+def _current_values(model: nn.Module, touched: Sequence[Receipt]) -> dict[str, Edit]:
+    """Return the current values of a model wherever one of the receipts changed it."""
+    parameters, edits = dict(model.named_parameters()), dict[str, Edit]()
+    for name in sorted({name for receipt in touched for name in receipt.edits}):
+        places = [receipt.edits[name].indices for receipt in touched if name in receipt.edits]
         value = parameters[name].detach()
         known = [place for place in places if place is not None]
         if len(known) < len(places):
-            found[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())
+            edits[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())
         else:
             indices = torch.cat([place.to(value.device) for place in known]).unique()
-            found[name] = Edit(tuple(value.shape), indices, None, value.flatten()[indices])
-    return found
+            edits[name] = Edit(tuple(value.shape), indices, None, value.flatten()[indices])
+    return edits
 
 
 def _check_in_place(model: nn.Module, source: nn.Module) -> None:
@@ -139,4 +147,4 @@ def _check_outputs(model: nn.Module) -> None:
     """Raise ValueError if predictions of several threads would share the memory of their outputs."""
     for module in model.modules():
         for compiled in (module, vars(module).get("_compiled_call_impl")):  # by torch.compile, or in place
-            check_no_graphs(compiled, module)
+            check_no_cuda_graphs(compiled, module)

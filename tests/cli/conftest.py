@@ -1,15 +1,15 @@
-"""Fixtures of the command line."""
+"""A working folder, and the command line in it."""
 
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, fill
+from cli.command_line import CommandLine, write_models
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory; what is imported from it is forgotten afterwards."""
+    """An empty working folder; modules that are imported from it are unloaded afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("nets", "network"):
@@ -19,13 +19,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def filled(folder: Path) -> Path:
-    """The same with networks and codes."""
-    fill(folder)
+def model_folder(folder: Path) -> Path:
+    """The working folder with models and codes."""
+    write_models(folder)
     return folder
 
 
 @pytest.fixture
 def fastforget(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Runs commands there."""
+    """The command line in the working folder."""
     return CommandLine(monkeypatch, capsys)

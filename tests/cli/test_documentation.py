@@ -1,4 +1,4 @@
-"""The session in docs/command-line.md runs as it is written, and prints what it shows, whatever the numbers."""
+"""The session in docs/guide/command-line.md runs as written, and prints what the page shows, apart from numbers."""
 
 import re
 import runpy
@@ -6,15 +6,15 @@ import shlex
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine
+from cli.command_line import CommandLine
 
-PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "command-line.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
 def without_numbers(text: str) -> list[str]:
-    """The words of each line; numbers are all the same, and so are lines of any length."""
+    """Return the words of each line. Each number becomes #, and each run of dashes becomes --."""
     return [
         " ".join(re.sub(r"-{2,}", "--", re.sub(r"-?\d[\d.,]*(\+\w+)?", "#", line)).split())
         for line in text.splitlines()
@@ -36,7 +36,7 @@ def test_the_session(fastforget: CommandLine, folder: Path, monkeypatch: pytest.
                 runpy.run_path(arguments[0])
                 continue
             assert program == "fastforget"
-            assert without_numbers(fastforget.done(*arguments)) == without_numbers(shown)
+            assert without_numbers(fastforget.output(*arguments)) == without_numbers(shown)
     assert run[:2] == ["codes", "train.py"]
     assert set(run[2:]) == {"embed-check", "forget", "audit", "apply", "revert", "bench"}
     assert Path("back.safetensors").read_bytes() == Path("net.safetensors").read_bytes()

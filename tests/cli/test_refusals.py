@@ -1,4 +1,4 @@
-"""What `forget`, `apply` and `revert` refuse, and that every file is then what it was before."""
+"""`forget`, `apply` and `revert` refuse wrong requests in one line, and then change no file."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import CODES, FORGET, NET, CommandLine, snapshot
+from cli.command_line import CODES, FORGET, NET, CommandLine, snapshot
 from safetensors.torch import load_file, save_file
 
 from fastforget import MnemonicCodes
@@ -16,7 +16,7 @@ from fastforget.cli import checkpoints
 
 @pytest.mark.parametrize("option", [("--floor", "0.5"), ("--validation", "samples.safetensors")])
 def test_a_floor_needs_samples_and_samples_a_floor(
-    fastforget: CommandLine, filled: Path, option: tuple[str, str]
+    fastforget: CommandLine, model_folder: Path, option: tuple[str, str]
 ) -> None:
     outcome = fastforget(*FORGET, *option)
     assert outcome.status == 2
@@ -24,12 +24,12 @@ def test_a_floor_needs_samples_and_samples_a_floor(
 
 
 @pytest.mark.parametrize("both", [(), ("--output", "new.safetensors", "--in-place")])
-def test_either_an_output_or_in_place(fastforget: CommandLine, filled: Path, both: tuple[str, ...]) -> None:
-    before = snapshot(filled)
+def test_either_an_output_or_in_place(fastforget: CommandLine, model_folder: Path, both: tuple[str, ...]) -> None:
+    before = snapshot(model_folder)
     outcome = fastforget("apply", *NET, "--receipt", "forgot.safetensors", *both)
     assert outcome.status == 2
     assert "either `--output` or" in outcome.err
-    assert snapshot(filled) == before
+    assert snapshot(model_folder) == before
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,20 @@ def test_either_an_output_or_in_place(fastforget: CommandLine, filled: Path, bot
     ],
 )
 def test_files_that_must_not_be_written(
-    fastforget: CommandLine, filled: Path, output: str, receipt: str, line: str
+    fastforget: CommandLine, model_folder: Path, output: str, receipt: str, line: str
 ) -> None:
     Path("folder").mkdir()
     command = ("forget", *NET, *CODES, "--cls", "2", "--output", output, "--receipt", receipt)
-    assert fastforget.refused(*command, "--force").startswith(line)
+    assert fastforget.error_line(*command, "--force").startswith(line)
 
 
 @pytest.mark.parametrize("exists", ["new.safetensors", "forgot.safetensors"])
-def test_files_that_exist_are_overwritten_only_if_asked(fastforget: CommandLine, filled: Path, exists: str) -> None:
+def test_files_that_exist_are_overwritten_only_if_asked(
+    fastforget: CommandLine, model_folder: Path, exists: str
+) -> None:
     Path(exists).write_text("precious")
-    assert "must be a new file" in fastforget.refused(*FORGET)
-    fastforget.done(*FORGET, "--force")
+    assert "must be a new file" in fastforget.error_line(*FORGET)
+    fastforget.output(*FORGET, "--force")
     assert Path(exists).read_bytes()[:8] != b"precious"
 
 
@@ -84,14 +86,14 @@ def test_files_that_exist_are_overwritten_only_if_asked(fastforget: CommandLine,
         ("nets:without_parameters", "`net.safetensors` must hold the tensors of nets:without_parameters, but it has "),
     ],
 )
-def test_factories_that_do_not_fit(fastforget: CommandLine, filled: Path, model: str, line: str) -> None:
+def test_factories_that_do_not_fit(fastforget: CommandLine, model_folder: Path, model: str, line: str) -> None:
     Path("faulty.py").write_text("1 / 0")
     command = [model if word == "nets:mlp" else word for word in FORGET]
-    assert fastforget.refused(*command).startswith(line)
+    assert fastforget.error_line(*command).startswith(line)
 
 
 @pytest.mark.parametrize("model", ["nets", "nets:", ":mlp", "nets.mlp"])
-def test_a_factory_without_both_parts_is_a_usage_error(fastforget: CommandLine, filled: Path, model: str) -> None:
+def test_a_factory_without_both_parts_is_a_usage_error(fastforget: CommandLine, model_folder: Path, model: str) -> None:
     outcome = fastforget(*(model if word == "nets:mlp" else word for word in FORGET))
     assert outcome.status == 2
     assert "package.module:function" in outcome.err
@@ -110,65 +112,65 @@ def test_a_factory_without_both_parts_is_a_usage_error(fastforget: CommandLine, 
         (lambda t: t.update({"0.bias": t["0.bias"].bfloat16()}), "got torch.bfloat16 of (64,)"),
     ],
 )
-def test_checkpoints_that_do_not_fit(fastforget: CommandLine, filled: Path, change: Any, line: str) -> None:
+def test_checkpoints_that_do_not_fit(fastforget: CommandLine, model_folder: Path, change: Any, line: str) -> None:
     tensors = load_file("net.safetensors")
     change(tensors)
     save_file(tensors, "net.safetensors")
-    assert line in fastforget.refused(*FORGET)
+    assert line in fastforget.error_line(*FORGET)
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "codes.safetensors"])
 @pytest.mark.parametrize("fault", ["missing", "cut short", "a folder"])
-def test_files_that_cannot_be_read(fastforget: CommandLine, filled: Path, name: str, fault: str) -> None:
+def test_files_that_cannot_be_read(fastforget: CommandLine, model_folder: Path, name: str, fault: str) -> None:
     content = Path(name).read_bytes()
     Path(name).unlink()
     if fault == "cut short":
         Path(name).write_bytes(content[: len(content) // 2])
     elif fault == "a folder":
         Path(name).mkdir()
-    assert name in fastforget.refused(*FORGET)
+    assert name in fastforget.error_line(*FORGET)
 
 
-def test_a_receipt_that_is_none(fastforget: CommandLine, filled: Path) -> None:
+def test_a_receipt_that_is_none(fastforget: CommandLine, model_folder: Path) -> None:
     command = ("apply", *NET, "--output", "new.safetensors", "--receipt")
-    assert "No such file" in fastforget.refused(*command, "forgot.safetensors")
-    line = fastforget.refused(*command, "codes.safetensors")
+    assert "No such file" in fastforget.error_line(*command, "forgot.safetensors")
+    line = fastforget.error_line(*command, "codes.safetensors")
     assert line.startswith("`codes.safetensors` is not a usable receipt: the header's `format`")
 
 
 @pytest.mark.parametrize("cls", [("--cls", "4"), ("--cls", "2"), ("--cls", "0", "--cls", "1", "--cls", "3")])
-def test_classes_that_cannot_be_forgotten(fastforget: CommandLine, filled: Path, cls: tuple[str, ...]) -> None:
-    assert fastforget.refused(*FORGET, *cls).startswith("`cls` must ")
+def test_classes_that_cannot_be_forgotten(fastforget: CommandLine, model_folder: Path, cls: tuple[str, ...]) -> None:
+    assert fastforget.error_line(*FORGET, *cls).startswith("`cls` must ")
 
 
-def test_unknown_codes_are_refused(fastforget: CommandLine, filled: Path) -> None:
+def test_unknown_codes_are_refused(fastforget: CommandLine, model_folder: Path) -> None:
     MnemonicCodes.generate(4, (6,), seed=9).save("codes.safetensors")
-    assert fastforget.refused(*FORGET).startswith("`mnemonic_codes` must be known to the model")
+    assert fastforget.error_line(*FORGET).startswith("`mnemonic_codes` must be known to the model")
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_an_interrupt_while_writing_leaves_no_file(
-    fastforget: CommandLine, filled: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+    fastforget: CommandLine, model_folder: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
 ) -> None:
     def interrupted(tensors: Any, path: Path, metadata: Any) -> None:
         path.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = snapshot(filled)
+    before = snapshot(model_folder)
     monkeypatch.setattr(checkpoints, "save_file", interrupted)
     command = [word for word in FORGET if not in_place or word not in ("--output", "new.safetensors")]
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     try:
         outcome = fastforget(*command, *(["--in-place"] if in_place else []))
     finally:
         signal.signal(signal.SIGINT, usual)
     assert outcome.status not in (0, 2)
-    assert snapshot(filled) == before
+    assert snapshot(model_folder) == before
 
 
 @pytest.mark.parametrize("command", [FORGET, (*FORGET, "--force")])
 def test_a_failure_while_writing_leaves_no_file(
-    fastforget: CommandLine, filled: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    fastforget: CommandLine, model_folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     def full(tensors: Any, path: Path, metadata: Any) -> None:
         path.write_bytes(b"half")
@@ -178,4 +180,4 @@ def test_a_failure_while_writing_leaves_no_file(
         Path("new.safetensors").write_text("precious")
         Path("forgot.safetensors").write_text("precious")
     monkeypatch.setattr(checkpoints, "save_file", full)
-    assert fastforget.refused(*command) == "[Errno 28] No space left on device"
+    assert fastforget.error_line(*command) == "[Errno 28] No space left on device"

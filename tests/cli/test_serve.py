@@ -1,4 +1,4 @@
-"""`fastforget serve`, from the outside."""
+"""`fastforget serve`, asked by HTTP."""
 
 import json
 import os
@@ -12,25 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CODES, NET, CommandLine, Outcome
+from cli.command_line import CODES, FORGET, NET, CommandLine, Outcome
+
+from fastforget.cli import serve
 
 pytest.importorskip("uvicorn")
+from fastapi.testclient import TestClient
+
+from fastforget.cli.serve import application
+
 SERVE = ("serve", *NET, *CODES, "--archive", "archive")
 
 
-def asked(port: int, path: str, body: Any = None) -> Any:
+def request(port: int, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    message = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, headers)
+    with urllib.request.urlopen(message, timeout=10) as answer:  # noqa: S310
         return json.load(answer)
 
 
-def until(port: int, path: str, wanted: Any) -> Any:
+def poll(port: int, path: str, wanted: Any) -> Any:
     end = time.monotonic() + 60
     while True:
         try:
-            if wanted(found := asked(port, path)):
+            if wanted(found := request(port, path)):
                 return found
         except urllib.error.HTTPError:
             raise
@@ -40,7 +46,7 @@ def until(port: int, path: str, wanted: Any) -> Any:
         time.sleep(0.1)
 
 
-def test_a_service_forgets_and_remembers_that_it_did(filled: Path, fastforget: CommandLine) -> None:
+def test_a_service_forgets_and_remembers_that_it_did(model_folder: Path, fastforget: CommandLine) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,26 +55,75 @@ def test_a_service_forgets_and_remembers_that_it_did(filled: Path, fastforget: C
     for version in (0, 1):  # the second one starts where the first one ended
         process = subprocess.Popen(command, env=environment)  # noqa: S603
         try:
-            assert until(port, "health", bool)["version"] == version
+            assert poll(port, "health", bool)["version"] == version
             if not version:
-                asked(port, "requests", {"classes": [2], "asked_by": "a test", "request": "ticket"})
-                until(port, "requests/ticket", lambda found: found["state"] == "done")
+                request(port, "requests", {"classes": [2], "asked_by": "a test", "request": "ticket"})
+                poll(port, "requests/ticket", lambda found: found["state"] == "done")
         finally:
             process.terminate()
             process.wait(30)
-    assert "2 records, none changed" in fastforget.done(
-        "log", "verify", "archive/requests.jsonl"
-    )  # asked for, and done
+    printed = fastforget.output("log", "verify", "archive/requests.jsonl")
+    assert "2 records, none changed" in printed  # one for the request, one when it was done
 
 
-def one_line(outcome: Outcome, text: str) -> None:
+def test_a_service_knows_what_its_checkpoint_has_forgotten(
+    model_folder: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastforget.output(*FORGET)
+    found = []
+
+    class Uvicorn:
+        """Makes the application as a worker does, and asks it once."""
+
+        @staticmethod
+        def run(*_: Any, **__: Any) -> None:
+            with TestClient(serve.application(), base_url="http://127.0.0.1") as client:
+                found.append(client.get("/health").json()["classes"])
+
+    monkeypatch.setattr(serve, "_import_uvicorn", lambda: Uvicorn)
+    monkeypatch.delenv("FASTFORGET_SERVE", raising=False)
+    fastforget.output(*SERVE, "--checkpoint", "new.safetensors")
+    line = fastforget.error_line(*SERVE, "--checkpoint", "new.safetensors", "--forgotten", "1")
+    assert line.startswith("`--forgotten` must name the classes that are forgotten according to `new.safetensors`, [2]")
+    fastforget.output(*SERVE, "--forgotten", "1", "--archive", "another")
+    assert found == [[2], [1]]
+
+
+def assert_one_line_error(outcome: Outcome, text: str) -> None:
     assert outcome.status == 1
     assert text in outcome.err
     assert outcome.err.count("\n") == 1
 
 
-def test_refusals(filled: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals(model_folder: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTFORGET_TOKEN", raising=False)
-    one_line(fastforget(*SERVE, "--host", "0.0.0.0"), "`FASTFORGET_TOKEN` must be set where others reach the service")  # noqa: S104
-    one_line(fastforget(*SERVE, "--undo", "soon"), "`undo` must be")
-    one_line(fastforget(*SERVE, "--checkpoint", "none.safetensors"), "none.safetensors")
+    everywhere = ("--host", "0.0.0.0")  # noqa: S104
+    assert_one_line_error(
+        fastforget(*SERVE, *everywhere), "`FASTFORGET_TOKEN` must be set where others reach the service"
+    )
+    assert_one_line_error(fastforget(*SERVE, "--undo", "soon"), "`undo` must be")
+    assert_one_line_error(fastforget(*SERVE, "--checkpoint", "none.safetensors"), "none.safetensors")
+
+
+NAMED = """
+from types import SimpleNamespace
+from nets import mlp
+
+def named():
+    model = mlp()
+    model.config = SimpleNamespace(id2label={0: "cat", 1: "dog", 2: "eel", 3: "fox"})
+    return model
+"""
+
+
+@pytest.mark.parametrize(("file", "shown"), [(None, '["cat", "dog", "eel", "fox"]'), ("names.txt", '["a", "b"]')])
+def test_names_of_classes(model_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, shown: str) -> None:
+    """Those in the file; else those that the model's configuration has."""
+    (model_folder / "named.py").write_text(NAMED)
+    (model_folder / "names.txt").write_text("a\nb\n")
+    monkeypatch.setitem(sys.modules, "named", None)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "named")
+    options = {"model": "named:named", "checkpoint": "net.safetensors", "codes": "codes.safetensors", "forgotten": None}
+    monkeypatch.setenv("FASTFORGET_SERVE", json.dumps({**options, "archive": None, "undo": "keep", "names": file}))
+    with TestClient(application()) as web:
+        assert shown in web.get("/").text

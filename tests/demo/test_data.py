@@ -1,4 +1,4 @@
-"""The demo's data sets, and every file that is not an idx file."""
+"""The demo loads its data sets, and refuses damaged files."""
 
 import gzip
 import struct
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastforget.demo.data import DEBIAN_FOLDER, load_digits, load_fashion_mnist, read_idx
+from fastforget.demo.data import DEBIAN_FOLDER, load_digits, load_fashion_mnist
+from fastforget.demo.idx import read_idx
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -33,7 +34,7 @@ def test_digits_are_split_once_and_scaled_by_the_training_set() -> None:
     assert abs(digits.x_train.mean()) < 1e-5
     assert abs(digits.x_train.std() - 1) < 1e-5
     assert digits.y_test.unique().tolist() == list(range(10))
-    # Samples are distinct enough for this: none of the test set was trained on.
+    # no two digits are alike, so this shows that the sets are disjoint
     train = {row.numpy().tobytes() for row in digits.x_train}
     assert sum(row.numpy().tobytes() in train for row in digits.x_test) == 0
 

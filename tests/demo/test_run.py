@@ -1,4 +1,4 @@
-"""The demonstration from end to end, on a shorter recipe."""
+"""The demonstration runs from end to end, here with fewer epochs."""
 
 import io
 import json
@@ -11,25 +11,26 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-import fastforget
-from fastforget.codes import MnemonicCodes
+from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.demo import run
-from fastforget.demo.report import draw_picture, results_table
-from fastforget.demo.results import DemoResult, Forgotten, Trained
+from fastforget.demo.picture import draw_picture
+from fastforget.demo.results import DemoResult, ForgottenClass, TrainedModel
+from fastforget.demo.table import again_table, results_table
 
 
-def made_up_result() -> DemoResult:
+def example_result() -> DemoResult:
     original = torch.diag(torch.full((3,), 8)) + torch.ones(3, 3, dtype=torch.int64)
     after = original.clone()
     after[1] = torch.tensor([10, 0, 1])
     names = ("red", "green", "blue")
-    forgotten = [Forgotten(1, after, 1234, 0.03, 12.34), Forgotten(2, original, 1234, 0.03, 20.0)]
-    return DemoResult("colours", names, Trained(original, 3.0), forgotten, Trained(after, 4.5))
+    forgotten = [ForgottenClass(1, after, 1234, 0.03, 12.34), ForgottenClass(2, original, 1234, 0.03, 20.0)]
+    again = {"original": [(0, 0.8), (5, 0.9)], "forgotten": [(0, 0.0), (5, 0.25)], "retrained": [(0, 0.0), (5, 0.125)]}
+    return DemoResult("colours", names, TrainedModel(original, 3.0), forgotten, TrainedModel(after, 4.5), again)
 
 
 def test_table_says_what_was_measured() -> None:
     console = Console(file=io.StringIO(), width=80)
-    console.print(results_table(made_up_result()))
+    console.print(results_table(example_result()))
     assert isinstance(console.file, io.StringIO)
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["green", "81.8", "→", "0.0", "81.8", "→", "81.8", "1,234", "(3.0%)", "12.3"] in lines
@@ -37,18 +38,29 @@ def test_table_says_what_was_measured() -> None:
     assert ["green:", "retrained", "81.8", "→", "0.0", "81.8", "→", "81.8", "all", "4,500"] in lines
 
 
+def test_table_of_learning_again() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(again_table(example_result()))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["model", "0", "5"] in lines
+    assert ["forgotten", "0.0", "25.0"] in lines
+    assert ["retrained", "0.0", "12.5"] in lines
+
+
 def test_json_round_trip() -> None:
-    content = json.loads(json.dumps(made_up_result().as_json()))
+    content = json.loads(json.dumps(example_result().as_json()))
     assert [row["name"] for row in content["forgotten"]] == ["green", "blue"]
     assert content["forgotten"][0]["forget_after"] == 0
     assert content["forgotten"][0]["remain_after"] == pytest.approx(18 / 22)
     assert content["retrained"]["without"] == 1
+    assert content["again"]["forgotten"] == [[0, 0.0], [5, 0.25]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_picture(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"demo.{suffix}"
-    draw_picture(made_up_result(), path)
+    draw_picture(example_result(), path)
     if suffix == "png":
         with Image.open(path) as picture:
             assert picture.width > 1500
@@ -72,13 +84,16 @@ def test_demo_forgets_and_undoes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert 0 < row["parameters_changed"] < 77754
         assert row["milliseconds"] > 0
     assert result.as_json()["retrained"]["forget"] == 0
+    again = {name: dict(curve) for name, curve in result.again.items()}
+    assert again["original"][0] > 0.9
+    assert again["forgotten"][5] <= again["retrained"][5] + 0.1
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     assert isinstance(console.file, io.StringIO)
     assert "every bit of the model was back" in " ".join(console.file.getvalue().split())
 
 
 def test_an_undo_that_is_not_exact_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One flipped sign of a zero is enough."""
+    """A zero with the wrong sign is enough."""
     model = nn.Linear(8, 10, bias=False)
     nn.init.zeros_(model.weight)
 
@@ -86,11 +101,11 @@ def test_an_undo_that_is_not_exact_is_noticed(monkeypatch: pytest.MonkeyPatch) -
         changed.weight.data[3, 3] = -0.0
 
     receipt = SimpleNamespace(changed=1, share=0.1, seconds={"total": 0.0}, revert=negate_a_zero)
-    monkeypatch.setattr(fastforget, "one_shot", lambda *_: receipt, raising=False)
+    monkeypatch.setattr(run, "one_shot", lambda *_: receipt)
     dataset = SimpleNamespace(x_test=torch.rand(10, 8), y_test=torch.arange(10))
     codes = MnemonicCodes.generate(10, (8,))
     with pytest.raises(RuntimeError, match="undoing class 3 did not bring every bit of the model back"):
-        run._forget(model, dataset, codes, 3)  # type: ignore[arg-type]
+        run.forget_and_undo(model, dataset, codes, 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

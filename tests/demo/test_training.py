@@ -1,10 +1,10 @@
-"""The demo's model and its training."""
+"""The demo's network has the size it claims, and training follows its arguments."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fastforget.codes import MnemonicCodes
+from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.demo.models import small_resnet
 from fastforget.demo.results import class_accuracies, split_accuracy
 from fastforget.demo.training import confusion, train
@@ -13,7 +13,7 @@ CODES = MnemonicCodes.generate(3, (4,), per_class=1, seed=1)
 
 
 def blobs(count: int = 300) -> tuple[Tensor, Tensor]:
-    """Three classes, well apart."""
+    """Return samples of three well separated classes."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(count) % 3
     return torch.randn(count, 4, generator=generator) + 6 * nn.functional.one_hot(y, 4), y

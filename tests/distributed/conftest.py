@@ -1,4 +1,4 @@
-"""Ranks for all tests here."""
+"""The ranks of all tests in this folder."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Processes that run the same function at once, as ranks of a gloo group."""
+"""Processes that run the same function together, as ranks of a gloo group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-LIMIT = 60.0  # seconds after which ranks that wait for each other give up
+LIMIT = 60.0  # seconds after which ranks stop waiting for each other
 
 
 class Ranks:
@@ -31,15 +31,15 @@ class Ranks:
         self._pipes: list[Connection] = []
 
     def run(self, job: Callable[..., None], *args: object) -> None:
-        """Call a function of a test file on every rank, and fail if one of them did."""
+        """Call a function of a test file on every rank, and fail if one of the ranks fails."""
         if not self._processes:
             self._start()
         for pipe in self._pipes:
             pipe.send((job.__code__.co_filename, job.__name__, args))
-        said = [pipe.recv() if pipe.poll(2 * LIMIT) else "no answer" for pipe in self._pipes]
-        faults = [f"rank {rank}: {text}" for rank, text in enumerate(said) if text is not None]
+        answers = [pipe.recv() if pipe.poll(2 * LIMIT) else "no answer" for pipe in self._pipes]
+        faults = [f"rank {rank}: {text}" for rank, text in enumerate(answers) if text is not None]
         if faults:
-            self.stop()  # what they still wait for will not come
+            self.stop()  # other ranks still wait for the failed one
             raise AssertionError("\n".join(faults))
 
     def stop(self) -> None:
@@ -55,12 +55,12 @@ class Ranks:
         self._started += 1
         rendezvous = self._folder / f"{self.count}-{self._started}"
         for rank in range(self.count):
-            mine, other = context.Pipe()
+            own, other = context.Pipe()
             process = context.Process(target=_serve, args=(rank, self.count, str(rendezvous), other), daemon=True)
             process.start()
             other.close()
             self._processes.append(process)
-            self._pipes.append(mine)
+            self._pipes.append(own)
 
 
 def _serve(rank: int, count: int, rendezvous: str, pipe: Connection) -> None:
@@ -76,7 +76,7 @@ def _serve(rank: int, count: int, rendezvous: str, pipe: Connection) -> None:
                 loaded[path] = _load(path)
             getattr(loaded[path], name)(*args)
             pipe.send(None)
-        except BaseException:  # noqa: BLE001 - told to the test
+        except BaseException:  # noqa: BLE001 - the test reports it
             pipe.send(traceback.format_exc())
 
 

@@ -1,4 +1,4 @@
-"""The Fisher of sharded models, against the one of the whole model."""
+"""The Fisher of sharded models, against the Fisher of the whole model."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from asserts import assert_close, assert_same_bits
 from cases import randn
 from distributed.ranks import Ranks
-from distributed.spreading import mesh_of, part
+from distributed.sharding import mesh_of, part
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
@@ -21,7 +21,7 @@ CLASSES, SAMPLES = 3, 7
 
 
 class Attention(nn.Module):
-    """Uses the weights of a module that it does not call, and one of its own twice."""
+    """Uses the weights of a module that it does not call, and its own parameter twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Embedding(nn.Module):
 
 
 class Reaching(nn.Module):
-    """Uses weights of a module that is sharded with another one, without a call of it."""
+    """Uses the weights of a module without calling it; that module is sharded together with another one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,20 +98,20 @@ def check_equals_whole(kind: str, reduction: str) -> None:
     inputs, targets = randn(SAMPLES, *shape), torch.arange(SAMPLES) % CLASSES
     rank, ranks = dist.get_rank(), dist.get_world_size()
     ends = [SAMPLES * r // ranks for r in range(ranks + 1)]
-    rows = slice(ends[rank], ends[rank + 1])  # uneven: some ranks have none left in the last round
+    rows = slice(ends[rank], ends[rank + 1])  # uneven: some ranks have no sample left in the last round
     model = shard(make())
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = {name: p.to_local().clone() for name, p in model.named_parameters()}
     settings = {"loss": summed_loss, "reduction": reduction, "with_gradient": True}
-    found = distributed.fisher_diagonal(model, inputs[rows], targets[rows], **settings)
+    computed = distributed.fisher_diagonal(model, inputs[rows], targets[rows], **settings)
     expected = fastforget.fisher_diagonal(make(), inputs, targets, **settings)
-    assert (found.samples, found.reduction) == (SAMPLES, reduction)
-    assert found.definition == expected.definition
-    assert_close(found.losses, expected.losses, 1e-6)
-    assert found.gradient is not None
+    assert (computed.samples, computed.reduction) == (SAMPLES, reduction)
+    assert computed.definition == expected.definition
+    assert_close(computed.losses, expected.losses, 1e-6)
+    assert computed.gradient is not None
     assert expected.gradient is not None
-    for values, wanted in ((found, expected), (found.gradient, expected.gradient)):
+    for values, wanted in ((computed, expected), (computed.gradient, expected.gradient)):
         for name, value in values.items():
             assert isinstance(value, DTensor)
             assert_close(value.full_tensor(), wanted[name], 1e-6, name)
@@ -121,7 +121,7 @@ def check_equals_whole(kind: str, reduction: str) -> None:
         assert_same_bits(parameter.grad.to_local(), torch.ones_like(before[name]))
         assert not parameter._backward_hooks
     assert not any(module._forward_pre_hooks for module in model.modules() if not hasattr(module, "reshard"))
-    (model(inputs[:1]) ** 2).sum().backward()  # gradients are themselves again
+    (model(inputs[:1]) ** 2).sum().backward()  # gradients are no longer squared
     whole = make()
     (whole(inputs[:1]) ** 2).sum().backward()
     for name, parameter in whole.named_parameters():
@@ -156,7 +156,7 @@ def check_faults() -> None:
     fully_shard(mixed, mesh=mesh_of(), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     with pytest.raises(NotImplementedError, match=r"`1.weight` must be gathered in float32 or float64, got torch.b"):
         distributed.fisher_diagonal(mixed, inputs, targets)
-    mixed(inputs).sum().backward()  # goes on as before
+    mixed(inputs).sum().backward()  # still works
     with pytest.raises(ValueError, match="`model` must be in eval mode"):
         distributed.fisher_diagonal(shard(convolutions()).train(), inputs, targets)
     assert distributed.fisher_diagonal(model, inputs, targets).samples == 2 * dist.get_world_size()

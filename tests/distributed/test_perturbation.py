@@ -8,7 +8,7 @@ import torch.distributed as dist
 from asserts import assert_same_bits
 from cases import randn
 from distributed.ranks import Ranks
-from distributed.spreading import mesh_of, part, sharded
+from distributed.sharding import mesh_of, part, shard_rows
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
@@ -30,10 +30,10 @@ def sharded_network(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def values_of(model: nn.Module, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
-    found = {}
-    for at, (name, p) in enumerate(model.named_parameters()):
-        found[name] = randn(*p.shape, dtype=dtype, seed=seed + at)
-    return found
+    values = {}
+    for number, (name, p) in enumerate(model.named_parameters()):
+        values[name] = randn(*p.shape, dtype=dtype, seed=seed + number)
+    return values
 
 
 def shards_of(model: nn.Module) -> dict[str, Tensor]:
@@ -46,11 +46,11 @@ def assert_same_shards(model: nn.Module, expected: dict[str, Tensor]) -> None:
 
 
 def edit(model: nn.Module, k: int = 20) -> tuple[Receipt, dict[str, Tensor], dict[str, Tensor]]:
-    """Perturb it; also what was given, whole."""
+    """Perturb a model; return the receipt, and the whole scores and directions."""
     scores, directions = values_of(model, torch.float32, 0), values_of(model, torch.float32, 100)
     mesh = mesh_of()
-    mask = distributed.topk_mask({name: sharded(score, mesh) for name, score in scores.items()}, k)
-    receipt = distributed.perturb(model, {n: sharded(d, mesh) for n, d in directions.items()}, mask, 0.37)
+    mask = distributed.topk_mask({name: shard_rows(score, mesh) for name, score in scores.items()}, k)
+    receipt = distributed.perturb(model, {n: shard_rows(d, mesh) for n, d in directions.items()}, mask, 0.37)
     return receipt, scores, directions
 
 
@@ -86,7 +86,7 @@ def test_equals_the_edit_of_the_whole(ranks: Ranks, dtype: torch.dtype, tmp_path
 
 
 def check_refusals() -> None:
-    """One rank that cannot keeps all from writing."""
+    """One rank that cannot write keeps all ranks from it."""
     model, rank, last = sharded_network(), dist.get_rank(), dist.get_world_size() - 1
     before = shards_of(model)
     receipt, _, _ = edit(model)
@@ -137,7 +137,7 @@ def test_receipts_of_other_ranks_and_edits(ranks: Ranks, tmp_path: Path) -> None
 def check_faults() -> None:
     model, mesh = sharded_network(), mesh_of()
     before = shards_of(model)
-    good = {n: sharded(v, mesh) for n, v in values_of(model, torch.float32, 0).items()}
+    good = {n: shard_rows(v, mesh) for n, v in values_of(model, torch.float32, 0).items()}
     mask = distributed.topk_mask(good, 5)
     some = next(iter(good))
     size = r"must have the shape that parameter `0.weight` has on this rank"

@@ -1,4 +1,4 @@
-"""The example of an ImageNet network, on fewer classes."""
+"""The example of an ImageNet network runs, here with fewer classes."""
 
 import importlib.util
 import re

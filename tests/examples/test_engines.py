@@ -1,4 +1,4 @@
-"""The engine examples, started as a person would, one after another on the same network and archive."""
+"""The engine examples run as commands, one after another on the same network and archive."""
 
 import os
 import re
@@ -12,7 +12,11 @@ import pytest
 from fastforget.serving import Archive, verify_log
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}  # of other libraries
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "default",
+}  # warnings of other libraries are no errors
 
 
 def output(folder: Path, name: str, *arguments: str) -> str:
@@ -24,7 +28,7 @@ def output(folder: Path, name: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the network is, and the archive that the examples share."""
+    """A folder with the network and the archive that the examples share."""
     made = tmp_path_factory.mktemp("service")
     command = [sys.executable, str(EXAMPLES / "digits_service.py"), str(made)]
     subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)  # noqa: S603
@@ -32,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_forgets(folder: Path, name: str, export: str, cls: int) -> None:
-    """What an example prints is so, also when it starts again from the export and the archive that it left."""
+    """Check what an example prints, also when it starts again from its own export and archive."""
     exported = None
     for _ in range(2):
         first = len(Archive(folder / "archive").entries())
@@ -43,18 +47,18 @@ def assert_forgets(folder: Path, name: str, export: str, cls: int) -> None:
         rows = re.findall(r"^ +(\d+) +(\d+) +([\d.]+)% +([\d.]+)%(?:  [\d.]+ ms)?", printed, re.MULTILINE)
         versions, predictions, asked, rest = zip(*(map(float, row) for row in rows), strict=True)
         assert versions == (first, first + 1, first + 2)
-        assert min(predictions) >= 90  # a hundred are waited for; those of other threads may be in between
+        assert min(predictions) >= 90  # it waits for a hundred; other threads may predict in between
         assert asked[0] == asked[2] >= 90
         assert asked[1] == 0
         assert rest[0] == rest[2] >= 95
         assert rest[1] >= rest[0] - 2
 
-        said = re.search(r"in the version that they name: (\d+) of (\d+) predictions", printed)
-        assert said is not None
-        assert int(said[1]) == int(said[2]) == sum(predictions)
-        far = re.search(r"largest difference from what the eager model says in that version: (.+)", printed)
-        assert far is not None
-        assert float(far[1]) < 1e-4
+        matching = re.search(r"in the version that they name: (\d+) of (\d+) predictions", printed)
+        assert matching is not None
+        assert int(matching[1]) == int(matching[2]) == sum(predictions)
+        difference = re.search(r"largest difference from what the eager model says in that version: (.+)", printed)
+        assert difference is not None
+        assert float(difference[1]) < 1e-4
         assert f"started anew before going back: version {first + 1}, the same answers" in printed
         actions = [entry.action for entry in Archive(folder / "archive").entries()[first:]]
         assert actions == ["forget", "revert"]

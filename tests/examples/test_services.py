@@ -1,4 +1,4 @@
-"""The service examples, started as a person would, from the outside."""
+"""The service examples run as commands and answer by HTTP."""
 
 import json
 import os
@@ -20,12 +20,16 @@ from fastforget.serving import Archive, verify_log
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGE = [[[[0.0] * 8] * 8]]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}  # of other libraries
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "default",
+}  # warnings of other libraries are no errors
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the network is, and the archive that all examples share, one after another."""
+    """A folder with the network and the archive that the examples share, one after another."""
     made = tmp_path_factory.mktemp("service")
     command = [sys.executable, str(EXAMPLES / "digits_service.py"), str(made)]
     subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)  # noqa: S603
@@ -33,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def started(name: str, *arguments: str) -> Iterator[str]:
-    """Yield the address of a running example; its processes are gone afterwards."""
+def running(name: str, *arguments: str) -> Iterator[str]:
+    """Run an example, yield its address, and kill its processes at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,8 +58,8 @@ def call(url: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
-def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait for something to be true; a service that does not answer yet is waited for as well."""
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until a condition holds. A service that does not answer yet counts as not holding."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -68,7 +72,7 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 def versions(url: str) -> set[int]:
-    """Of thirty answers, by whichever worker."""
+    """Return the versions of thirty answers, from any worker."""
     return {call(f"{url}/predict", {"inputs": IMAGE})["version"] for _ in range(30)}
 
 
@@ -78,32 +82,32 @@ def workers(url: str) -> set[int]:
 
 def test_fastapi(folder: Path) -> None:
     pytest.importorskip("uvicorn")
-    with started("fastapi_service.py", "--folder", str(folder), "--workers", "2") as url:
-        until(lambda: call(f"{url}/health")["version"] == 0)
+    with running("fastapi_service.py", "--folder", str(folder), "--workers", "2") as url:
+        wait_until(lambda: call(f"{url}/health")["version"] == 0)
         assert "Requests to forget" in urllib.request.urlopen(url, timeout=30).read().decode()  # noqa: S310
         call(f"{url}/requests", {"classes": [3], "asked_by": "a test", "request": "ticket"})
-        until(lambda: call(f"{url}/requests/ticket")["state"] == "done")
-        until(lambda: versions(url) == {1})
-    with started("fastapi_service.py", "--folder", str(folder), "--workers", "1") as url:
-        until(lambda: versions(url) == {1})  # killed in the middle of everything, and there again
+        wait_until(lambda: call(f"{url}/requests/ticket")["state"] == "done")
+        wait_until(lambda: versions(url) == {1})
+    with running("fastapi_service.py", "--folder", str(folder), "--workers", "1") as url:
+        wait_until(lambda: versions(url) == {1})  # the service was killed, and starts in the newest version
     verify_log(Archive(folder / "archive").log)
 
 
 def test_litserve(folder: Path) -> None:
     pytest.importorskip("litserve")
     before = len(Archive(folder / "archive").entries())
-    with started("litserve_service.py", "--folder", str(folder), "--workers", "2") as url:
-        until(lambda: versions(url) == {before})
-        until(lambda: len(workers(url)) == 2)
+    with running("litserve_service.py", "--folder", str(folder), "--workers", "2") as url:
+        wait_until(lambda: versions(url) == {before})
+        wait_until(lambda: len(workers(url)) == 2)
         first = workers(url)
         assert call(f"{url}/predict", {"forget": 5, "asked_by": "a test"})["state"] == "waiting"
-        until(lambda: versions(url) == {before + 1})
+        wait_until(lambda: versions(url) == {before + 1})
         assert workers(url) == first
     assert Archive(folder / "archive").entries()[-1].classes == (5,)
 
 
 def test_ray_serve(folder: Path) -> None:
-    """Two replicas by `reconfigure`, none started anew; one that is killed comes back to the version."""
+    """`reconfigure` brings two replicas to the version without a restart. A killed replica comes back in it."""
     pytest.importorskip("ray")
     before = len(Archive(folder / "archive").entries())
     command = [sys.executable, str(EXAMPLES / "ray_serve_service.py"), "--folder", str(folder), "--forget", "7"]

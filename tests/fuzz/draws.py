@@ -1,4 +1,4 @@
-"""What every fuzz test draws: how many cases, sizes, memory layouts and weights of samples."""
+"""Strategies that all fuzz tests share: sizes, memory layouts and weights of samples."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from torch import Tensor
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 CASES = int(os.environ.get("FASTFORGET_FUZZ_CASES", "2000"))
-# The same cases each time, unless their number is given: `make fuzz` draws others and prints the seed.
+# By default the cases are the same each time. `make fuzz` gives their number, draws others and prints the seed.
 SETTINGS = settings(
     derandomize="FASTFORGET_FUZZ_CASES" not in os.environ,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
-# One, odd, prime, and on and beside the edges of register tiles (4, 6 and 12 rows; 8, 16 and 32 columns).
+# One, odd and prime sizes, and sizes at and near the edges of register tiles: 4, 6, 12 rows; 8, 16, 32 columns.
 SIZES = (1, 2, 3, 5, 7, 4, 6, 8, 11, 12, 13, 16, 17, 24, 31, 32, 33, 48)
 
 
 class Case:
-    """A drawn case, printed as the call that makes it, without the fields that have their defaults."""
+    """A drawn case. It is printed as the call that makes it, without default values."""
 
     def __repr__(self) -> str:
         given = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
@@ -33,19 +33,19 @@ class Case:
         return f"{type(self).__name__}({', '.join(text)})"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What hypothesis prints; by itself it shows every field."""
+        """Print it for hypothesis, which would show every field."""
         printer.text(repr(self))
 
 
 @dataclass(frozen=True, repr=False)
 class Memory(Case):
-    """Where the elements of a tensor lie.
+    """The layout of a tensor in memory.
 
     Attributes:
         order: The dimensions, outermost in memory first.
-        steps: Of each dimension: the stride, as a multiple of what would be dense; 0 repeats one element (expanded);
-            -1 goes on by the stride of the dimension inside it, so that windows overlap (``Tensor.unfold``).
-        offset: Elements before the first.
+        steps: The stride of each dimension, as a multiple of the dense one. 0 repeats one element (expanded). -1 takes
+            the stride of the next dimension inside, so that windows overlap (``Tensor.unfold``).
+        offset: Number of elements before the first.
     """
 
     order: tuple[int, ...]
@@ -59,7 +59,7 @@ class Memory(Case):
         generator: torch.Generator,
         change: Callable[[Tensor], Tensor] = torch.clone,
     ) -> Tensor:
-        """Normal values, or what ``change`` makes of them, in a tensor of ``shape``."""
+        """Return a tensor of ``shape`` with normal values, or what ``change`` makes of them."""
         strides, inside, dense = [0] * len(shape), 1, 1
         for dim in reversed(self.order):
             strides[dim] = inside if self.steps[dim] < 0 else dense * self.steps[dim]
@@ -71,13 +71,13 @@ class Memory(Case):
 
 
 def integers(below: int) -> Callable[[Tensor], Tensor]:
-    """For `Memory.tensor`: integers in [0, below) instead of normal values."""
+    """Return a ``change`` for `Memory.tensor` that makes integers in [0, below)."""
     return lambda values: values.mul(1000).long().remainder(below)
 
 
 @st.composite
 def memories(draw: Draw, dims: int) -> Memory:
-    """Row-major, channels-last, samples inside, any permutation; with gaps, repeats and overlaps."""
+    """Draw a layout: row-major, channels-last, samples innermost or any order, with gaps, repeats and overlaps."""
     plain = tuple(range(dims))
     order = plain
     if dims > 1 and draw(st.booleans()):
@@ -90,12 +90,12 @@ def memories(draw: Draw, dims: int) -> Memory:
 
 
 def size(draw: Draw, most: int) -> int:
-    """A size up to ``most``."""
+    """Draw a size up to ``most``."""
     return draw(st.sampled_from([s for s in SIZES if s <= max(most, 1)]))
 
 
 def shape(draw: Draw, dims: int, most: int) -> tuple[int, ...]:
-    """Sizes with a product up to ``most``."""
+    """Draw sizes with a product up to ``most``."""
     sizes: list[int] = []
     for _ in range(dims):
         sizes.append(size(draw, most))
@@ -108,7 +108,7 @@ def divisor(draw: Draw, number: int) -> int:
 
 
 def windows(draw: Draw, space: Sequence[int], padding: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Kernel, stride, dilation and output sizes of a convolution over ``space``."""
+    """Draw kernel, stride, dilation and output sizes of a convolution over ``space``."""
     found = []
     for inside, pad in zip(space, padding, strict=True):
         stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3))
@@ -119,6 +119,6 @@ def windows(draw: Draw, space: Sequence[int], padding: Sequence[int]) -> tuple[t
 
 @st.composite
 def sample_weights(draw: Draw, samples: int, groups: int, values: Sequence[float]) -> tuple[tuple[float, ...], ...]:
-    """Weights [G][N]."""
+    """Draw weights [G][N]."""
     row = st.lists(st.sampled_from(values), min_size=samples, max_size=samples).map(tuple)
     return tuple(draw(st.lists(row, min_size=groups, max_size=groups)))

@@ -1,4 +1,4 @@
-"""Strategies for networks: which layers fit the shape of a sample, and what shape they give."""
+"""Strategies for networks: layers that fit the shape of a sample, and the shapes of their outputs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 Shape = tuple[int, ...]
 Drawn = tuple[Layer, Shape]
 
-MOST = 400  # elements of one sample's activation: small, so that thousands of cases take seconds
-EPS = 0.1  # of norms: what they divide by is not so small that rounding grows by orders of magnitude
+MOST = 400  # elements of one sample's activation; thousands of cases then take seconds
+EPS = 0.1  # of norms; a smaller divisor would magnify rounding too much
 FLAGS = st.booleans()
 
 
@@ -40,7 +40,7 @@ def _convolution(draw: Draw, inside: Shape) -> Drawn:
     kernel, stride, dilation, outside = windows(draw, space, padding)
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "padding_mode": mode}
     out = groups * size(draw, MOST // (prod(outside) * groups))
-    if mode == "zeros" and draw(st.integers(0, 5)) == 5:  # keeps the shape, for residuals
+    if mode == "zeros" and draw(st.integers(0, 5)) == 5:  # keeps the shape, as residuals need
         settings, out, outside = {"padding": "same", "dilation": dilation}, channels, tuple(space)
     kind = f"Conv{len(space)}d"
     return Layer(kind, channels, out, kernel, groups=groups, bias=draw(FLAGS), **settings), (out, *outside)
@@ -111,7 +111,7 @@ def _sequence_first(draw: Draw, inside: Shape) -> Drawn:
 
 
 def _around(draw: Draw, inside: Shape) -> Drawn:
-    """A residual, or the same layer twice: for layers that keep the shape."""
+    """Draw a layer around one that keeps the shape: a residual, or the layer twice."""
     layer, outside = _any(draw, inside)
     if outside != inside:
         return layer, outside
@@ -119,7 +119,7 @@ def _around(draw: Draw, inside: Shape) -> Drawn:
 
 
 def _glue(draw: Draw, inside: Shape) -> Drawn:
-    """A layer without parameters."""
+    """Draw a layer without parameters."""
     kinds = ["Tanh", "GELU", "Sigmoid", "EverySecond", "ReLU"] + ["Swap", "Mean"] * (len(inside) > 1)
     kind = draw(st.sampled_from(kinds))
     outside = {
@@ -161,7 +161,7 @@ def _weights(draw: Draw, samples: int) -> dict[str, object]:
 
 @st.composite
 def networks(draw: Draw) -> Network:
-    """One to three layers with what may be between them, and everything else a call takes."""
+    """Draw one to three layers, layers without parameters between them, and the other arguments of a call."""
     tokens = draw(st.sampled_from([None] * 9 + [1, 2, 5, 13]))
     inside = shape(draw, draw(st.integers(1 if tokens is None else 0, 4)), MOST)
     layers: list[Layer] = []
@@ -178,7 +178,7 @@ def networks(draw: Draw) -> Network:
     samples = draw(st.integers(1, 5))
     memory: Memory = draw(memories(len(inside) + 1))
     if any(layer.holds("LayerNorm", "GroupNorm", "InstanceNorm") for layer in layers):
-        # Of equal values less their mean only rounding is left: samples may repeat, elements not.
+        # Equal elements minus their mean leave only rounding, so samples may repeat but elements may not.
         memory = replace(memory, steps=(memory.steps[0], *(step or 1 for step in memory.steps[1:])))
     return Network(
         layers=tuple(layers),

@@ -1,4 +1,4 @@
-"""Small networks that the fuzz tests draw: how a layer is written down, and the layers that torch.nn lacks."""
+"""Small networks that the fuzz tests draw: descriptions of layers, and layers that torch.nn lacks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ FUNCTIONS = {
 
 
 class Layer:
-    """A module, printed as the call that describes it; modules inside it are layers too."""
+    """A description of a module, printed as a call. Modules inside it are described likewise."""
 
     def __init__(self, kind: str, *args: Any, **settings: Any) -> None:
         self.kind, self.args, self.settings = kind, args, settings
@@ -31,12 +31,12 @@ class Layer:
         return kind(*(a.build() if isinstance(a, Layer) else a for a in self.args), **self.settings)
 
     def holds(self, *kinds: str) -> bool:
-        """Whether this layer or one inside it is of one of these kinds."""
+        """Return whether this layer, or one inside it, is of one of these kinds."""
         return self.kind.startswith(kinds) or any(a.holds(*kinds) for a in self.args if isinstance(a, Layer))
 
 
 class Matrix(nn.Module):
-    """``x @ w``."""
+    """Computes ``x @ w``."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Matrix(nn.Module):
 
 
 class Conv1D(nn.Module):
-    """``torch.addmm`` on [N * T, I], as in GPT-2."""
+    """Computes ``torch.addmm`` on [N * T, I], as GPT-2 does."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Conv1D(nn.Module):
 
 
 class Tied(nn.Module):
-    """A matrix, then its transpose."""
+    """Applies a matrix, then its transpose."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Tied(nn.Module):
 
 
 class Broadcast(nn.Module):
-    """A sum or product with a parameter that broadcasts."""
+    """Adds or multiplies by a parameter that broadcasts."""
 
     def __init__(self, shape: tuple[int, ...], function: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Broadcast(nn.Module):
 
 
 class Token(nn.Module):
-    """A learnt token before the others."""
+    """Puts a learnt token before the others."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Token(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """Something done with another module."""
+    """Base of modules that apply another module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -111,21 +111,21 @@ class InPlaceResidual(Wrapper):
 
 
 class Twice(Wrapper):
-    """The same weights twice."""
+    """Applies a module twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(self.module(x).tanh())
 
 
 class Frames(Wrapper):
-    """A module on each frame of [N, T, ...]."""
+    """Applies a module to each frame of [N, T, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class SequenceFirst(Wrapper):
-    """A module on [T, N, ...]."""
+    """Applies a module to [T, N, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x.transpose(0, 1)).transpose(0, 1)
@@ -139,14 +139,14 @@ class Swap(nn.Module):
 
 
 class EverySecond(nn.Module):
-    """Every second entry of the last dimension."""
+    """Takes every second entry of the last dimension."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[..., ::2]
 
 
 class Mean(nn.Module):
-    """The mean over the last dimension; its gradient arrives expanded."""
+    """Takes the mean over the last dimension. The gradient then arrives expanded."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(-1)
@@ -154,7 +154,7 @@ class Mean(nn.Module):
 
 @dataclass(frozen=True, repr=False)
 class Network(Case):
-    """One call of ``fisher_diagonal``."""
+    """A call of ``fisher_diagonal``."""
 
     layers: tuple[Layer, ...]
     shape: tuple[int, ...]  # of one sample
@@ -175,7 +175,7 @@ class Network(Case):
         return getattr(torch, self.dtype)
 
     def model(self) -> nn.Module:
-        """The network in eval mode, with values that its type holds exactly."""
+        """Return the network in eval mode, with values that its type holds exactly."""
         generator = torch.Generator().manual_seed(self.seed)
         model = nn.Sequential(*(layer.build() for layer in self.layers)).eval()
         for name, tensor in model.state_dict().items():
@@ -185,7 +185,7 @@ class Network(Case):
         return model.to(self.type())
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """Inputs [N, *shape] and targets [N, outputs]."""
+        """Return inputs [N, *shape] and targets [N, outputs]."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         full = (self.samples, *self.shape)
         if self.tokens is None:
@@ -196,21 +196,21 @@ class Network(Case):
         return inputs, targets
 
     def sample_weights(self) -> Tensor:
-        """Weights [G, N]."""
+        """Return weights [G, N]."""
         return torch.ones(1, self.samples) if self.weights is None else torch.tensor(self.weights)
 
     def given_weights(self) -> Tensor | None:
-        """As ``fisher_diagonal`` takes them."""
+        """Return the weights as the argument of ``fisher_diagonal``."""
         if self.weights is None:
             return None
         return self.sample_weights() if self.grouped else self.sample_weights()[0]
 
     def rounds(self) -> bool:
-        """Whether anything is rounded on the way to the kernels; one layer with a linear loss sees exact values."""
+        """Return whether values are rounded before the kernels. A single layer with a linear loss sees exact values."""
         return self.loss == "square" or len(self.layers) > 1 or self.layers[0].holds("Tied", "Twice")
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """One loss per sample. The gradient of the linear ones is exact in every type."""
+        """Return a loss for each sample. The gradient of linear losses is exact in every type."""
         flat = outputs.flatten(1)
         if self.loss == "sum":
             return flat.double().sum(1)

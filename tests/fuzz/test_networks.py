@@ -1,4 +1,4 @@
-"""fisher_diagonal on networks drawn at random, against the float64 batch-1 loop."""
+"""fisher_diagonal on random networks agrees with a float64 loop over single samples."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from fuzz.networks import Network
 from hypothesis import event, given, reject, settings
 from torch import Tensor, nn
 
-from fastforget.fisher import fisher_diagonal
+from fastforget.fisher.compute import fisher_diagonal
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets
 
@@ -20,16 +20,16 @@ OUTPUTS = "outputs"
 
 
 def gradients(case: Network, dtype: torch.dtype, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Gradients [batches, ...] in ``dtype`` of the summed loss of each batch, of the parameters and the outputs."""
+    """Return gradients [batches, ...] of the summed loss of each batch, for the parameters and the outputs."""
     model = case.model().to(dtype)
     for module in model.modules():
-        if isinstance(module, nn.RMSNorm) and module.eps is None:  # its default depends on the type
+        if isinstance(module, nn.RMSNorm) and module.eps is None:  # the default depends on the type
             module.eps = torch.finfo(sum_dtype(case.type())).eps
     found = []
     for inputs, targets in batches:
         x = inputs.to(dtype).requires_grad_() if case.tokens is None else inputs
         outputs = model(x)
-        # Group norm's backward crashes PyTorch 2.13 if nobody asks for the gradient of a channels-last input.
+        # PyTorch 2.13 crashes in the backward of group norm unless the gradient of a channels-last input is asked for.
         wanted = [*model.parameters(), outputs, *([x] if x.requires_grad else [])]
         found.append(torch.autograd.grad(case.losses(outputs, targets.to(dtype)).sum(), wanted))
     names = [*(name for name, _ in model.named_parameters()), OUTPUTS]
@@ -37,26 +37,26 @@ def gradients(case: Network, dtype: torch.dtype, batches: Sequence[Batch]) -> di
 
 
 def norms(value: Tensor) -> Tensor:
-    """The norm of each group, [G]."""
+    """Return the norm of each group, [G]."""
     return value.reshape(len(value), -1).norm(dim=1)
 
 
 class Judge:
     """Compares with the exact values, in norm and for each group of weights.
 
-    What a value may be off by:
+    The allowed error is a sum:
 
-    * as everywhere in these tests 1e-5 of the norm (1e-12 in float64), for gradients of that of the per-sample ones;
-      eps times the number of outputs where that is more, since as many equal terms, added one by one, round alike;
-    * four roundings of a sum over all outputs in which nothing cancels: what may be left of sums that do cancel;
-    * only where the first two are exceeded, and never in a network that rounds nothing on the way: eight times what
-      PyTorch's own batch-1 loop errs in the same type. Norms of nearly equal values multiply earlier rounding. In
-      half types also 10 eps: ten rounded activations and gradients, eps / 2 each, twice for the square.
+    * 1e-5 of the norm (1e-12 in float64), as in all tests. For gradients it is the norm of the per-sample gradients. If
+      eps times the number of outputs is more, that counts: so many equal terms, added one by one, round alike;
+    * four roundings of a sum over all outputs in which nothing cancels. This much can be left of sums that cancel;
+    * eight times the error of PyTorch's own loop over single samples in the same type. This counts only if the first
+      two are exceeded and the network rounds values: norms of nearly equal values multiply earlier rounding. Half types
+      also get 10 eps: ten rounded activations and gradients, eps / 2 each, twice for the square.
     """
 
     def __init__(self, case: Network) -> None:
         inputs, targets = case.data()
-        # Dense: what PyTorch does with unusual strides is not always right, see `pytorch_is_wrong`.
+        # dense inputs, because PyTorch is not always right with unusual strides, see `pytorch_is_wrong`
         dense = [x.clone(memory_format=torch.contiguous_format) for x in inputs.split(1)]
         self.case, self.alone = case, list(zip(dense, targets.split(1), strict=True))
         self.exact = gradients(case, torch.float64, self.alone)
@@ -71,11 +71,11 @@ class Judge:
         self.rounding = 4 * eps * torch.stack([*roots, outputs]).amax(0)
 
     def sums(self, grads: Tensor, power: int) -> Tensor:
-        """Weighted sums over samples, [G, *shape]."""
+        """Return weighted sums over samples, [G, *shape]."""
         return torch.einsum("gn,n...->g...", self.shares, grads**power)
 
     def check(self, name: str, power: int, found: Tensor, *, rounded: bool) -> None:
-        """Check a Fisher, power 2, or gradient, power 1."""
+        """Check a Fisher (power 2) or a gradient (power 1)."""
         grads = self.exact[name]
         expected, root = self.sums(grads, power), norms(self.sums(grads, 2).sqrt())
         scale = root if power == 1 else norms(expected)
@@ -92,7 +92,7 @@ class Judge:
         assert (error <= allowed).all(), f"{name}: error {error.tolist()}, allowed {allowed.tolist()}"
 
     def pytorch_is_wrong(self) -> bool:
-        """Whether an ordinary backward over the batch is off by a tenth: batch norm's of some layouts is, in 2.13."""
+        """Return whether a plain backward over the batch is off by a tenth: PyTorch 2.13 is, for some batch norms."""
         batch = gradients(self.case, self.case.type(), [self.case.data()])
         total = {name: grads.sum(0) for name, grads in self.exact.items() if name != OUTPUTS}
         return any((batch[name][0] - sums).norm() > 0.1 * self.exact[name].norm() for name, sums in total.items())
@@ -105,7 +105,7 @@ def check(case: Network) -> None:
         model, inputs, targets, loss=case.losses, weights=case.given_weights(), reduction=case.reduction,
         parameters=names, with_gradient=case.gradient,
     )  # fmt: skip
-    # One sample may seem to lie along any dimension of size one. The gradients of the fallback are rounded.
+    # with one sample, any dimension of size one may be that of the samples; the fallback rounds gradients
     assert found.fallback == {} or case.samples == 1
     assert list(found) == names
     judge = Judge(case)
@@ -116,7 +116,7 @@ def check(case: Network) -> None:
             judge.check(name, 1, found.gradient[name], rounded=rounded)
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # from the loop, not from this library
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # the loop warns, not this library
 @settings(SETTINGS, max_examples=CASES // 2)
 @given(networks())
 def test_networks(case: Network) -> None:

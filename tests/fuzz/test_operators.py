@@ -1,4 +1,4 @@
-"""The Fisher operators on sizes, strides and weights drawn at random, against their reference in float64."""
+"""The Fisher operators agree with their float64 reference on random sizes, strides and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,25 +26,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 MOST = 1500  # elements of one sample
 
 
 @dataclass(frozen=True, repr=False)
 class Call(Case):
-    """One call of an operator.
+    """A call of an operator.
 
     Attributes:
-        operator: Its name.
-        shapes: Of the operands that are tensors of values, [N, ...].
-        memories: Where their elements lie.
-        results: Shapes of the results that are wanted, [G, ...].
-        terms: Products in the sum that is squared.
-        weights: [G][N]; any sign.
+        operator: The name of the operator.
+        shapes: The shapes of the operands that hold values, [N, ...].
+        memories: The layouts of these operands.
+        results: The shapes of the results that are computed, [G, ...].
+        terms: The number of products in the sum that is squared.
+        weights: Weights [G][N] of any sign.
         settings: The other arguments.
-        dtype: Of ``grad`` and ``input``.
-        seed: Of all values.
+        dtype: The type of ``grad`` and ``input``.
+        seed: The seed of all values.
     """
 
     operator: str
@@ -71,14 +72,14 @@ class Call(Case):
         return {**tensors, "weights": torch.tensor(self.weights, dtype=wide), **self.settings}
 
     def started(self) -> dict[str, Tensor]:
-        """Results to add to: not zero, so that overwriting shows."""
+        """Return results to add to. They are not zero, so that overwriting them is noticed."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         dtype = sum_dtype(getattr(torch, self.dtype))
         return {name: torch.randn(sizes, generator=generator, dtype=dtype) for name, sizes in self.results.items()}
 
 
 def magnitudes(operands: Mapping[str, Any]) -> dict[str, Any]:
-    """The operands for the same sums with nothing to cancel: of absolute values, nothing subtracted."""
+    """Return operands for the same sums without cancellation: absolute values, and nothing subtracted."""
     positive = {k: v.abs() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in operands.items()}
     return positive if positive.get("mean") is None else {**positive, "mean": -positive["mean"]}
 
@@ -88,14 +89,14 @@ def widened(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(call: Call, results: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-    """Results by name; None for those not wanted, where the operator has no default."""
+    """Return the results by name, and None for required results that are not computed."""
     return {**results} if call.operator == "fisher_affine" else {"fisher": None, "gradient": None, **results}
 
 
 def check(call: Call) -> None:
-    """Every element is right to 1e-5 (1e-12) of the same sum over absolute values, with which rounding grows.
+    """Check each element to 1e-5 (1e-12 in float64) of the same sum over absolute values, with which rounding grows.
 
-    To eps times the number of terms where that is more: equal terms, added one by one, round alike.
+    If eps times the number of terms is more, that counts: equal terms, added one by one, round alike.
     """
     operands, found = call.operands(), call.started()
     expected = widened(found)
@@ -138,7 +139,7 @@ def _convolution(draw: Draw, samples: int) -> dict[str, Any]:
 
 def _affine(draw: Draw, samples: int) -> dict[str, Any]:
     outer, width, inner = shape(draw, 3, MOST)
-    if draw(st.booleans()):  # lengths around those of blocks and of several vectors at once
+    if draw(st.booleans()):  # lengths near those of blocks and of several vectors
         edge = draw(st.sampled_from([31, 33, 63, 64, 65, 129, 255, 257, 513]))
         few = draw(st.integers(1, 3))
         outer, width, inner = draw(st.sampled_from([(1, few, edge), (few, 1, edge), (few, edge, 1), (edge, few, 1)]))

@@ -1,4 +1,4 @@
-"""topk_mask on tensors drawn at random, against a sort by value, then by (tensor, element) order."""
+"""topk_mask on random tensors agrees with a sort by value, then by tensor and element."""
 
 import math
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastforget.selection import topk_mask
+from fastforget.functional.topk import topk_mask
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 6e-8, -6e-8, 1e-45)
 
 
 @dataclass(frozen=True, repr=False)
 class Selection(Case):
-    """One call of ``topk_mask``.
+    """A call of ``topk_mask``.
 
     Attributes:
-        shapes: Of the tensors.
-        memories: Where their elements lie.
-        k: How many, or the share.
+        shapes: The shapes of the tensors.
+        memories: The layouts of the tensors.
+        k: The number of elements, or the share.
         distinct: Values are rounded to multiples of 1 / distinct, so that many are equal; 0 for no rounding.
         special: The share of zeros, infinities, denormal and other special values.
-        structure: What holds the tensors.
-        dtype: Of the scores.
-        seed: Of all values.
+        structure: The container of the tensors.
+        dtype: The type of the scores.
+        seed: The seed of all values.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -52,7 +52,7 @@ class Selection(Case):
         return [m.tensor(s, dtype, generator, change) for s, m in zip(self.shapes, self.memories, strict=True)]
 
     def masks(self, scores: list[Tensor]) -> list[Tensor]:
-        """The masks, in the structure of the scores."""
+        """Return the expected masks, in the structure of the scores."""
         if self.structure == "tensor":
             return [topk_mask(scores[0], self.k)]
         if self.structure == "dict":
@@ -74,7 +74,7 @@ def check(case: Selection) -> None:
     marked = [i for i, one in enumerate(one for mask in masks for one in mask.flatten().tolist()) if one]
     if isinstance(case.k, int):
         assert len(marked) == case.k
-    else:  # a share, rounded, of at least one
+    else:  # a share, rounded to at least one element
         assert len(marked) == 1 or abs(len(marked) - case.k * len(values)) <= 0.5 + 1e-9
     order = sorted(range(len(values)), key=lambda i: (-values[i], i))
     assert marked == sorted(order[: len(marked)])

@@ -5,7 +5,8 @@ import torch
 from asserts import assert_same_bits, assert_traceable, threads
 from cases import randn
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 DTYPES = (
     torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,

@@ -9,7 +9,8 @@ from asserts import assert_accumulates, assert_close, assert_same_bits, assert_t
 from cases import DTYPES, LAYOUTS, randn, sample_weights, sum_dtype
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 NAMES = ("scale_fisher", "scale_gradient", "shift_fisher", "shift_gradient")
 SIZES = [  # N, A, P, B

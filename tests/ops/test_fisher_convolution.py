@@ -10,7 +10,8 @@ from asserts import assert_accumulates, assert_close, assert_traceable
 from cases import LAYOUTS, channels_last, randn, results, sample_weights
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

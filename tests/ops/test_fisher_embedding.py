@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from asserts import assert_accumulates, assert_close, assert_traceable, by_fault
 from cases import DTYPES, LAYOUTS, randn, results, sample_weights
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 SIZES = [  # N, T, V, D
     (1, 1, 1, 1),

@@ -6,7 +6,8 @@ from asserts import ON_DEVICE, assert_accumulates, assert_close, assert_traceabl
 from cases import DTYPES, LAYOUTS, randn, results, sample_weights, sum_dtype
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 SIZES = [  # N, T, O, I
     (1, 1, 1, 1),

@@ -9,7 +9,8 @@ from asserts import ON_DEVICE, assert_same_bits, assert_traceable, by_fault, rea
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 SIZES = ((7, 9), (0,), (300,), (70_001,), (1,))
 

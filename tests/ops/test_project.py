@@ -9,7 +9,8 @@ from asserts import assert_close, assert_same_bits, assert_traceable, by_fault, 
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 CHUNK, BLOCK = 1 << 14, 1 << 10  # elements that the binding hands out at a time, and that stay in a cache
 SIZES = [

@@ -8,7 +8,8 @@ from asserts import ON_DEVICE, assert_same_bits, assert_traceable, by_fault, rea
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 
 def mixed(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -8,7 +8,8 @@ from asserts import assert_same_bits, assert_traceable, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 
 def bits(dtype: torch.dtype) -> int:

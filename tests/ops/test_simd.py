@@ -13,7 +13,8 @@ LEVELS = ("generic", "avx2", "avx512")
 CODE = """
 import sys
 import torch
-from fastforget import ops, reference
+from fastforget import ops
+from fastforget.ops import reference
 
 torch.set_num_threads(1)
 assert ops.simd_level() == sys.argv[1], ops.simd_level()

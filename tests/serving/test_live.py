@@ -1,4 +1,4 @@
-"""A model that predicts in many threads while classes are forgotten from it."""
+"""A live model predicts in many threads while classes are forgotten from it."""
 
 import copy
 import threading
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import known_codes
@@ -14,25 +15,12 @@ import torch
 import torch._inductor.config as inductor
 from asserts import assert_same_bits
 from known_codes import refused
+from serving.live_models import X, assert_healthy, digits, live
 from torch import Tensor, nn
 
-from fastforget import ForgettingError, MnemonicCodes, fingerprint, fisher_diagonal, learn_to_unlearn, one_shot
-from fastforget.demo.data import Dataset
-from fastforget.losses import ScaledCrossEntropy
+from fastforget import ForgettingError, fingerprint, fisher_diagonal, learn_to_unlearn, one_shot
+from fastforget.classifier.losses import ScaledCrossEntropy
 from fastforget.serving import LiveModel, Prediction
-
-X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-
-
-def digits() -> tuple[nn.Module, MnemonicCodes, Dataset]:
-    """A network of one's own."""
-    model, codes, data = known_codes.digits()
-    return copy.deepcopy(model), codes, data
-
-
-def live(**settings: Any) -> LiveModel:
-    model, codes, _ = digits()
-    return LiveModel(model, codes, **settings)
 
 
 @contextmanager
@@ -54,7 +42,7 @@ def clients(predict: Callable[[], Prediction], count: int = 4) -> Iterator[list[
     for thread in threads:
         thread.start()
     try:
-        while len(found) < count:
+        while len(found) < count and not errors:
             time.sleep(0.001)
         yield found
         seen = len(found)
@@ -134,181 +122,40 @@ def test_samples_are_forgotten_by_receipts() -> None:
     assert torch.equal(subject(X), digits()[0](X))
 
 
-def assert_healthy(subject: LiveModel, number: int) -> None:
-    version = subject.version
-    assert subject.health() == {
-        "version": number,
-        "fingerprint": version.fingerprint,
-        "classes": list(version.classes),
-        "inside": 0,
-        "editing": False,
-        "intact": True,
-        "trouble": None,
-    }
+def test_a_class_that_samples_exclude_counts_as_forgotten() -> None:
+    """By codes it may have been forgotten before: its samples then take it deeper. The next request knows."""
+    model, codes, data = digits()
+    images = list(zip(data.x_train.split(50), data.y_train.split(50), strict=True))
+    remain = [(x[y != 3], y[y != 3]) for x, y in images[:6]]
+    forget = [(data.x_train[data.y_train == 3][:40], torch.full((40,), 3))]
+    for earlier in ([], [3], [5, 3]):
+        edited, subject = copy.deepcopy(model), live()
+        for number, cls in enumerate(earlier):
+            one_shot(edited, codes, cls, forgotten=earlier[:number])
+            subject.forget(cls)
+        receipt = learn_to_unlearn(edited, forget, remain, steps=2)
+        made = subject.apply(receipt)
+        assert (receipt.classes, made.classes, made.claims) == ((3,), tuple(earlier) or (3,), ("disconnected",))
+        assert subject.forget(7).classes == (*(earlier or [3]), 7)
+        assert subject.revert(len(earlier)).classes == tuple(earlier)
 
 
-def test_ways_back() -> None:
-    subject = live()
-    before = subject(X)
-    for cls in (1, 2, 3):
-        subject.forget(cls)
-    after = subject.predict(X)
-    back = subject.revert(1)
-    assert (back.number, back.classes, back.fingerprint) == (4, (1,), subject.versions[1].fingerprint)
-    assert torch.equal(subject.revert(0) and subject(X), before)
-    with pytest.raises(ValueError, match=r"^version 3 has edits that version 5 has not: apply their receipts$"):
-        subject.revert(3)
-    for receipt in subject.receipts(3):
-        subject.apply(receipt)
-    assert torch.equal(subject(X), after.outputs)
-    assert subject.version.fingerprint == subject.versions[3].fingerprint
-    assert_healthy(subject, 8)
-
-
-def test_no_way_back_where_nothing_was_kept() -> None:
-    subject = live()
-    subject.forget(1, undo="never")
-    subject.forget(2)
-    assert subject.revert(1).classes == (1,)
-    with pytest.raises(ValueError, match=r"^edit 1 cannot be gone back on: its old values are not kept$"):
-        subject.revert(0)
-    assert_healthy(subject, 3)
-
-
-def test_no_way_back_when_time_is_over() -> None:
-    subject = live(undo="expire:1s")
-    subject.forget(1)
-    assert subject.receipts(1)[0].reversible
-    time.sleep(1.1)
-    with pytest.raises(ValueError, match=r"^edit 1 cannot be gone back on"):
-        subject.revert(0)
-    assert not subject.receipts(1)[0].reversible
-    subject.forget(2, undo="keep")
-    assert subject.revert(1).classes == (1,)
-
-
-@pytest.mark.parametrize("number", [4, -1, True, "1", 1.0])
-def test_versions_that_are_not_there(number: Any) -> None:
-    subject = live()
-    with pytest.raises(ValueError, match=r"^`number` must be that of a version, 0 to 0, got "):
-        subject.revert(number)
-    assert_healthy(subject, 0)
-
-
-class Slow(nn.Module):
-    """Waits inside a prediction."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.entered, self.leave = threading.Event(), threading.Event()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Slow":
-        found = Slow(digits()[0])
-        found.leave.set()
-        return found.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.entered.set()
-        self.leave.wait(10)
-        return self.model(x)
-
-
-def test_a_prediction_that_hangs_stops_the_edit_not_the_service() -> None:
+def test_classes_that_were_forgotten_before(tmp_path: Path) -> None:
+    """Each version knows them; whichever version of an archive a process starts with."""
     model, codes, _ = digits()
-    slow = Slow(model).eval()
-    subject = LiveModel(slow, codes, patience=0.05)
-    seen: list[Prediction] = []
-    thread = threading.Thread(target=lambda: seen.append(subject.predict(X)))
-    thread.start()
-    slow.entered.wait(10)
-    with pytest.raises(TimeoutError, match=r"^1 predictions were not over in 0.05 s$"):
-        subject.forget(3)
-    slow.leave.set()
-    thread.join(10)
-    assert seen[0].version == 0
-    assert_healthy(subject, 0)
-    assert subject.forget(3).number == 1  # the copy is what the model is
-    assert_healthy(subject, 1)
-
-
-def test_two_edits_at_once() -> None:
-    """The second one waits, and gives up; health does not mind."""
-    subject = live(patience=0.05)
-    with subject._editing:
-        assert (subject.health()["editing"], subject.health()["intact"]) == (True, True)
-        assert subject.predict(X).version == 0
-        with pytest.raises(ForgettingError, match=r"^another edit is being made; the model is unchanged$"):
-            subject.forget(3)
-    assert_healthy(subject, 0)
-
-
-def test_no_edit_from_inside_a_prediction() -> None:
-    subject = live()
-    with subject._gate.shared(), pytest.raises(TimeoutError, match=r"^an edit cannot be made from inside"):
-        subject.forget(3)
-    assert_healthy(subject, 0)
-
-
-class Counting(nn.Module):
-    """Has a buffer that no state_dict holds, and tied weights."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.again = model
-        self.register_buffer("scale", torch.ones(()), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x) * self.scale
-        return out
-
-
-@pytest.mark.parametrize("meddle", ["buffer", "mode", "weight"])
-def test_whatever_a_failed_edit_did_to_the_copy_is_gone(meddle: str) -> None:
-    model, codes, _ = digits()
-    fails = True
-
-    def audit(copied: nn.Module) -> dict[str, Any]:
-        if fails:
-            if meddle == "buffer":
-                copied.scale.add_(1)  # type: ignore[operator, union-attr]
-            elif meddle == "mode":
-                copied.train()
-            else:
-                next(copied.parameters()).data.add_(1)
-        return {}
-
-    subject = LiveModel(Counting(model).eval(), codes, audit=audit)
-    with pytest.raises((ForgettingError, ValueError), match=r"audit|eval mode"):
-        subject.forget(3)
-    assert_healthy(subject, 0)
-    fails = False
-    made = subject.forget(3)
-    other = LiveModel(Counting(digits()[0]).eval(), codes)
-    assert other.forget(3).fingerprint == made.fingerprint
-    assert_healthy(subject, 1)
-
-
-def test_an_edit_that_fails_leaves_model_and_copy_as_they_were() -> None:
-    subject = live()
-    with pytest.raises(ValueError, match="cls"):
-        subject.forget(99)
-    x, y = digits()[2].x_test[:8], digits()[2].y_test[:8]
-    with pytest.raises(ForgettingError, match="no step that forgets"):
-        subject.forget(3, floor=(x, (y + 1) % 10, 0.9))
-    assert_healthy(subject, 0)
-    assert subject.forget(3).fingerprint == live().forget(3).fingerprint
-
-
-def test_weights_that_somebody_else_changed() -> None:
-    model, codes, _ = digits()
-    subject = LiveModel(model, codes)
-    with torch.no_grad():
-        next(model.parameters()).add_(1)
-    assert subject.health()["intact"] is False
-    with pytest.raises(ForgettingError, match=r"^somebody else changed the weights since version 0 was made$"):
-        subject.forget(3)
+    one_shot(model, codes, 3)
+    first = copy.deepcopy(model)
+    subject = LiveModel(model, codes, archive=tmp_path, forgotten=3)
+    assert subject.version.classes == (3,)
+    assert subject.forget(5).classes == (3, 5)
+    assert [receipt.forgotten for receipt in subject.receipts(1)] == [(3,)]
+    later = copy.deepcopy(model)
+    for start, forgotten in ((first, [3]), (later, [3, 5]), (later, [5, 3])):
+        other = LiveModel(copy.deepcopy(start), codes, archive=tmp_path, forgotten=forgotten)
+        assert [version.classes for version in other.versions] == [(3,), (3, 5)]
+        assert_healthy(other, 1)
+    with pytest.raises(ValueError, match=r"^`forgotten` must lie in \[0, 10\), got \[10\]$"):
+        LiveModel(first, codes, forgotten=10)
 
 
 def test_models_that_it_refuses() -> None:
@@ -341,7 +188,7 @@ def test_models_that_it_refuses() -> None:
 
 @pytest.mark.parametrize("part", ["all", "all in place", "layer", "layer in place", "partial forward"])
 def test_models_compiled_in_part(part: str) -> None:
-    model, codes = known_codes.knowing(known_codes.mlp)
+    model, codes = known_codes.model_with_codes(known_codes.mlp)
     plain = copy.deepcopy(model)
     if part == "all":
         served: Any = torch.compile(model, backend="eager")
@@ -359,29 +206,6 @@ def test_models_compiled_in_part(part: str) -> None:
         assert_same_bits(subject(codes.inputs), plain(codes.inputs))
     subject.revert(0)
     assert_same_bits(subject(codes.inputs), before)
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, torch.AcceleratorError])
-def test_want_of_memory_is_no_reason_to_refuse_a_request(error: type[Exception]) -> None:
-    model, codes, _ = digits()
-    raised: list[int] = []
-
-    def busy(module: nn.Module, _: Any) -> None:
-        if module is not model and len(raised) < 3:  # the copy on which an edit is worked out
-            raised.append(1)
-            raise error("no room beside other programs")
-
-    model[0].register_forward_pre_hook(lambda *_: busy(subject._weights.draft, _))  # type: ignore[index, operator]
-    subject = LiveModel(model, codes)
-    assert subject.device == next(model.parameters()).device
-    subject.ask(3, request="first")
-    for _ in range(3):
-        with pytest.raises(error):
-            subject.forget(3, request="first")
-        assert_healthy(subject, 0)
-        assert subject.requests()[0].state == "waiting"
-    assert subject.forget(3, request="first").number == 1
-    assert subject.requests()[0].state == "done"
 
 
 def test_a_kept_fisher_is_that_of_the_version() -> None:
@@ -414,6 +238,21 @@ def test_a_kept_fisher_is_that_of_the_version() -> None:
 
 def test_without_codes() -> None:
     subject = LiveModel(digits()[0])
-    with pytest.raises(ValueError, match=r"^there must be `codes` to forget by"):
+    with pytest.raises(ValueError, match=r"^there must be `codes` to forget by: .*, pass `samples`, or `apply` a rec"):
         subject.forget(3)
     assert_healthy(subject, 0)
+
+
+@pytest.mark.parametrize("codes", [False, True])
+def test_samples_level_and_depth_reach_one_shot(codes: bool) -> None:
+    model, known, data = digits()
+    subject = LiveModel(digits()[0], known if codes else None)
+    settings: dict[str, Any] = {"level": "output", "samples": (data.x_train[:64], None), "output_depth": 9.0}
+    receipt = one_shot(model, known if codes else None, 3, **settings)
+    made = subject.forget(3, **settings)
+    assert (made.fingerprint, made.claims, made.outcome) == (receipt.after, ("disconnected",), receipt.outcome)
+    assert subject.receipts(1)[0].evidence["output_depth_goal"] == 9.0
+    assert_same_bits(subject(X), model(X))
+    assert subject.revert(0).outcome == ""
+    if codes:
+        assert subject.forget(3, output_row=False).outcome == "neither silenced nor disconnected"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_workers import CODES, network
+from serving.archive_workers import CODES, network
 
 from fastforget.serving import LiveModel
 
@@ -113,7 +113,7 @@ def test_a_person_files_requests_and_follows_them(tmp_path: Path) -> None:
         page.until("at('problem').textContent === ''")
         assert page.value("[...at('known').options].map(one => one.text).join()").startswith("trouser,pullover")
         filed(page, classes="3", asked_by="A. Person, by letter of 3 May", request="ticket-17")
-        page.until("document.querySelector('.done')?.textContent === 'done: version 1'")
+        page.until("document.querySelector('.done')?.textContent.startsWith('done: version 1, disconnected, ')")
         page.until("at('service').textContent === 'Version 1; forgotten: 3 (coat)'")
         assert page.value("at('classes').value") == ""
         filed(page, classes="3", asked_by="the same, again", request="ticket-18")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from archive_workers import CODES, X, network
+from serving.archive_workers import CODES, X, network
 
+from fastforget import UnrecognisedCodesError, one_shot
 from fastforget.serving import LiveModel
 
 pytest.importorskip("fastapi")
@@ -44,7 +45,10 @@ def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
         assert torch.equal(torch.tensor(before["outputs"]), model(X))
         asked = web.post("/requests", json={"classes": [3], "asked_by": "a person", "request": "ticket-17"})
         assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
-        assert outcome(web, "ticket-17")["version"] == 1
+        done = outcome(web, "ticket-17")
+        assert (done["version"], done["claims"], done["outcome"]) == (1, ["disconnected"], live.receipts(1)[0].outcome)
+        assert done["outcome"].startswith("disconnected, ")
+        assert done["outcome"].endswith(" nats deep")
         assert web.post("/requests", json={"classes": [3], "request": "ticket-17"}).json()["state"] == "done"
         assert web.post("/predict", json={"inputs": X.tolist()}).json()["version"] == 1
         again = web.post("/requests", json={"classes": [3], "asked_by": "a person"}).json()
@@ -52,10 +56,26 @@ def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
         assert [one["state"] for one in web.get("/requests").json()] == ["done", "refused"]
         back = web.post("/versions/0/revert", json={"asked_by": "somebody else"}).json()
         assert (back["number"], back["classes"]) == (2, [])
-        assert [version["number"] for version in web.get("/versions").json()] == [0, 1, 2]
+        versions = web.get("/versions").json()
+        assert [version["number"] for version in versions] == [0, 1, 2]
+        assert [version["outcome"] for version in versions] == ["", done["outcome"], ""]
         assert web.post("/predict", json={"inputs": X.tolist()}).json() == {**before, "version": 2}
         assert web.get("/health").json()["version"] == 2
-    assert live._following is None
+    assert not live._follower.running
+
+
+def test_a_class_that_was_forgotten_before_the_service_began() -> None:
+    model = network()
+    one_shot(model, CODES, 3)
+    live = LiveModel(model, CODES)
+    with pytest.raises(UnrecognisedCodesError, match="but class 3 seems to be forgotten already"):
+        live.forget(3)
+    with client(live) as web:
+        asked = web.post("/requests", json={"classes": [3], "asked_by": "a person"}).json()
+        found = outcome(web, asked["name"])
+        assert found["state"] == "refused"
+        assert "but class 3 seems to be forgotten already: it assigns none of the" in found["reason"]
+        assert web.get("/health").json()["version"] == 0
 
 
 @pytest.mark.parametrize(

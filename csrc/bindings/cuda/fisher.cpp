@@ -11,30 +11,31 @@ namespace {
 
 using cuda::Context;
 
-// Runs a launcher with the scratch memory it wants.
+// Starts kernels with the scratch memory they want.
 template <class Work>
-void run(const Context& context, const Tensor& like, const Work& work,
-         int64_t (*bytes)(const Work&), cudaError_t (*start)(const Work&, void*, cudaStream_t)) {
+void start_kernels(const Context& context, const Tensor& like, const Work& work,
+                   int64_t (*bytes)(const Work&),
+                   cudaError_t (*start)(const Work&, void*, cudaStream_t)) {
   Tensor scratch = Context::scratch(like, bytes(work));
   Context::run(start(work, scratch.mutable_data_ptr(), context.stream()));
 }
 
 void run_affine(const Context& context, const Tensor& like, const AffineFisher& f) {
   const cuda::AffineWork work{f, context.multiprocessors()};
-  run(context, like, work, cuda::fisher_affine_bytes, cuda::fisher_affine);
+  start_kernels(context, like, work, cuda::fisher_affine_bytes, cuda::fisher_affine);
 }
 
 // The kernels count the elements between the features of a sample in 32 bits.
-void check_reach(int64_t features, int64_t stride, const char* name) {
+void check_feature_span(int64_t features, int64_t stride, const char* name) {
   STD_TORCH_CHECK((features - 1) * stride <= std::numeric_limits<int32_t>::max(), "`", name,
                   "` must have less than 2^31 elements between the first and the last feature of a "
                   "sample, got ",
                   features, " features with stride ", stride);
 }
 
-void check_on(const Context& context, const Tensor& input, const Tensor& weights,
-              const OptionalTensor& fisher, const OptionalTensor& gradient,
-              const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient) {
+void check_devices(const Context& context, const Tensor& input, const Tensor& weights,
+                   const OptionalTensor& fisher, const OptionalTensor& gradient,
+                   const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient) {
   context.check(input, "input");
   context.check(weights, "weights");
   context.check(fisher, "fisher");
@@ -49,12 +50,12 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
                    bool overwrite, bool tf32) {
   const MatmulFisher f = linear_arguments(grad, input, weights, fisher, gradient, bias_fisher,
                                           bias_gradient, overwrite);
-  check_reach(f.O, f.grad_stride[2], "grad");
-  check_reach(f.I, f.input_stride[2], "input");
+  check_feature_span(f.O, f.grad_stride[2], "grad");
+  check_feature_span(f.I, f.input_stride[2], "input");
   const Context context(grad);
-  check_on(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
+  check_devices(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
   const cuda::MatmulWork work{f, 1, tf32, context.multiprocessors()};
-  run(context, grad, work, cuda::fisher_matmul_bytes, cuda::fisher_matmul);
+  start_kernels(context, grad, work, cuda::fisher_matmul_bytes, cuda::fisher_matmul);
   if ((f.bias_fisher || f.bias_gradient) && f.I > 0) run_affine(context, grad, bias_of(f, f.O));
 }
 
@@ -65,10 +66,10 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
                         const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient,
                         bool overwrite, bool tf32) {
   const Context context(grad);
-  const ConvolutionArguments work(grad, input, weights, stride, padding, dilation, groups, fisher,
+  const ConvolutionArguments work(grad, input, weights, {stride, padding, dilation, groups}, fisher,
                                   gradient, bias_fisher, bias_gradient, overwrite);
-  check_on(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
-  check_reach(work.f.O, work.f.grad_stride[2], "grad");
+  check_devices(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
+  check_feature_span(work.f.O, work.f.grad_stride[2], "grad");
   int64_t reach = 0;  // of the elements of one sample; the kernels count them in 32 bits
   for (int d = 0; d < 3; ++d)
     reach += (work.p.size[d] + work.p.padding[d] + work.p.kernel[d] * work.p.dilation[d]) *
@@ -79,9 +80,9 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
                   shape_text(input));
   const cuda::MatmulWork matmul{work.f, groups, tf32, context.multiprocessors()};
   if (groups > 1 && work.f.O <= 4)
-    run(context, grad, matmul, cuda::fisher_direct_bytes, cuda::fisher_direct);
+    start_kernels(context, grad, matmul, cuda::fisher_direct_bytes, cuda::fisher_direct);
   else
-    run(context, grad, matmul, cuda::fisher_matmul_bytes, cuda::fisher_matmul);
+    start_kernels(context, grad, matmul, cuda::fisher_matmul_bytes, cuda::fisher_matmul);
   if ((work.f.bias_fisher || work.f.bias_gradient) && work.f.I > 0)
     run_affine(context, grad, bias_of(work.f, groups * work.f.O));
 }
@@ -96,7 +97,7 @@ void fisher_affine(const Tensor& grad, const OptionalTensor& input, const Option
   context.check(input, "input");
   context.check(mean, "mean");
   context.check(rstd, "rstd");
-  check_on(context, grad, weights, scale_fisher, scale_gradient, shift_fisher, shift_gradient);
+  check_devices(context, grad, weights, scale_fisher, scale_gradient, shift_fisher, shift_gradient);
   run_affine(context, grad, f);
 }
 
@@ -105,7 +106,7 @@ void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& we
                       const OptionalTensor& gradient) {
   const EmbeddingFisher f = embedding_arguments(grad, tokens, weights, fisher, gradient);
   const Context context(grad);
-  check_on(context, tokens, weights, fisher, gradient, {}, {});
+  check_devices(context, tokens, weights, fisher, gradient, {}, {});
   Context::run(cuda::fisher_embedding(f, padding_idx, context.stream()));
 }
 

@@ -2,39 +2,21 @@
 #include "../../kernels/cuda/project.h"
 
 #include "../project_check.h"
+#include "../tensor_list.h"
 #include "context.h"
 
 namespace fastforget {
 namespace {
 
-using cuda::Context, cuda::GradTensors;
-
-// The gradients of K tasks with respect to the same L tensors, tensor by tensor.
-struct GradList {
-  GradList(const Tensors& grads, int64_t tasks) : K(tasks), L(check_tasks(grads, tasks)) {
-    for (int64_t l = 0; l < L; ++l) {
-      dtypes.push_back(dtype_of(grads[size_t(l)], "grads"));
-      sizes.push_back(grads[size_t(l)].numel());
-      for (int64_t k = 0; k < K; ++k) pointers.push_back(grads[size_t(k * L + l)].const_data_ptr());
-    }
-  }
-
-  GradTensors tensors() const { return {K, L, dtypes.data(), sizes.data(), pointers.data()}; }
-
-  int64_t K, L;
-  std::vector<DType> dtypes;
-  std::vector<int64_t> sizes;
-  std::vector<const void*> pointers;
-};
+using cuda::Context;
 
 Tensor project_gram(const Tensors& grads, int64_t tasks, bool per_tensor) {
   const GradList list(grads, tasks);
   const Context context(grads[0]);
   context.check(grads, "grads");
-  Tensor gram = torch::stable::new_empty(
-      grads[0], std::vector<int64_t>{per_tensor ? list.L : 1, list.K, list.K}, ScalarType::Double);
-  Tensor scratch = Context::scratch(gram, cuda::project_gram_bytes(list.tensors()));
-  Context::run(cuda::project_gram(list.tensors(), per_tensor,
+  Tensor gram = new_gram(list.view(), per_tensor, grads[0]);
+  Tensor scratch = Context::scratch(gram, cuda::project_gram_bytes(list.view()));
+  Context::run(cuda::project_gram(list.view(), per_tensor,
                                   static_cast<double*>(gram.mutable_data_ptr()),
                                   scratch.mutable_data_ptr(), context.stream()));
   return gram;
@@ -61,11 +43,9 @@ void project_combine(const Tensors& grads, const Tensor& weights, const Tensors&
   context.check(grads, "grads");
   context.check(out, "out");
   const GradList list(grads, weights.size(1));
-  std::vector<void*> to;
-  for (const Tensor& t : out) to.push_back(t.mutable_data_ptr());
-  Context::run(cuda::project_combine(list.tensors(), weights.size(0),
+  Context::run(cuda::project_combine(list.view(), weights.size(0),
                                      static_cast<const double*>(weights.const_data_ptr()),
-                                     to.data(), context.stream()));
+                                     mutable_data_of(out).data(), context.stream()));
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+// Asks the processor for its instruction sets and hands out the tables compiled for the best one.
 #include "dispatch.h"
 
 #include <cstdlib>

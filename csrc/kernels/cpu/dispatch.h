@@ -1,9 +1,10 @@
-// Instruction set, chosen once per process: the best the processor has, or FASTFORGET_SIMD.
+// Which table of kernels runs: that of the best instruction set the processor has, or of the one
+// that FASTFORGET_SIMD names. Chosen once per process.
 #pragma once
 
-#include "../fisher.h"
-#include "../project.h"
-#include "../select.h"
+#include "fisher_kernels.h"
+#include "project_kernels.h"
+#include "select_kernels.h"
 
 namespace fastforget::cpu {
 

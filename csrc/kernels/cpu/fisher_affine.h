@@ -12,13 +12,13 @@ struct AffineKernel {
   using S = typename Accumulate<In>::type;
   static constexpr int64_t kBlock = 1024;
 
-  static void run(const AffineFisher& f, int64_t begin, int64_t end) {
+  static void run(const ListedAffine& f, int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; p += kBlock) block(f, p, std::min(end, p + kBlock));
   }
 
-  static void block(const AffineFisher& f, int64_t begin, int64_t end) {
+  static void block(const ListedAffine& f, int64_t begin, int64_t end) {
     S scale[kBlock], shift[kBlock];
-    for (int64_t n = 0; n < f.N; ++n) {
+    for (int64_t n = 0; n < f.sample_count; ++n) {
       std::fill_n(scale, end - begin, S(0));
       std::fill_n(shift, end - begin, S(0));
       for (int64_t a = 0; a < f.A; ++a) {
@@ -38,7 +38,7 @@ struct AffineKernel {
     return base ? static_cast<const S*>(base) + n * stride[0] + a * stride[1] : nullptr;
   }
 
-  static void sum_row(const AffineFisher& f, int64_t n, int64_t a, int64_t begin, int64_t end,
+  static void sum_row(const ListedAffine& f, int64_t n, int64_t a, int64_t begin, int64_t end,
                       S* __restrict scale, S* __restrict shift) {
     const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1];
     const int64_t gp = f.grad_stride[2], count = end - begin;
@@ -67,7 +67,7 @@ struct AffineKernel {
     }
   }
 
-  static void sum_plane(const AffineFisher& f, int64_t n, int64_t a, int64_t p, S& scale,
+  static void sum_plane(const ListedAffine& f, int64_t n, int64_t a, int64_t p, S& scale,
                         S& shift) {
     const In* g = static_cast<const In*>(f.grad) + n * f.grad_stride[0] + a * f.grad_stride[1] +
                   p * f.grad_stride[2];
@@ -105,10 +105,10 @@ struct AffineKernel {
       scale += (product + total<S>((products[0] + products[1]) + (products[2] + products[3]))) * r;
   }
 
-  static void add(const AffineFisher& f, int64_t n, int64_t begin, int64_t end,
+  static void add(const ListedAffine& f, int64_t n, int64_t begin, int64_t end,
                   const S* __restrict sums, void* fisher, void* gradient) {
     for (int64_t g = 0; g < f.G; ++g) {
-      const S w = static_cast<const S*>(f.weights)[g * f.batch + n];
+      const S w = static_cast<const S*>(f.weights)[g * f.N + n];
       if (w == S(0)) continue;
       if (fisher) {
         S* __restrict to = static_cast<S*>(fisher) + g * f.P + begin;

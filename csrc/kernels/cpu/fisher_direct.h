@@ -33,13 +33,13 @@ struct DirectKernel {
 
   static int64_t positions(const Patches& p) { return p.size[0] * p.size[1] * p.size[2]; }
 
-  static int64_t scratch_bytes(const MatmulFisher& f) {
+  static int64_t scratch_bytes(const ListedMatmul& f) {
     const int64_t panels = f.O * f.T + f.patches->channels * positions(*f.patches);
     return (panels + 2 * f.G * f.O * f.I) * L * int64_t(sizeof(S)) +
            f.I / f.patches->channels * int64_t(sizeof(Tap));
   }
 
-  static void run(const MatmulFisher& f, void* scratch, int64_t begin, int64_t end) {
+  static void run(const ListedMatmul& f, void* scratch, int64_t begin, int64_t end) {
     S* grad = static_cast<S*>(scratch);
     S* input = grad + f.O * f.T * L;
     S* sums = input + f.patches->channels * positions(*f.patches) * L;
@@ -48,7 +48,7 @@ struct DirectKernel {
     for (int64_t group = begin; group < end; group += L) {
       const int64_t valid = std::min<int64_t>(L, end - group);
       std::fill_n(sums, 2 * f.G * f.O * f.I * L, S(0));
-      for (int64_t n = 0; n < f.N; ++n) {
+      for (int64_t n = 0; n < f.sample_count; ++n) {
         pack(f, n, group, valid, grad, input);
         sample(f, n, taps, grad, input, sums);
       }
@@ -56,7 +56,7 @@ struct DirectKernel {
     }
   }
 
-  static void pack(const MatmulFisher& f, int64_t n, int64_t group, int64_t valid, S* grad,
+  static void pack(const ListedMatmul& f, int64_t n, int64_t group, int64_t valid, S* grad,
                    S* input) {
     const In* from = static_cast<const In*>(f.grad) + f.samples[n] * f.grad_stride[0] +
                      group * f.conv_grad_stride;
@@ -70,7 +70,7 @@ struct DirectKernel {
                        input + c * positions(*f.patches) * L);
   }
 
-  static void sample(const MatmulFisher& f, int64_t n, const Tap* taps, const S* grad,
+  static void sample(const ListedMatmul& f, int64_t n, const Tap* taps, const S* grad,
                      const S* input, S* sums) {
     const int64_t count = f.I / f.patches->channels, plane = positions(*f.patches) * L;
     for (int64_t channel = 0; channel < f.patches->channels; ++channel) {
@@ -78,7 +78,7 @@ struct DirectKernel {
         for (int64_t o = 0; o < f.O; ++o) {
           const V c = correlate(*f.patches, taps[k], grad + o * f.T * L, input + channel * plane);
           for (int64_t g = 0; g < f.G; ++g) {
-            const S w = static_cast<const S*>(f.weights)[g * f.batch + f.samples[n]];
+            const S w = static_cast<const S*>(f.weights)[g * f.N + f.samples[n]];
             if (w == S(0)) continue;
             S* to = sums + ((g * f.O + o) * f.I + channel * count + k) * 2 * L;
             store(to, load(to) + w * c * c);
@@ -113,7 +113,7 @@ struct DirectKernel {
     return (c[0] + c[1]) + (c[2] + c[3]);
   }
 
-  static void flush(const MatmulFisher& f, int64_t group, int64_t valid, const S* sums) {
+  static void flush(const ListedMatmul& f, int64_t group, int64_t valid, const S* sums) {
     for (int64_t g = 0; g < f.G; ++g) {
       for (int64_t lane = 0; lane < valid; ++lane) {
         const int64_t at = g * f.group_stride + (group + lane) * f.O * f.I;

@@ -8,10 +8,10 @@ template <class In>
 struct EmbeddingKernel {
   using S = typename Accumulate<In>::type;
 
-  static void run(const EmbeddingFisher& f, void* scratch, int64_t begin, int64_t end) {
+  static void run(const ListedEmbedding& f, void* scratch, int64_t begin, int64_t end) {
     S* sums = static_cast<S*>(scratch);
     const int64_t width = end - begin;
-    for (int64_t i = 0; i < f.N; ++i) {
+    for (int64_t i = 0; i < f.sample_count; ++i) {
       const int64_t n = f.samples[i];
       const int64_t *tokens = f.tokens + n * f.T, *order = f.order + n * f.T;
       const In* grad =
@@ -28,10 +28,10 @@ struct EmbeddingKernel {
     }
   }
 
-  static void add(const EmbeddingFisher& f, int64_t n, int64_t token, int64_t begin, int64_t width,
+  static void add(const ListedEmbedding& f, int64_t n, int64_t token, int64_t begin, int64_t width,
                   const S* sums) {
     for (int64_t g = 0; g < f.G; ++g) {
-      const S w = static_cast<const S*>(f.weights)[g * f.batch + n];
+      const S w = static_cast<const S*>(f.weights)[g * f.N + n];
       if (w == S(0)) continue;
       const int64_t at = (g * f.V + token) * f.D + begin;
       S* fisher = f.fisher ? static_cast<S*>(f.fisher) + at : nullptr;

@@ -1,4 +1,5 @@
 // The implicit im2col matrix of a convolution, gathered column by column straight from the input.
+// Bound by the copies: every column reads about T elements, from a cache after the first tap.
 //
 // Included inside a namespace per instruction set, see simd.h.
 

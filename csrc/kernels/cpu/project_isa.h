@@ -1,9 +1,10 @@
-// The projection kernels of one instruction set. Included by project.cpp, which defines
+// The projection kernels of one instruction set. Included by project_kernels.cpp, which defines
 // FF_VECTOR_BYTES.
 //
-// Both passes stream K gradients once, the second also writes one: bound by memory bandwidth.
-// Elements are widened to float64, in which products of two float32 are exact and can neither
-// overflow nor vanish.
+// A tile sums the products of some pairs of gradients over a chunk, in registers. Both passes
+// stream K gradients once, the second also writes one: bound by memory bandwidth. Elements are
+// widened to float64, in which products of two float32 are exact and can neither overflow nor
+// vanish.
 
 #include "isa_begin.h"
 
@@ -89,8 +90,8 @@ struct Project {
     const In *a[R], *b[C];
     for (int r = 0; r < R; ++r) a[r] = first(chunk, row + r);
     for (int c = 0; c < C; ++c) b[c] = first(chunk, column + c);
-    Doubles sums[R][C] =
-        {};  // unrolled throughout: an index that is known keeps a sum in a register
+    // Loops over sums are unrolled: only an index known at compile time keeps a sum in a register.
+    Doubles sums[R][C] = {};
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
       Doubles x[R], y[C];

@@ -6,9 +6,9 @@
 #include <limits>
 #include <type_traits>
 
-#include "../select.h"
-#include "half.h"
-#include "scores.h"
+#include "element.h"
+#include "score_keys.h"
+#include "select_kernels.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -21,7 +21,7 @@ namespace {
 
 // clang-format off: each needs the ones above it
 #include "simd.h"
-#include "lanes.h"
+#include "compare_lanes.h"
 #include "select_scan.h"
 // clang-format on
 
@@ -46,10 +46,10 @@ int64_t find(DType dtype, const ScoreChunk& chunk, uint64_t key, int64_t rank) {
   return with_dtype(dtype, [&](auto x) { return Select<decltype(x)>::find(chunk, key, rank); });
 }
 
-void decide(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
-            const uint64_t* marks, uint64_t* mask) {
+void decide(DType dtype, const ScoreChunk& chunk, uint64_t threshold, int64_t end,
+            const uint64_t* undecided, uint64_t* mask) {
   with_dtype(dtype,
-             [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, cut, marks, mask); });
+             [&](auto x) { Select<decltype(x)>::decide(chunk, threshold, end, undecided, mask); });
 }
 
 }  // namespace

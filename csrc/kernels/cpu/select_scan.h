@@ -1,6 +1,8 @@
-// The kernels of select: a word of 64 scores at a time is compared with the ends of the bracket, or
-// with the threshold. Every score is read once, and few again: those in groups that the bracket did
-// not decide. Bound by memory bandwidth.
+// The kernels of select. A word of 64 scores at a time is compared with the ends of the bracket, or
+// with the threshold. Every score is read once; those in groups that the bracket does not decide,
+// which are few, once more. Bound by memory bandwidth.
+//
+// Included inside a namespace per instruction set, see simd.h.
 
 // Calls visit(scores as float or double, first, size) for the elements [begin, end) of a chunk;
 // half types are widened a block at a time.
@@ -21,8 +23,8 @@ inline void for_blocks(const ScoreChunk& chunk, int64_t begin, int64_t end, cons
 }
 
 // The bits of a comparison of 64 or 32 scores.
-template <int64_t size = SelectKernels::kWord, class S, class Compare>
-inline uint64_t word(const S* scores, const Compare& compare) {
+template <int64_t size = kWordElements, class S, class Compare>
+inline uint64_t compare_word(const S* scores, const Compare& compare) {
   uint64_t result = 0;
   for (int64_t i = 0; i < size; i += Simd<S>::lanes)
     result |= uint64_t(compare(load(scores + i))) << i;
@@ -37,22 +39,22 @@ class Scanner {
         high_(Vec{} + from_key<S>(bracket.high)),
         results_(results) {}
 
-  // Scores from word `first` of the mask on. Four places are read at a time, which keeps more cache
-  // misses in flight than one.
+  // Scores from word `first` of the mask on. They are read in four places in turn, which keeps more
+  // cache misses in flight than one.
   void add(const S* scores, int64_t size, int64_t first) {
     const int64_t words = size / kWord, quarter = words / 4;
     for (int64_t i = 0; i < quarter; ++i) {
       for (int64_t w = i; w < 4 * quarter; w += quarter) {
         prefetch(scores + w * kWord);
-        look(scores + w * kWord, first + w);
+        add_word(scores + w * kWord, first + w);
       }
     }
-    for (int64_t w = 4 * quarter; w < words; ++w) look(scores + w * kWord, first + w);
+    for (int64_t w = 4 * quarter; w < words; ++w) add_word(scores + w * kWord, first + w);
     if (const int64_t left = size % kWord; left > 0) {
       S last[kWord];  // filled up with NaN, which compares false with everything
       std::fill(std::copy_n(scores + words * kWord, left, last), last + kWord,
                 std::numeric_limits<S>::quiet_NaN());
-      look(last, first + words);
+      add_word(last, first + words);
       counts_.nan -= kWord - left;
     }
   }
@@ -61,31 +63,32 @@ class Scanner {
 
  private:
   using Vec = typename Simd<S>::Vec;
-  static constexpr int64_t kWord = SelectKernels::kWord;
+  static constexpr int64_t kWord = kWordElements;
 
-  // The processor's own prefetching ends with each page.
+  // The processor's own prefetching stops at the end of each page.
   static void prefetch(const S* scores) {
     constexpr int64_t ahead = 2048 / sizeof(S), line = 64 / sizeof(S);
     for (int64_t i = 0; i < kWord; i += line) __builtin_prefetch(scores + ahead + i);
   }
 
-  void look(const S* scores, int64_t w) {
-    const uint64_t over = word(scores, [&](Vec x) { return above(x, high_); });
-    const uint64_t under = word(scores, [&](Vec x) { return above(low_, x); });
+  void add_word(const S* scores, int64_t w) {
+    const uint64_t over = compare_word(scores, [&](Vec x) { return above(x, high_); });
+    const uint64_t under = compare_word(scores, [&](Vec x) { return above(low_, x); });
     counts_.above += __builtin_popcountll(over);
     if (results_.mask) results_.mask[w] = over;
-    if (const uint64_t open = ~(over | under); open) decide_later(scores, w, open);
+    if (const uint64_t open = ~(over | under); open) add_undecided(scores, w, open);
   }
 
-  // Ties are looked for first: where there are any, there are many.
-  void decide_later(const S* scores, int64_t w, uint64_t open) {
-    if (results_.marks)
-      results_.marks[w / 32] |= uint64_t((open << 32 ? 1 : 0) | (open >> 32 ? 2 : 0)) << w % 32 * 2;
-    const uint64_t at_high = word(scores, [&](Vec x) { return equal(x, high_); });
+  // Scores equal to the upper end come first: where there are any, there are many.
+  void add_undecided(const S* scores, int64_t w, uint64_t open) {
+    if (results_.undecided)
+      results_.undecided[w / 32] |= uint64_t((open << 32 ? 1 : 0) | (open >> 32 ? 2 : 0))
+                                    << w % 32 * 2;
+    const uint64_t at_high = compare_word(scores, [&](Vec x) { return equal(x, high_); });
     counts_.at_high += __builtin_popcountll(at_high);
     if (open == at_high) return;
-    const uint64_t at_low = word(scores, [&](Vec x) { return equal(x, low_); }) & ~at_high;
-    const uint64_t nan = ~word(scores, [&](Vec x) { return equal(x, x); });
+    const uint64_t at_low = compare_word(scores, [&](Vec x) { return equal(x, low_); }) & ~at_high;
+    const uint64_t nan = ~compare_word(scores, [&](Vec x) { return equal(x, x); });
     counts_.at_low += __builtin_popcountll(at_low);
     counts_.nan += __builtin_popcountll(nan);
     for (uint64_t set = open & ~(at_high | at_low | nan); set; set &= set - 1, ++counts_.inside)
@@ -105,7 +108,7 @@ struct Select {
   static ScanCounts scan(const ScoreChunk& chunk, Bracket bracket, const ScanResults& results) {
     Scanner<S> scanner(bracket, results);
     for_blocks<In>(chunk, 0, chunk.size, [&](const S* scores, int64_t first, int64_t size) {
-      scanner.add(scores, size, first / SelectKernels::kWord);
+      scanner.add(scores, size, first / kWordElements);
     });
     return scanner.counts();
   }
@@ -155,14 +158,14 @@ struct Select {
     return chunk.size;
   }
 
-  static void decide(const ScoreChunk& chunk, uint64_t threshold, int64_t cut,
-                     const uint64_t* marks, uint64_t* mask) {
+  static void decide(const ScoreChunk& chunk, uint64_t threshold, int64_t end,
+                     const uint64_t* undecided, uint64_t* mask) {
     constexpr int64_t kGroup = SelectKernels::kGroup;
     const In* data = static_cast<const In*>(chunk.data);
     const auto limit = typename Simd<S>::Vec{} + from_key<S>(threshold);
     const int64_t groups = (chunk.size + kGroup - 1) / kGroup;
     for (int64_t first = 0; first < groups; first += 64) {
-      for (uint64_t set = marks[first / 64]; set; set &= set - 1) {
+      for (uint64_t set = undecided[first / 64]; set; set &= set - 1) {
         const int64_t g = first + __builtin_ctzll(set), begin = g * kGroup;
         const int64_t size = std::min(kGroup, chunk.size - begin);
         const S* scores;
@@ -173,10 +176,10 @@ struct Select {
             copy[i] = i < size ? widen(data[begin + i]) : std::numeric_limits<S>::quiet_NaN();
           scores = copy;
         }
-        const int64_t ties = std::clamp<int64_t>(cut - chunk.position - begin, 0, kGroup);
-        uint64_t bits = word<kGroup>(scores, [&](auto x) { return above(x, limit); });
+        const int64_t ties = std::clamp<int64_t>(end - chunk.position - begin, 0, kGroup);
+        uint64_t bits = compare_word<kGroup>(scores, [&](auto x) { return above(x, limit); });
         if (ties > 0)
-          bits |= word<kGroup>(scores, [&](auto x) { return equal(x, limit); }) &
+          bits |= compare_word<kGroup>(scores, [&](auto x) { return equal(x, limit); }) &
                   ((uint64_t(1) << ties) - 1);
         const int64_t shift = g % 2 * kGroup;
         mask[g / 2] = (mask[g / 2] & ~(uint64_t(0xffffffff) << shift)) | bits << shift;

@@ -1,4 +1,4 @@
-// What the threads of a block, or all of a launch, find out together.
+// Sums, ranks and wide loads by the threads of a block together.
 #pragma once
 
 #include "ptx.cuh"

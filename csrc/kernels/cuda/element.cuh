@@ -58,12 +58,6 @@ __device__ __forceinline__ F16 narrow<F16, double>(double value) {
   return narrow<F16>(static_cast<float>(value));
 }
 
-// Bytes of an element, and of one of the sums over such elements.
-inline int64_t element_size(DType dtype) {
-  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
-}
-inline int64_t sum_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
-
 // Calls f(E{}) for the element type of a tensor.
 template <class F>
 auto with_element(DType dtype, const F& f) {

@@ -1,8 +1,7 @@
 // Diagonal Fisher kernels on CUDA devices; see ../fisher.h for what is computed.
 //
-// All samples are gone through on the device, those without a weight are skipped there: the lists
-// of samples in the arguments are not read. Sums over samples are taken in an order that only the
-// shapes and the number of multiprocessors decide.
+// Samples without a weight are skipped on the device. Sums over samples are taken in an order that
+// only the shapes and the number of multiprocessors decide.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,7 +12,7 @@
 
 namespace fastforget::cuda {
 
-// A weight: `groups` convolution groups, one after the other in the results; N is the batch.
+// A weight: `groups` convolution groups, one after the other in the results.
 struct MatmulWork {
   MatmulFisher fisher;
   int64_t groups;
@@ -36,8 +35,7 @@ struct AffineWork {
 int64_t fisher_affine_bytes(const AffineWork&);
 cudaError_t fisher_affine(const AffineWork&, void* scratch, cudaStream_t);
 
-// `padding` is a token that has no gradient, or negative; `order` and `count` are not read. Tokens
-// outside [0, V) are skipped.
+// `padding` is a token that has no gradient, or negative. Tokens outside [0, V) are skipped.
 cudaError_t fisher_embedding(const EmbeddingFisher&, int64_t padding, cudaStream_t);
 
 }  // namespace fastforget::cuda

@@ -77,9 +77,9 @@ __global__ void __launch_bounds__(kThreads, 4) positions_kernel(const __grid_con
   const int64_t parameter = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (parameter >= f.P) return;
   const int64_t split = blockIdx.y, g = blockIdx.z;
-  const S* const weights = static_cast<const S*>(f.weights) + g * f.batch;
+  const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.batch * split / p.splits; n < f.batch * (split + 1) / p.splits; ++n) {
+  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
     const Series<E> series(f, n, parameter);
@@ -99,9 +99,9 @@ __global__ void __launch_bounds__(kThreads) parameters_kernel(const __grid_const
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t parameter = int64_t(blockIdx.x) * 32 + lane;
   const int64_t split = blockIdx.y, g = blockIdx.z;
-  const S* const weights = static_cast<const S*>(f.weights) + g * f.batch;
+  const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.batch * split / p.splits; n < f.batch * (split + 1) / p.splits; ++n) {
+  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
     if (parameter < f.P) {
@@ -128,7 +128,7 @@ bool positions_fast(const AffineFisher& f) {
 int64_t splits_of(const AffineWork& w) {
   const AffineFisher& f = w.fisher;
   const int64_t owned = positions_fast(f) ? kWarps : 32;
-  return splits_for((f.P + owned - 1) / owned * f.G, 8 * w.multiprocessors, f.batch,
+  return splits_for((f.P + owned - 1) / owned * f.G, 8 * w.multiprocessors, f.N,
                     kResults * f.G * f.P * sum_size(f.dtype));
 }
 

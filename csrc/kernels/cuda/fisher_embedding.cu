@@ -18,13 +18,13 @@ template <class E>
 __global__ void __launch_bounds__(kThreads)
     embedding_kernel(const __grid_constant__ EmbeddingFisher f, int64_t padding) {
   using S = Sum<E>;
-  __shared__ int found[kThreads];
+  __shared__ int same_token[kThreads];
   __shared__ int counts[kWarps];
-  const int64_t own = blockIdx.x, size = f.batch * f.T, g = blockIdx.y;
+  const int64_t own = blockIdx.x, size = f.N * f.T, g = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t token = f.tokens[own];
   if (token == padding || token < 0 || token >= f.V) return;
-  // Every thread comes to the same end: votes of the warps, gathered over the block.
+  // Lists which of the next positions hold the token, and returns how many; every thread calls.
   const auto gather = [&](int64_t from, int64_t end) {
     const int64_t at = from + threadIdx.x;
     const bool same = at < end && f.tokens[at] == token;
@@ -36,13 +36,13 @@ __global__ void __launch_bounds__(kThreads)
       if (w < warp) before += counts[w];
       total += counts[w];
     }
-    if (same) found[before + __popc(votes & ((1u << lane) - 1))] = int(threadIdx.x);
+    if (same) same_token[before + __popc(votes & ((1u << lane) - 1))] = int(threadIdx.x);
     __syncthreads();
     return total;
   };
   for (int64_t from = 0; from < own; from += kThreads)
     if (gather(from, own) > 0) return;
-  const S* const weights = static_cast<const S*>(f.weights) + g * f.batch;
+  const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   for (int64_t first = 0; first < f.D; first += kThreads) {
     const int64_t d = first + threadIdx.x;
     S fisher = 0, gradient = 0, sum = 0;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t from = own; from < size; from += kThreads) {
       const int total = gather(from, size);
       for (int i = 0; i < total; ++i) {
-        const int64_t at = from + found[i], n = at / f.T, t = at % f.T;
+        const int64_t at = from + same_token[i], n = at / f.T, t = at % f.T;
         if (n != sample) {
           end_sample();
           sample = n, sum = 0;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t fisher_embedding(const EmbeddingFisher& f, int64_t padding, cudaStream_t stream) {
   if (f.D == 0) return cudaSuccess;
-  const dim3 grid(unsigned(f.batch * f.T), unsigned(f.G));
+  const dim3 grid(unsigned(f.N * f.T), unsigned(f.G));
   return with_element(f.dtype, [&](auto e) {
     return launch(embedding_kernel<decltype(e)>, grid, kThreads, 0, stream, f, padding);
   });

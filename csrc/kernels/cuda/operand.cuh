@@ -15,7 +15,7 @@ struct Column {
   int target;   // its place in a row of the result; -1: beyond the last column
 };
 
-// Features by positions of every sample. Exactly one of the two ways of access is used.
+// Features by positions of every sample: a strided matrix, or the patches of a convolution.
 struct Operand {
   const void* data;
   int features, feature_stride;
@@ -62,8 +62,8 @@ __device__ __forceinline__ bool inside(const Patches& p, const Position& at, con
          unsigned(at.w + column.w) < unsigned(p.size[2]);
 }
 
-// Which elements of a tile [kFeatures, kPositions] a thread brings: lanes lie along what is fast in
-// memory. Calls f(j, feature, position) for its j-th, with constant j once unrolled.
+// Which elements of a tile [kFeatures, kPositions] a thread loads. Lanes run over what lies side by
+// side in memory. Calls f(j, feature, position) for its j-th, with constant j once unrolled.
 template <int kFeatures, int kPositions, int kThreads, class F>
 __device__ __forceinline__ void own_elements(bool features_fast, const F& f) {
   static_assert(kFeatures % 32 == 0 && kPositions % (kThreads / 32) == 0);
@@ -115,7 +115,7 @@ struct Elements {
 
 // A tile of elements in shared memory, as they are neighbours in memory: [positions][features] or
 // [features][positions], each row with a gap against bank conflicts.
-// kCopied: never through registers.
+// kCopied: every element is copied asynchronously, none through registers.
 template <class E, int kFeatures, int kPositions, int kThreads, bool kCopied>
 struct Tile {
   static constexpr int kGap = 16 / int(sizeof(E)), kWide = kFeatures + (sizeof(E) == 4 ? 8 : kGap),
@@ -124,7 +124,7 @@ struct Tile {
       kWide * kPositions > kLong* kFeatures ? kWide * kPositions : kLong * kFeatures;
   using Staged = Elements<E, kFeatures, kPositions, kThreads>;
 
-  // Starts to bring a tile; what cannot be copied on its own waits in registers for `finish`.
+  // Starts to load a tile. What cannot be copied asynchronously waits in registers for `finish`.
   static __device__ __forceinline__ void begin(E* tile, Staged& staged, const Operand& x,
                                                const E* sample, const Column* columns, int first,
                                                int64_t k) {
@@ -147,8 +147,8 @@ struct Tile {
     });
   }
 
-  // What a warp's matrix product wants of 16 features from `feature` on: registers of the A
-  // operand; 0 and 2 are those of the B operand for the first eight features, 1 and 3 for the last.
+  // The 16 features from `feature` on as registers of a warp's matrix product. They are the A
+  // operand; for the B operand, 0 and 2 hold the first eight features, 1 and 3 the last.
   static __device__ __forceinline__ void fragment(unsigned (&out)[4], const E* tile,
                                                   bool features_fast, int feature, int k) {
     const int lane = threadIdx.x % 32;

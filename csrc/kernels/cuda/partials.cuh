@@ -1,4 +1,5 @@
-// Sums over samples that several blocks share: each writes its own, which are added in order.
+// Sums over samples that several blocks share: each block writes its own part, and the parts are
+// added in order. Bound by the read of the parts.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +29,8 @@ __global__ void sum_splits(const S* partial, int64_t splits, int64_t size, S* re
   }
 }
 
-// Among how many blocks to share the samples, where `blocks` are there without and `wanted` keep
-// the device busy; scratch memory stays within bounds.
+// Among how many blocks to share the samples. Without sharing there are `blocks`, and `wanted` keep
+// the device busy. Scratch memory, `bytes` per share, stays bounded.
 inline int64_t splits_for(int64_t blocks, int64_t wanted, int64_t samples, int64_t bytes) {
   constexpr int64_t kScratch = 64 << 20, kGrid = 65535;
   if (blocks <= 0 || bytes <= 0) return 1;

@@ -180,7 +180,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Launch>
-cudaError_t over(const GradTensors& g, int64_t extra, void* const* out, const Launch& launch) {
+cudaError_t in_grad_batches(const GradTensors& g, int64_t extra, void* const* out,
+                            const Launch& launch) {
   return in_batches(
       g.L, int(g.K + extra), kChunk, [&](int64_t l) { return g.sizes[l]; },
       [&](int64_t l) { return g.dtypes[l]; },
@@ -230,14 +231,14 @@ cudaError_t project_gram(const GradTensors& g, bool per_tensor, double* gram, vo
   const size_t bytes = size_t((per_tensor ? g.L : 1) * K * K) * sizeof(double);
   cudaError_t error = cudaMemsetAsync(gram, 0, bytes, stream);  // tensors may be empty
   if (error != cudaSuccess) return error;
-  error = over(g, 0, nullptr, [&](const TensorBatch& batch, DType dtype) {
+  error = in_grad_batches(g, 0, nullptr, [&](const TensorBatch& batch, DType dtype) {
     return with_element(dtype,
                         [&](auto e) { return gram_of<decltype(e)>(batch, K, partial, stream); });
   });
   if (error != cudaSuccess) return error;
   if (!per_tensor)
     return launch(sum_all, dim3(1), kThreads, 0, stream, partial, chunks_of(g), K, gram);
-  return over(g, 0, nullptr, [&](const TensorBatch& batch, DType) {
+  return in_grad_batches(g, 0, nullptr, [&](const TensorBatch& batch, DType) {
     return launch(sum_each, dim3(unsigned(batch.count)), kThreads, 0, stream, batch, partial, K,
                   gram);
   });
@@ -252,7 +253,7 @@ cudaError_t project_weights(const double* gram, const int64_t* order, int64_t S,
 
 cudaError_t project_combine(const GradTensors& g, int64_t S, const double* weights,
                             void* const* out, cudaStream_t stream) {
-  return over(g, 1, out, [&](const TensorBatch& batch, DType dtype) {
+  return in_grad_batches(g, 1, out, [&](const TensorBatch& batch, DType dtype) {
     return with_element(dtype, [&](auto e) {
       return launch(combine_kernel<decltype(e)>, dim3(unsigned(batch.chunks())), kThreads, 0,
                     stream, batch, int(g.K), weights, S > 1);

@@ -5,17 +5,9 @@
 
 #include <cstdint>
 
-#include "../types.h"
+#include "../project.h"
 
 namespace fastforget::cuda {
-
-// The gradients of K tasks with respect to the same L contiguous tensors.
-struct GradTensors {
-  int64_t K, L;
-  const DType* dtypes;       // [L]
-  const int64_t* sizes;      // [L] elements
-  const void* const* grads;  // [L, K]
-};
 
 // Bytes of scratch memory that `project_gram` wants.
 int64_t project_gram_bytes(const GradTensors&);

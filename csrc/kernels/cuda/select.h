@@ -5,17 +5,9 @@
 
 #include <cstdint>
 
-#include "../types.h"
+#include "../select.h"
 
 namespace fastforget::cuda {
-
-// L contiguous tensors of one dtype.
-struct ScoreTensors {
-  DType dtype;
-  int64_t L;
-  const int64_t* sizes;       // [L] elements
-  const void* const* scores;  // [L]
-};
 
 // Bytes of scratch memory that `select` wants.
 int64_t select_bytes(const ScoreTensors&);

@@ -1,4 +1,4 @@
-"""What runs the weights of a model in a form of its own, and follows its edits."""
+"""Engines: each runs the weights of a model in a form of its own, and follows its edits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fastforget.serving.engines.cuda_graphs import CUDAGraphs
 from fastforget.serving.engines.engine import Engine
 from fastforget.serving.engines.onnx_runtime import OnnxRuntime
 from fastforget.serving.engines.openvino import OpenVINO
-from fastforget.serving.engines.rebuilt import Rebuilt, compile_frozen
+from fastforget.serving.engines.rebuilt import Rebuilt
+from fastforget.serving.engines.torch_compile import compile_frozen
 
 __all__ = ["AOTInductor", "CUDAGraphs", "Engine", "OnnxRuntime", "OpenVINO", "Rebuilt", "compile_frozen"]

@@ -11,29 +11,29 @@ from typing import Any
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from fastforget.batch import Inputs
-from fastforget.serving.engines.agreement import Run
-from fastforget.serving.engines.aot_inputs import TakenInputs, fixed_sizes
+from fastforget.classifier.inputs import Inputs
+from fastforget.serving.engines.engine import Predictor
+from fastforget.serving.engines.expected_inputs import ExpectedInputs, fixed_sizes
 from fastforget.serving.engines.swapped import Swapped, parameter_names, weights_of
 
 __all__ = ["AOTInductor"]
 
 
-class AOTInductor(Swapped[Run]):
+class AOTInductor(Swapped[Predictor]):
     """Runs a package made by ``torch._inductor.aoti_compile_and_package``.
 
     The package is loaded twice. The weights of an edit are copied into the one that is idle (``load_constants``), and
     the two change places: the switch assigns an attribute. The weights from before stay in memory until the next edit,
-    and the package keeps those it was made with; where they must not be kept, package the edited model.
+    and the file keeps those it was made with; where they must not be kept, package the edited model.
 
-    Weights that became part of the code cannot be changed: make the package without freezing, and with
-    ``inductor_configs={"always_keep_tensor_constants": True}``, for want of which AOTInductor writes vectors of up to
-    eight elements, such as the bias of a small head, into the code. The weights must be in the package
+    Weights that became part of the code cannot be changed. Make the package without freezing, and with
+    ``inductor_configs={"always_keep_tensor_constants": True}``: otherwise AOTInductor writes vectors of up to eight
+    elements, such as the bias of a small head, into the code. The weights must be in the package
     (``package_constants_in_so``, the default).
 
-    A package does not look at its inputs: one of another type, or of a size that it was not compiled for, would have it
-    read memory that is not the input's; one in another memory layout, such as channels-last, gives a wrong answer. Here
-    the former are refused, the latter copied into the layout of the example.
+    A package does not look at its inputs. With one of another type, or of a size that it was not compiled for, it would
+    read memory that is not the input's: such inputs are refused here. With one in another memory layout, such as
+    channels-last, it would give a wrong answer: it is copied into the layout of the example.
 
     Args:
         path: The package, a ``.pt2`` file.
@@ -62,29 +62,31 @@ class AOTInductor(Swapped[Run]):
         sources = _sources(file)
         _check_holds_weights(sources)
         self._packages = [load_package(file, num_runners=runners) for _ in range(2)]
-        self._running: Run = self._packages[0]
+        self._predictor: Predictor = self._packages[0]
         form = pytree.treespec_loads(self._packages[0].loader.get_call_spec()[0])
         _, by_name = pytree.tree_unflatten(range(form.num_leaves), form)
-        self._inputs = TakenInputs(self._agreement.example, list(by_name), fixed_sizes("".join(sources)))
+        self._inputs = ExpectedInputs(self._comparison.example, list(by_name), fixed_sizes("".join(sources)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Predict; arguments and result as for the model."""
         args, kwargs = self._inputs.lay_out(args, kwargs)
         return super().__call__(*args, **kwargs)
 
-    def _first(self, model: nn.Module) -> Run:
+    def _adopt(self, model: nn.Module) -> Predictor:
         known = set(self._packages[0].get_constant_fqns())
-        missing = self._used(model, [name for name, aliases in parameter_names(model).items() if not known & aliases])
+        missing = self._used_parameters(
+            model, [name for name, aliases in parameter_names(model).items() if not known & aliases]
+        )
         if missing:
             raise ValueError(
                 f"the package must hold every parameter as a constant of its name, got none for {missing}: it is of "
                 "another model, or they became part of the code; make it without freezing and with "
                 'inductor_configs={"always_keep_tensor_constants": True}'
             )
-        return self._running
+        return self._predictor
 
-    def _make(self, model: nn.Module) -> Run:
-        idle = next(package for package in self._packages if package is not self._running)
+    def _rebuild(self, model: nn.Module) -> Predictor:
+        idle = next(package for package in self._packages if package is not self._predictor)
         known = set(idle.get_constant_fqns())
         # As many bytes are copied as a tensor's whole storage has: each needs one of its own. By reference
         # (user_managed=True), PyTorch 2.13 would never free them.

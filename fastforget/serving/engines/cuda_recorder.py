@@ -1,4 +1,4 @@
-"""CUDA graphs: work on a device that is recorded once and run again with one launch."""
+"""CUDA graphs: work on a device that is recorded once, and run again with one launch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 __all__ = ["CAPTURING", "Recorder"]
 
-_T = TypeVar("_T")
-# Held while a graph is captured: whoever waits for a whole device meanwhile spoils that, and fails.
+_Result = TypeVar("_Result")
+# Held while a graph is captured: whoever waits for a whole device meanwhile spoils the capture, and fails.
 CAPTURING = threading.Lock()
 _WARM_UP = 3  # runs until libraries have made their plans and taken their workspaces
 
 
 class Recorder:
-    """Records work on a device, and has what was recorded run one after the other.
+    """Records work on a device, and lets one recording at a time run.
 
     Args:
         device: A CUDA device.
@@ -34,16 +34,16 @@ class Recorder:
         self._device, self._pool, self._aside = device, torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         self._lock, self._done = threading.Lock(), torch.cuda.Event()
 
-    def record(self, work: Callable[[], _T]) -> tuple[Callable[[], None], _T]:
+    def record(self, work: Callable[[], _Result]) -> tuple[Callable[[], None], _Result]:
         """Record what a function launches; other threads may predict meanwhile, but not wait for the device.
 
         Args:
             work: Launches the same each time, on the current stream, without waiting for the device.
 
         Returns:
-            What launches it all again, to be called in a `turn`, and what the function returned: tensors in it are
-            written each time, and their memory is nobody else's. Intermediate results share memory with those of other
-            recordings.
+            What launches it all again, to be called in a `turn`, and what the function returned. Tensors in the latter
+            are written each time, and their memory is nobody else's; intermediate results share memory with those of
+            other recordings.
         """
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         self._aside.wait_stream(before)

@@ -7,15 +7,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Predictor"]
+
+Predictor = Callable[..., Any]  # arguments and result as for the model
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs the weights of a model in a form of its own, where an edit in place would not be seen.
+    """Runs the weights of a model in a form of its own, which does not see an edit in place.
 
-    The eager model is the truth, on which edits are worked out; the engine predicts. It is asked to prepare for edited
-    weights while it predicts with the old ones, and to switch when nobody is inside.
+    Edits are worked out on the eager model; the engine predicts. It is asked to prepare for edited weights while it
+    predicts with the old ones, and to switch when no prediction is inside.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -40,9 +42,9 @@ class Engine(Protocol):
             model: An eager module of the same architecture. Nothing of its storage is kept.
 
         Returns:
-            What switches to them: short, does not fail, to be called once, when no prediction is inside and before
-            anything else is staged. If it is never called, nothing has changed. It may hold what ran before: let go of
-            it when predictions go on.
+            What switches to them: short, and without failure. It is called once, when no prediction is inside and
+            before anything else is staged. If it is never called, nothing has changed. It may hold what ran before, so
+            let go of it when predictions go on.
 
         Raises:
             ValueError: It cannot run them; nothing has changed.

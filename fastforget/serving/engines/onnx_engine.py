@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastforget.batch import Inputs, forward
+from fastforget.classifier.inputs import Inputs
+from fastforget.classifier.running import forward
 from fastforget.serving.engines.onnx_weights import Array, Place, find_places, load, missing_parameters, patched
 from fastforget.serving.engines.swapped import Swapped
 
@@ -24,7 +25,7 @@ class Session:
     """An ONNX model that is ready to run.
 
     Attributes:
-        content: Its bytes, to make the next one of.
+        content: Its bytes, of which the next one is made.
         names: Of its inputs, in order.
         run: Gives the outputs for inputs by name; can be called from many threads.
     """
@@ -39,8 +40,8 @@ class Session:
         if len(args) + len(kwargs) != len(self.names) or given.keys() != set(self.names):
             raise ValueError(f"inputs must be {list(self.names)}, got {len(args)} in order and {list(kwargs)} by name")
         device = next((value.device for value in given.values() if isinstance(value, Tensor)), torch.device("cpu"))
-        found = self.run({name: _array(name, value) for name, value in given.items()})
-        return [torch.from_numpy(values).to(device) for values in found]
+        outputs = self.run({name: _array(name, value) for name, value in given.items()})
+        return [torch.from_numpy(values).to(device) for values in outputs]
 
 
 class OnnxEngine(Swapped[Session]):
@@ -54,7 +55,7 @@ class OnnxEngine(Swapped[Session]):
 
     def __init__(self, model: Any, example: Inputs, tolerance: float) -> None:
         super().__init__(example, tolerance)
-        self._running = self._open(load(model))
+        self._predictor = self._open(load(model))
         self._places: list[Place] = []
         self._structure = pytree.tree_structure(None)
 
@@ -63,12 +64,12 @@ class OnnxEngine(Swapped[Session]):
         """Make an ONNX model ready to run."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict; arguments and result as for the model, with arrays in place of tensors if you like."""
+        """Predict; arguments and result as for the model. Inputs may also be arrays."""
         return pytree.tree_unflatten(super().__call__(*args, **kwargs), self._structure)
 
-    def _first(self, model: nn.Module) -> Session:
-        places = find_places(self._running.content, model)
-        missing = self._used(model, missing_parameters(places, model))
+    def _adopt(self, model: nn.Module) -> Session:
+        places = find_places(self._predictor.content, model)
+        missing = self._used_parameters(model, missing_parameters(places, model))
         if missing:
             raise ValueError(
                 f"the ONNX model must hold the values of every parameter in an initializer, got none for {missing}: it "
@@ -76,15 +77,15 @@ class OnnxEngine(Swapped[Session]):
                 "export with torch.onnx.export(..., dynamo=True, optimize=False)"
             )
         with torch.no_grad():
-            leaves, structure = pytree.tree_flatten(forward(model, self._agreement.example))
+            leaves, structure = pytree.tree_flatten(forward(model, self._comparison.example))
         strange = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
         if strange:
             raise ValueError(f"outputs of the model must be tensors, got {strange[0]} among them")
         self._places, self._structure = places, structure
-        return self._running
+        return self._predictor
 
-    def _make(self, model: nn.Module) -> Session:
-        return self._open(patched(self._running.content, self._places, model))
+    def _rebuild(self, model: nn.Module) -> Session:
+        return self._open(patched(self._predictor.content, self._places, model))
 
 
 def _array(name: str, value: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastforget.batch import Inputs
+from fastforget.classifier.inputs import Inputs
 from fastforget.serving.engines.onnx_engine import OnnxEngine, Session
 from fastforget.serving.engines.optional import require
 
@@ -15,10 +15,11 @@ __all__ = ["OnnxRuntime"]
 class OnnxRuntime(OnnxEngine):
     """Runs an ONNX model in ONNX Runtime, whose sessions cannot take other weights.
 
-    For an edit, its weights are put into the initializers and another session is made of them; the switch assigns an
-    attribute, and the session from before is freed afterwards. Initializers are found by the names of the parameters,
-    or by equal values, also transposed. What an exporter folded into others cannot be found again: export with
-    ``torch.onnx.export(..., dynamo=True, optimize=False)``; ONNX Runtime folds by itself, for every session.
+    For an edit, the new weights are put into the initializers, and another session is made of them. The switch assigns
+    an attribute, and the session from before is freed afterwards. Initializers are found by the names of the
+    parameters, or by equal values, also transposed. Parameters that an exporter folded into others cannot be found
+    again: export with ``torch.onnx.export(..., dynamo=True, optimize=False)``. ONNX Runtime folds by itself, for every
+    session.
 
     Args:
         model: The ONNX model, path, bytes or onnx.ModelProto, below 2 GB.

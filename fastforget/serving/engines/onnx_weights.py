@@ -1,4 +1,4 @@
-"""Where the weights of a module lie in an ONNX model, and how to put others there."""
+"""Where the weights of a module lie in an ONNX model, and how to put others stored."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load(model: Any) -> bytes:
 
 
 def find_places(content: bytes, model: nn.Module) -> list[Place]:
-    """Find where the weights of a module lie: by name, and those without by equal values.
+    """Find where the weights of a module lie: by name, or by equal values where an initializer has another name.
 
     Args:
         content: An ONNX model with the weights of the module.
@@ -80,30 +80,30 @@ def find_places(content: bytes, model: nn.Module) -> list[Place]:
     """
     arrays = _arrays(content)
     weights = {name: _array(value) for name, value in weights_of(model).items()}
-    named_alike = [_place(name, arrays[name], name, weights[name]) for name in sorted(arrays.keys() & weights.keys())]
-    found = [place for place in named_alike if place is not None]
-    named = {place.weight for place in found}
+    same_names = [_place(name, arrays[name], name, weights[name]) for name in sorted(arrays.keys() & weights.keys())]
+    places = [place for place in same_names if place is not None]
+    named = {place.weight for place in places}
     unnamed = {first for first, names in parameter_names(model).items() if not names & named}
     for name in sorted(arrays.keys() - weights.keys()):
-        places = [_place(name, arrays[name], weight, weights[weight]) for weight in sorted(unnamed)]
-        fitting = [place for place in places if place is not None]
+        same_values = [_place(name, arrays[name], weight, weights[weight]) for weight in sorted(unnamed)]
+        fitting = [place for place in same_values if place is not None]
         if len(fitting) > 1:
             raise ValueError(
                 f"initializer `{name}` must hold the values of one parameter, got those of `{fitting[0].weight}` and "
                 f"`{fitting[1].weight}`, which are equal; export with optimize=False, so that it has their names"
             )
-        found += fitting
-    return found
+        places += fitting
+    return places
 
 
 def missing_parameters(places: list[Place], model: nn.Module) -> list[str]:
     """Return the parameters that lie nowhere."""
-    found = {place.weight for place in places}
-    return [first for first, names in parameter_names(model).items() if not names & found]
+    placed = {place.weight for place in places}
+    return [first for first, names in parameter_names(model).items() if not names & placed]
 
 
 def patched(content: bytes, places: list[Place], model: nn.Module) -> bytes:
-    """Return an ONNX model with the weights of a module.
+    """Return an ONNX model with the weights of a module in place of its own.
 
     Args:
         content: The ONNX model.
@@ -115,15 +115,15 @@ def patched(content: bytes, places: list[Place], model: nn.Module) -> bytes:
     """
     onnx = require("onnx", "onnx")
 
-    made = onnx.load_model_from_string(content)
+    patched_model = onnx.load_model_from_string(content)
     weights, wanted = weights_of(model), {place.initializer: place for place in places}
-    for initializer in made.graph.initializer:
+    for initializer in patched_model.graph.initializer:
         place = wanted.get(initializer.name)
         if place is not None:
             values = _array(weights[place.weight])
             values = (values.T if place.transposed else values).reshape(tuple(initializer.dims))
             initializer.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), initializer.name))
-    return bytes(made.SerializeToString())
+    return bytes(patched_model.SerializeToString())
 
 
 def _arrays(content: bytes) -> Mapping[str, Array]:
@@ -140,12 +140,12 @@ def _array(value: Tensor) -> Array:
         raise ValueError(f"weights must be of a type that numpy has, got {value.dtype}") from error
 
 
-def _place(initializer: str, there: Array, weight: str, values: Array) -> Place | None:
+def _place(initializer: str, stored: Array, weight: str, values: Array) -> Place | None:
     """Return the place if an initializer holds the values of a weight, in any shape, or transposed."""
-    if there.dtype != values.dtype or there.size != values.size:
+    if stored.dtype != values.dtype or stored.size != values.size:
         return None
-    if np.array_equal(there.ravel(), values.ravel()):
+    if np.array_equal(stored.ravel(), values.ravel()):
         return Place(initializer, weight, transposed=False)
-    if there.ndim == 2 and there.shape == values.shape[::-1] and np.array_equal(there.T, values):
+    if stored.ndim == 2 and stored.shape == values.shape[::-1] and np.array_equal(stored.T, values):
         return Place(initializer, weight, transposed=True)
     return None

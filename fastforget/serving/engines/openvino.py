@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from fastforget.batch import Inputs
+from fastforget.classifier.inputs import Inputs
 from fastforget.serving.engines.onnx_engine import OnnxEngine, Session
 from fastforget.serving.engines.onnx_weights import Array
 from fastforget.serving.engines.optional import require
@@ -17,11 +17,11 @@ __all__ = ["OpenVINO"]
 class OpenVINO(OnnxEngine):
     """Runs an ONNX model in OpenVINO, whose compiled models cannot take other weights.
 
-    For an edit, its weights are put into the initializers, and OpenVINO reads and compiles the result; the switch
+    For an edit, the new weights are put into the initializers, and OpenVINO reads and compiles the result. The switch
     assigns an attribute, and the compiled model from before is freed afterwards. Every thread has an inference request
     of its own. See `OnnxRuntime` for how to export.
 
-    Where the processor has it, OpenVINO calculates in bfloat16: allow for that with ``tolerance``, or ask for
+    OpenVINO calculates in bfloat16 where the processor can. Allow for that with ``tolerance``, or set
     ``settings={"INFERENCE_PRECISION_HINT": "f32"}``.
 
     Args:
@@ -59,7 +59,7 @@ class OpenVINO(OnnxEngine):
         def run(inputs: dict[str, Array]) -> list[Array]:
             if not hasattr(own, "request"):
                 own.request = compiled.create_infer_request()
-            found = own.request.infer(inputs)  # copies
-            return [found[output] for output in compiled.outputs]
+            outputs = own.request.infer(inputs)  # copies
+            return [outputs[output] for output in compiled.outputs]
 
         return Session(content, [port.get_any_name() for port in compiled.inputs], run)

@@ -19,7 +19,7 @@ def require(package: str, extra: str) -> Any:
         The module.
 
     Raises:
-        ImportError: It is not installed; says how to.
+        ImportError: It is not installed; says how to install it.
     """
     try:
         return importlib.import_module(package)

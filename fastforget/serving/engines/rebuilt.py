@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import nn
 
-from fastforget.batch import Inputs, forward
-from fastforget.serving.engines.agreement import Run, check_no_graphs
+from fastforget.classifier.inputs import Inputs
+from fastforget.serving.engines.engine import Predictor
 from fastforget.serving.engines.swapped import Swapped
+from fastforget.serving.engines.torch_compile import check_no_cuda_graphs
 
-__all__ = ["Rebuilt", "compile_frozen"]
+__all__ = ["Rebuilt"]
 
 
-class Rebuilt(Swapped[Run]):
+class Rebuilt(Swapped[Predictor]):
     """Runs what a function of yours builds from the model: TorchScript, TensorRT, ``torch.compile`` with freezing.
 
     The function gets a copy of the model for each edit and returns a callable, which may be called from many threads.
-    It is run once on the example inputs before it predicts, so that no prediction waits for a compiler. `check` builds
-    twice: what runs first, and another to see that it follows edits. The switch assigns an attribute.
+    It runs once on the example inputs before it predicts, so that no prediction waits for a compiler. `check` builds
+    twice: what runs first, and another one to see that it follows edits. The switch assigns an attribute.
 
     For ``torch.compile`` with freezing there is `compile_frozen`.
 
@@ -35,6 +34,7 @@ class Rebuilt(Swapped[Run]):
         ValueError: ``tolerance`` is not positive.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(4, 3).eval()
         >>> engine = Rebuilt(lambda copy: torch.fx.symbolic_trace(copy), example=torch.ones(2, 4))
         >>> engine.check(model)
@@ -42,47 +42,18 @@ class Rebuilt(Swapped[Run]):
         >>> switch()
     """
 
-    def __init__(self, build: Callable[[nn.Module], Run], *, example: Inputs, tolerance: float = 1e-4) -> None:
+    def __init__(self, build: Callable[[nn.Module], Predictor], *, example: Inputs, tolerance: float = 1e-4) -> None:
         if not callable(build):
             raise TypeError(f"`build` must be a function of a module, got {type(build).__name__}")
         super().__init__(example, tolerance)
         self._build = build
 
-    def _first(self, model: nn.Module) -> Run:
-        return self._make(model) if self._layout is None else self._running
+    def _adopt(self, model: nn.Module) -> Predictor:
+        return self._rebuild(model) if self._shapes is None else self._predictor
 
-    def _make(self, model: nn.Module) -> Run:
-        made = self._build(copy.deepcopy(model))
-        if not callable(made):
-            raise ValueError(f"`build` must return what can be called, got {type(made).__name__}")  # noqa: TRY004
-        check_no_graphs(made, model)
-        return made
-
-
-def compile_frozen(model: nn.Module, inputs: Inputs, **settings: Any) -> Run:
-    """Compile a module with its weights as constants, for `Rebuilt`.
-
-    ``torch.compile`` makes constants of them under ``torch._inductor.config.freezing``, when the compiled module is
-    first run, without gradients: all of that is done here. For inputs of other sizes it may compile again, then with
-    the weights where they lie, which is slower and as right; ``dynamic=True`` avoids it. PyTorch keeps what it compiled
-    until the process ends, constants included.
-
-    Args:
-        model: An eager module in eval mode, which is kept.
-        inputs: Inputs of the model, a tensor or a tuple or dict of what its forward takes.
-        settings: As for ``torch.compile``.
-
-    Returns:
-        The compiled function.
-    """
-    import torch._inductor.config as inductor  # noqa: PLC0415 (takes long to load, and only this needs it)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return model(*args, **kwargs)
-
-    # torch.compile counts compilations by code object, and leaves the ninth of one uncompiled.
-    run.__code__ = run.__code__.replace()
-    with inductor.patch(freezing=True), torch.no_grad():
-        compiled: Run = torch.compile(run, **settings)
-        forward(compiled, inputs)
-    return compiled
+    def _rebuild(self, model: nn.Module) -> Predictor:
+        predictor = self._build(copy.deepcopy(model))
+        if not callable(predictor):
+            raise ValueError(f"`build` must return what can be called, got {type(predictor).__name__}")  # noqa: TRY004
+        check_no_cuda_graphs(predictor, model)
+        return predictor

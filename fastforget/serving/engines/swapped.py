@@ -1,4 +1,4 @@
-"""What all engines have in common: make another callable for other weights, see that it works, change the handle."""
+"""What all engines have in common that make a predictor for other weights, check it, and put it in place of the old."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastforget.batch import Inputs, forward, tensors_of
-from fastforget.model import check_eval, eager
-from fastforget.serving.engines.agreement import Agreement, Run, cloned, disturb
+from fastforget.classifier.compilation import eager
+from fastforget.classifier.inputs import Inputs, tensors_of
+from fastforget.classifier.modes import check_eval
+from fastforget.classifier.running import forward
+from fastforget.serving.engines.comparison import OutputComparison, copy_inputs, nudge_parameters
+from fastforget.serving.engines.engine import Predictor
 
 __all__ = ["Swapped", "parameter_names", "weights_of"]
 
-RunT = TypeVar("RunT", bound=Run)
+PredictorT = TypeVar("PredictorT", bound=Predictor)
 
 
-class Swapped(ABC, Generic[RunT]):
-    """An engine that runs a callable made for the current weights, and changes to another one for others.
+class Swapped(ABC, Generic[PredictorT]):
+    """An engine that runs a predictor made for the current weights, and swaps it for another one for other weights.
 
-    Each is run on the example inputs before it is used, and must say what the eager model says. To switch is to assign
-    an attribute; what the old callable held is freed afterwards.
+    Each runs on the example inputs before it is used, and must say what the eager model says. To swap is to assign an
+    attribute; what the old predictor held is freed afterwards.
 
     Args:
         example: Inputs of the model, a tensor or a tuple or dict of what its forward takes. A few samples will do.
@@ -33,30 +36,30 @@ class Swapped(ABC, Generic[RunT]):
         ValueError: ``tolerance`` is not positive.
     """
 
-    _running: RunT  # from `check` on
+    _predictor: PredictorT  # from `check` on
 
     def __init__(self, example: Inputs, tolerance: float) -> None:
-        self._agreement = Agreement(example, tolerance)
-        self._layout: dict[str, tuple[Any, ...]] | None = None  # of the model that `check` accepted
+        self._comparison = OutputComparison(example, tolerance)
+        self._shapes: dict[str, tuple[Any, ...]] | None = None  # of the weights of the model that `check` accepted
 
     @abstractmethod
-    def _first(self, model: nn.Module) -> RunT:
+    def _adopt(self, model: nn.Module) -> PredictorT:
         """Return what runs the weights of the model now, after checking that it can be given others."""
 
     @abstractmethod
-    def _make(self, model: nn.Module) -> RunT:
-        """Return another callable, which runs the weights of the model and keeps nothing of its storage."""
+    def _rebuild(self, model: nn.Module) -> PredictorT:
+        """Return another predictor, which runs the weights of the model and keeps nothing of its storage."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Predict; arguments and result as for the model."""
-        self._need_check()
-        return self._running(*args, **kwargs)
+        self._checked_shapes()
+        return self._predictor(*args, **kwargs)
 
     def check(self, model: nn.Module) -> None:
         """Make sure that the engine runs the weights of a model, and that it would run others.
 
-        It is shown by example: the outputs are compared with those of the model; then it is made to run weights that
-        are all a little different, and the outputs are compared again.
+        It is shown by example: the outputs are compared with those of the model. Then all weights are made a little
+        different, and the outputs for them are compared again.
 
         Args:
             model: The eager module, in eval mode.
@@ -66,15 +69,15 @@ class Swapped(ABC, Generic[RunT]):
         """
         source = eager(model)
         check_eval(source)
-        running = self._first(source)
-        expected = self._agreement.outputs(source)
-        self._agreement.check(running, expected)
+        predictor = self._adopt(source)
+        expected = self._comparison.outputs(source)
+        self._comparison.check(predictor, expected)
         other = copy.deepcopy(source)
-        disturb(other)
-        changed = self._agreement.outputs(other)
-        self._agreement.check_apart(changed, expected)
-        self._agreement.check(self._make(other), changed, before=expected)
-        self._running, self._layout = running, _layout(source)
+        nudge_parameters(other)
+        changed = self._comparison.outputs(other)
+        self._comparison.check_distinct(changed, expected)
+        self._comparison.check(self._rebuild(other), changed, before=expected)
+        self._predictor, self._shapes = predictor, _weight_shapes(source)
 
     def stage(self, model: nn.Module) -> Callable[[], None]:
         """Prepare to run the weights of a model, while predictions go on with the old ones.
@@ -90,40 +93,40 @@ class Swapped(ABC, Generic[RunT]):
             RuntimeError: No model was checked before.
             ValueError: It cannot run them, or not with the outputs of the model; nothing has changed.
         """
-        checked = self._need_check()
+        checked = self._checked_shapes()
         source = eager(model)
         check_eval(source)
-        layout = _layout(source)
-        for name in sorted(layout.keys() | checked.keys()):
-            if layout.get(name) != checked.get(name):
+        shapes = _weight_shapes(source)
+        for name in sorted(shapes.keys() | checked.keys()):
+            if shapes.get(name) != checked.get(name):
                 raise ValueError(
-                    f"`model` must be built like the one that was checked, got `{name}`: {layout.get(name, 'none')} "
+                    f"`model` must be built like the one that was checked, got `{name}`: {shapes.get(name, 'none')} "
                     f"instead of {checked.get(name, 'none')}"
                 )
-        expected = self._agreement.outputs(source)
-        made = self._make(source)
-        self._agreement.check(made, expected, before=self._agreement.outputs(self._running))
+        expected = self._comparison.outputs(source)
+        made = self._rebuild(source)
+        self._comparison.check(made, expected, before=self._comparison.outputs(self._predictor))
 
         def switch() -> None:
             nonlocal made
-            self._running, made = made, self._running  # kept, since to free it can take longer than this
+            self._predictor, made = made, self._predictor  # kept, since to free it can take longer than this
 
         return switch
 
-    def _need_check(self) -> dict[str, tuple[Any, ...]]:
-        """Return the layout of the model that was checked."""
-        if self._layout is None:
+    def _checked_shapes(self) -> dict[str, tuple[Any, ...]]:
+        """Return shapes and dtypes of the weights of the model that was checked."""
+        if self._shapes is None:
             raise RuntimeError("`check` must have accepted a model first")
-        return self._layout
+        return self._shapes
 
-    def _used(self, model: nn.Module, names: Sequence[str]) -> list[str]:
-        """Return those of the named parameters that the outputs on the example depend on."""
+    def _used_parameters(self, model: nn.Module, names: Sequence[str]) -> list[str]:
+        """Return those of the named parameters on which the outputs for the example depend."""
         if not names:
             return []
         watched = copy.deepcopy(model).requires_grad_()
         parameters = dict(watched.named_parameters())
         with torch.enable_grad():
-            outputs = tensors_of(forward(watched, cloned(self._agreement.example)))
+            outputs = tensors_of(forward(watched, copy_inputs(self._comparison.example)))
             sums = [values.sum() for values in outputs if values.requires_grad]
             if not sums:
                 return list(names)
@@ -138,10 +141,10 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def parameter_names(model: nn.Module) -> dict[str, set[str]]:
-    """Return all names of each parameter by its first one."""
+    """Return all names of each parameter, by its first one."""
     everything = list(model.named_parameters(remove_duplicate=False))
     return {first: {name for name, value in everything if value is own} for first, own in model.named_parameters()}
 
 
-def _layout(model: nn.Module) -> dict[str, tuple[Any, ...]]:
+def _weight_shapes(model: nn.Module) -> dict[str, tuple[Any, ...]]:
     return {name: (tuple(value.shape), value.dtype) for name, value in weights_of(model).items()}

@@ -39,7 +39,7 @@ def test_inputs_of_any_layout(packaged: str, network: Callable[..., nn.Module], 
     engine = AOTInductor(packaged, example=images)
     engine.check(model)
     expected, last = engine(images), images.to(memory_format=torch.channels_last)
-    assert not torch.allclose(engine._running(last), expected, atol=0.1)
+    assert not torch.allclose(engine._predictor(last), expected, atol=0.1)
     for same in (
         last,
         images.mT.contiguous().mT,

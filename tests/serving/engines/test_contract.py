@@ -12,6 +12,8 @@ import torch
 from asserts import assert_same_bits
 from torch import Tensor, nn
 
+from fastforget import one_shot
+from fastforget.serving import LiveModel
 from fastforget.serving.engines import AOTInductor, Engine, OnnxRuntime, OpenVINO, Rebuilt
 from fastforget.serving.engines.swapped import Swapped
 from fastforget.serving.gate import Gate
@@ -72,7 +74,7 @@ def test_follows_edits_and_back(engine: Swapped, network: Network, images: Tenso
     assert_close(before, model, images)
     switch = engine.stage(edited)
     assert_same_bits(engine(images), before)
-    running = weakref.ref(engine._running)
+    running = weakref.ref(engine._predictor)
     switch()
     assert_close(engine(images), edited, images)
     del switch
@@ -84,6 +86,19 @@ def test_follows_edits_and_back(engine: Swapped, network: Network, images: Tenso
     engine.stage(model)()
     assert_same_bits(engine(images), before)
     assert_close(engine(images[:5]), model, images)
+
+
+def test_follows_an_edit_of_the_output_row(engine: Swapped, network: Network, images: Tensor) -> None:
+    """One that a live model makes, from inputs alone."""
+    subject, model = LiveModel(network(), engine=engine), network()
+    before = subject(images)
+    made = subject.forget(1, level="output", samples=(images, None))
+    assert made.claims == ("disconnected",)
+    one_shot(model, None, 1, level="output", samples=(images, None))
+    assert float((subject(images) - before)[:, 1].abs().min()) > 1
+    assert_close(subject(images), model, images)
+    subject.revert(0)
+    assert_same_bits(subject(images), before)
 
 
 @pytest.mark.parametrize("classes", [3, 4])

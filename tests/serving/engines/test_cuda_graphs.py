@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.serving import LiveModel
 from fastforget.serving.engines import CUDAGraphs, Engine, cuda_graphs
-from fastforget.serving.engines.agreement import check_no_graphs
+from fastforget.serving.engines.torch_compile import check_no_cuda_graphs
 
 Build = Callable[..., nn.Module]
 
@@ -285,10 +285,10 @@ def test_modes_with_graphs_are_known(mode: str) -> None:
     for made in (replaced, function, model._compiled_call_impl):
         if mode in ("reduce-overhead", "max-autotune"):
             with pytest.raises(ValueError, match=r"^torch.compile must not make CUDA graphs"):
-                check_no_graphs(made, model)
+                check_no_cuda_graphs(made, model)
         else:
-            check_no_graphs(made, model)
-    check_no_graphs(replaced, nn.Linear(2, 2))  # on the CPU there are none
+            check_no_cuda_graphs(made, model)
+    check_no_cuda_graphs(replaced, nn.Linear(2, 2))  # on the CPU there are none
 
 
 @ON_CUDA

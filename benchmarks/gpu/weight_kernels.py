@@ -1,0 +1,80 @@
+"""The kernels of weights, beside PyTorch's batched product."""
+
+from __future__ import annotations
+
+import torch
+from gpu.measuring import PRECISIONS, TOLERANCE, Bench, Row, check, precision
+from gpu.rates import share
+from torch import Tensor
+
+from fastforget import ops
+from fastforget.ops import reference
+
+LINEAR = {  # N, T, O, I
+    "ViT-B/16 b64 qkv": (64, 197, 2304, 768),
+    "ViT-B/16 b64 out": (64, 197, 768, 768),
+    "ViT-B/16 b64 up": (64, 197, 3072, 768),
+    "ViT-B/16 b64 down": (64, 197, 768, 3072),
+    "BERT-base b64 query": (64, 128, 768, 768),
+    "BERT-base b64 up": (64, 128, 3072, 768),
+    "ViT-B/16 b64 head": (64, 1, 1000, 768),
+}
+CONVOLUTION = {  # N, O, I, size, kernel, stride
+    "ResNet-18 b128 64": (128, 64, 64, 32, 3, 1),
+    "ResNet-18 b128 64-128/2": (128, 128, 64, 32, 3, 2),
+    "ResNet-18 b128 128": (128, 128, 128, 16, 3, 1),
+    "ResNet-18 b128 256": (128, 256, 256, 8, 3, 1),
+    "ResNet-18 b128 512": (128, 512, 512, 4, 3, 1),
+    "ViT-B/16 b64 patches": (64, 768, 3, 224, 16, 16),
+}
+
+
+def linear(bench: Bench, name: str, sizes: tuple[int, int, int, int]) -> Row:
+    n, t, o, i = (2, min(sizes[1], 5), 24, 40) if bench.small else sizes
+    with precision(name) as dtype:
+        make = lambda s: (bench.randn(n, t, o, seed=s, dtype=dtype), bench.randn(n, t, i, seed=s + 99, dtype=dtype))  # noqa: E731
+        operands = bench.copies(make, n * t * (o + i) * dtype.itemsize)
+        weights, result = torch.ones(1, n, device=bench.device), torch.zeros(1, o, i, device=bench.device)
+        g, x = (operand[:2] for operand in operands[0])
+        expected = torch.zeros_like(result, dtype=torch.float64)
+        reference.fisher_linear(g.double(), x.double(), weights[:, :2].double(), expected)
+        ops.fisher_linear(g, x, weights[:, :2].contiguous(), result)
+        error = check(result, expected, TOLERANCE[name])
+        run = lambda a: ops.fisher_linear(a[0], a[1], weights, result, overwrite=True)  # noqa: E731
+        ms = bench.milliseconds(run, operands)
+        plain = bench.milliseconds(lambda a: torch.bmm(a[0].mT, a[1]).square().sum(0, dtype=torch.float32), operands)
+    work = 2.0 * n * t * o * i
+    return {"ms": ms, **share(bench, name, work, ms), "bmm ms": plain, "x": plain / ms, "relative error": error}
+
+
+def convolution(bench: Bench, name: str, sizes: tuple[int, int, int, int, int, int]) -> Row:
+    n, o, i, size, kernel, stride = (2, 8, sizes[2] if sizes[2] < 8 else 8, *sizes[3:]) if bench.small else sizes
+    padding = 1 if kernel == 3 else 0
+    out = (size + 2 * padding - kernel) // stride + 1
+    settings = ([stride] * 2, [padding] * 2, [1, 1], 1)
+    with precision(name) as dtype:
+
+        def make(seed: int) -> tuple[Tensor, Tensor]:
+            grad = bench.randn(n, o, out, out, seed=seed, dtype=dtype)
+            return grad, bench.randn(n, i, size, size, seed=seed + 99, dtype=dtype)
+
+        operands = bench.copies(make, n * (o * out**2 + i * size**2) * dtype.itemsize)
+        weights = torch.ones(1, n, device=bench.device)
+        result = torch.zeros(1, o, i, kernel, kernel, device=bench.device)
+        g, x = (operand[:2] for operand in operands[0])
+        expected = torch.zeros_like(result, dtype=torch.float64)
+        reference.fisher_convolution(g.double(), x.double(), weights[:, :2].double(), *settings, expected)
+        ops.fisher_convolution(g, x, weights[:, :2].contiguous(), *settings, result)
+        error = check(result, expected, TOLERANCE[name])
+        run = lambda a: ops.fisher_convolution(a[0], a[1], weights, *settings, result, overwrite=True)  # noqa: E731
+        ms = bench.milliseconds(run, operands)
+    work = 2.0 * n * out**2 * o * i * kernel**2
+    return {"ms": ms, **share(bench, name, work, ms), "relative error": error}
+
+
+def kernels(bench: Bench) -> None:
+    for name in PRECISIONS:
+        for layer, sizes in LINEAR.items():
+            bench.row(f"fisher_linear {layer}, {name}", lambda n=name, s=sizes: linear(bench, n, s))
+        for layer, shape in CONVOLUTION.items():
+            bench.row(f"fisher_convolution {layer}, {name}", lambda n=name, s=shape: convolution(bench, n, s))

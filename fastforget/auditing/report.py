@@ -1,0 +1,95 @@
+"""The result of an audit: as a table, as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from fastforget.auditing.metric import format_number
+from fastforget.auditing.record import AuditRecord
+
+__all__ = ["AuditReport"]
+
+_SHOWN = 4  # classes that get the largest shares
+
+
+class AuditReport(AuditRecord):
+    """What an audit measured and found, and the ways to show it; see `AuditRecord` for its attributes.
+
+    It is evidence, not a certificate: attacks that find nothing do not show that there is nothing.
+    """
+
+    def describe(self) -> dict[str, Any]:
+        """Return all of it as plain data for JSON, without the values of single samples."""
+        return {
+            "model": self.model,
+            "created": self.created,
+            "metrics": {name: {**asdict(metric), "gap": metric.gap} for name, metric in self.metrics.items()},
+            "findings": [asdict(finding) for finding in self.findings],
+            "cannot_judge": list(self.cannot_judge),
+            "average_gap": self.gap,
+            "per_class": {name: list(values) for name, values in self.per_class.items()},
+            "mass": {name: list(values) for name, values in self.mass.items()},
+            "curves": {name: list(values) for name, values in self.curves.items()},
+            "again": {name: [list(pair) for pair in pairs] for name, pairs in self.again.items()},
+            "seconds": dict(self.seconds),
+        }
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write `describe` as JSON.
+
+        Args:
+            path: The file; overwritten if it exists.
+        """
+        text = json.dumps(self.describe(), indent=2, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def save_html(self, path: str | PathLike[str]) -> None:
+        """Write a page with tables and plots that needs nothing beside itself to be read.
+
+        Args:
+            path: The file; overwritten if it exists.
+
+        Raises:
+            ModuleNotFoundError: There is no matplotlib.
+        """
+        try:
+            from fastforget.auditing.page import page  # noqa: PLC0415 (not every installation has matplotlib)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the page needs matplotlib: pip install matplotlib") from error
+        Path(path).write_text(page(self), encoding="utf-8")
+
+    def __str__(self) -> str:
+        """Return a table for the terminal, and the findings."""
+        rows = [("metric", "model", "original", "retrained", "best")]
+        for metric in self.metrics.values():
+            best = metric.target if isinstance(metric.target, str) else f"{metric.target:g}"
+            best = "as retrained" if best == "retrained" else best
+            rows.append(
+                (
+                    metric.name,
+                    format_number(metric.value),
+                    format_number(metric.original),
+                    format_number(metric.retrained),
+                    best,
+                )
+            )
+        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        findings = [f"! {finding.kind}: {finding.text}" for finding in self.findings]
+        limits = [f"? cannot judge {limit}" for limit in self.cannot_judge]
+        said = [*limits, *([""] if limits else []), *(findings or ["nothing found that speaks against the model"])]
+        return "\n".join(["Audit report", "", *lines, "", *self._mass_lines(), *said])
+
+    def _mass_lines(self) -> list[str]:
+        """Say where the test samples of forgotten classes go, the largest shares first."""
+        lines = []
+        for name, shares in self.mass.items():
+            largest = sorted(enumerate(shares), key=lambda pair: -pair[1])[:_SHOWN]
+            shown = ", ".join(f"{100 * share:.0f} % class {cls}" for cls, share in largest if share > 0)
+            lines.append(f"forgotten classes are taken for ({name}): {shown}")
+        return [*lines, ""] if lines else []

@@ -1,0 +1,75 @@
+"""Passes over batches that several methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fastforget.classifier.data_forms import LabelledData
+from fastforget.classifier.inputs import Inputs, count_samples
+from fastforget.classifier.labelled_batches import sized_batches
+
+__all__ = ["mean_over_batches", "one_tensor", "paired"]
+
+_Long = TypeVar("_Long")
+_Short = TypeVar("_Short")
+
+
+def paired(longer: Iterable[_Long], shorter: Iterable[_Short]) -> Iterator[tuple[_Long, _Short]]:
+    """Yield every batch of ``longer`` beside one of ``shorter``, which is gone through again as often as needed."""
+    second = iter(shorter)
+    for first in longer:
+        beside = next(second, None)
+        if beside is None:
+            second = iter(shorter)
+            beside = next(second)
+        yield first, beside
+
+
+def mean_over_batches(
+    batches: LabelledData,
+    name: str,
+    compute: Callable[[Inputs, Tensor], dict[str, Tensor]],
+    *,
+    per_sample: bool,
+) -> dict[str, Tensor]:
+    """Return the mean of tensors that are computed for each batch.
+
+    Args:
+        batches: The samples, gone through once; a pair or a data set in an order drawn by PyTorch's random state.
+        name: The argument that they were given as, for errors.
+        compute: Returns the tensors of a batch by name.
+        per_sample: Whether a batch weighs as much as it has samples; all weigh the same otherwise.
+
+    Returns:
+        The means by name.
+    """
+    total: dict[str, Tensor] = {}
+    weight = 0
+    for inputs, targets in sized_batches(batches, name, torch.default_generator):
+        share = count_samples(inputs, targets) if per_sample else 1
+        for key, value in compute(inputs, targets).items():
+            total[key] = total.get(key, 0) + share * value
+        weight += share
+    return {key: value / weight for key, value in total.items()}
+
+
+def one_tensor(inputs: Inputs, name: str) -> Tensor:
+    """Return the inputs of a batch, checked to be one floating-point tensor.
+
+    Args:
+        inputs: The inputs.
+        name: The argument that they were given as.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise TypeError(f"`{name}` must hold inputs that are one floating-point tensor")
+    return inputs

@@ -1,0 +1,1 @@
+"""The user's model: checked, run, and left as it was."""

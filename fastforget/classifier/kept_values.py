@@ -1,0 +1,172 @@
+"""Values of parameters that a model keeps in eval mode, beside its parameters.
+
+Some modules compute something of a parameter once and keep it for later predictions: LeViT, EfficientFormer and others
+index a table of attention biases so (pytorch-image-models#2795). When the parameter moves, what is kept does not. With
+other parameters, such a model answers with the old ones, and no gradient reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+__all__ = ["keep_nothing", "kept_beside", "prepare_to_drop", "without_kept_values"]
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+class _Attribute(NamedTuple):
+    """An attribute of a module that is none of PyTorch's own, and the contents of one that holds others."""
+
+    module: nn.Module
+    name: str
+    value: Any
+    contents: dict[Any, Any] | list[Any] | None
+
+
+@contextmanager
+def without_kept_values(model: nn.Module) -> Iterator[None]:
+    """Run a model on other parameters than its own.
+
+    Inside, dicts and lists hold no values of parameters, so that these are computed anew. Afterwards all attributes are
+    what they were; what the run has kept is dropped.
+    """
+    before = list(_attributes(model))
+    for attribute in before:
+        if attribute.contents is not None and _has_kept(attribute):
+            attribute.value.clear()
+    try:
+        yield
+    finally:
+        _put_back(model, before)
+
+
+def keep_nothing(model: nn.Module) -> RemovableHandle:
+    """Have a model, whose parameters are about to move, keep nothing from one forward to the next.
+
+    Returns:
+        What ends it.
+    """
+    before = list(_attributes(model))
+    for place, attribute in enumerate(before):
+        if attribute.contents is not None and _has_kept(attribute):
+            attribute.value.clear()
+            before[place] = attribute._replace(contents=type(attribute.value)())
+    return model.register_forward_hook(lambda *_: _put_back(model, before), always_call=True)
+
+
+def prepare_to_drop(model: nn.Module, names: Iterable[str]) -> Callable[[], None]:
+    """Find what is kept of parameters that are about to change.
+
+    Args:
+        model: The module, with the old values.
+        names: Of the parameters.
+
+    Returns:
+        A function that drops it.
+
+    Raises:
+        ValueError: Something is kept in an attribute that cannot be emptied.
+    """
+    owners = {name.rpartition(".")[0] for name in names}
+    kept: list[_Attribute] = []
+    for path, module in model.named_modules():
+        found = [each for each in _attributes(module, alone=True) if _has_kept(each)] if path in owners else []
+        for attribute in found:
+            if attribute.contents is None:
+                raise ValueError(
+                    f"`{path}.{attribute.name}` holds values of a parameter that is to change, and would stay as it "
+                    "is: set it to None, or to what makes the module compute it anew, before the edit"
+                )
+        kept += found
+
+    def drop() -> None:
+        for attribute in kept:
+            attribute.value.clear()
+
+    return drop
+
+
+def kept_beside(module: nn.Module) -> str | None:
+    """Return the name of an attribute with floating-point numbers beside a module's parameters and buffers, if any."""
+    for attribute in _attributes(module, alone=True):
+        if any(tensor.is_floating_point() for tensor in _tensors(attribute)):
+            return attribute.name
+    return None
+
+
+def _attributes(model: nn.Module, *, alone: bool = False) -> Iterator[_Attribute]:
+    """Yield the attributes of modules that hold tensors or may come to."""
+    for module in [model] if alone else model.modules():
+        values = vars(module)
+        for name in values.keys() - _OF_EVERY_MODULE:
+            value = values[name]
+            if type(value) is dict:
+                attribute = _Attribute(module, name, value, dict(value))
+            elif type(value) is list:
+                attribute = _Attribute(module, name, value, list(value))
+            elif value is None or isinstance(value, Tensor):
+                attribute = _Attribute(module, name, value, None)
+            else:
+                continue
+            if not any(isinstance(tensor, nn.Parameter) for tensor in _tensors(attribute)):  # those move themselves
+                yield attribute
+
+
+def _tensors(attribute: _Attribute) -> list[Tensor]:
+    contents = attribute.contents
+    values = [attribute.value] if contents is None else contents.values() if isinstance(contents, dict) else contents
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _has_kept(attribute: _Attribute) -> bool:
+    """Whether all numbers of a tensor are those of a parameter of its module, and more than a constant would share."""
+    own = [parameter.detach() for parameter in attribute.module.parameters(recurse=False)]
+    return any(
+        _are_of(tensor.detach(), parameter)
+        for tensor in _tensors(attribute)
+        for parameter in own
+        if tensor.is_floating_point() and tensor.device == parameter.device
+    )
+
+
+def _are_of(tensor: Tensor, parameter: Tensor) -> bool:
+    numbers = tensor.unique()
+    numbers = numbers[(numbers != 0) & (numbers.abs() != 1)]
+    return len(numbers) > 1 and bool(torch.isin(numbers, parameter.to(tensor.dtype)).all())
+
+
+def _put_back(model: nn.Module, before: list[_Attribute]) -> None:
+    known = {(id(attribute.module), attribute.name) for attribute in before}
+    for attribute in _attributes(model):
+        added = (id(attribute.module), attribute.name) not in known
+        if added and any(tensor.grad_fn is not None for tensor in _tensors(attribute)):
+            delattr(attribute.module, attribute.name)
+    for attribute in before:
+        module, name, value, contents = attribute
+        if isinstance(contents, (dict, list)) and _changed(attribute):
+            value.clear()
+            value.update(contents) if isinstance(contents, dict) else value.extend(contents)
+        now = vars(module).get(name)
+        if now is not value and (contents is not None or isinstance(now, Tensor)):
+            setattr(module, name, value)
+
+
+def _changed(attribute: _Attribute) -> bool:
+    """Whether a dict or list that holds, or held, tensors has other contents than it had."""
+    value, contents = attribute.value, attribute.contents
+    if isinstance(contents, dict):
+        now, before, keys = list(value.values()), list(contents.values()), value.keys() == contents.keys()
+    else:
+        now, before, keys = list(value), list(contents or ()), True
+    return any(isinstance(each, Tensor) for each in (*now, *before)) and not (keys and _same(now, before))
+
+
+def _same(values: Iterable[Any], others: Iterable[Any]) -> bool:
+    found, expected = list(values), list(others)
+    return len(found) == len(expected) and all(one is other for one, other in zip(found, expected, strict=True))

@@ -1,0 +1,104 @@
+"""`fastforget audit`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastforget.auditing import audit as run_audit
+from fastforget.cli import checkpoints, samples
+from fastforget.cli.options import (
+    FILES_HEADING,
+    MODEL_HEADING,
+    CheckpointOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+)
+from fastforget.cli.outputs import check_output_files, print_result
+from fastforget.codes.mnemonic_codes import MnemonicCodes
+from fastforget.files.durable import whole_files
+
+__all__ = ["audit"]
+
+_SAMPLES_HEADING = "Samples: `inputs` and `targets` in safetensors files"
+
+
+def audit(
+    model: ModelOption,
+    checkpoint: CheckpointOption,
+    forget: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Training samples that the model had to forget.", rich_help_panel=_SAMPLES_HEADING
+        ),
+    ],
+    remain: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Training samples that remain.", rich_help_panel=_SAMPLES_HEADING),
+    ],
+    test: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Samples that were not used in training, of all classes.",
+            rich_help_panel=_SAMPLES_HEADING,
+        ),
+    ],
+    original: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Checkpoint from before forgetting.", rich_help_panel=MODEL_HEADING),
+    ] = None,
+    retrained: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Checkpoint trained without the forgotten samples.", rich_help_panel=MODEL_HEADING
+        ),
+    ] = None,
+    codes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Mnemonic codes, to try them as triggers.", rich_help_panel=MODEL_HEADING),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write a page with plots.", rich_help_panel=FILES_HEADING),
+    ] = None,
+    force: ForceOption = False,
+    relearning_steps: Annotated[
+        int, typer.Option(min=0, help="How many training steps to try to learn the samples again.")
+    ] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of samples that are run at once.")] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a model still knows of forgotten samples, and what forgetting cost.
+
+    The exit status is 1 if something speaks against the model.
+    """
+    inputs = (checkpoint, forget, remain, test, original, retrained, codes)
+    check_output_files({"--html": html}, inputs, force=force)
+    if html is not None:
+        _check_matplotlib()
+    mnemonic_codes = None if codes is None else MnemonicCodes.load(codes)
+    loaded = checkpoints.load(model, checkpoint)
+    original_model, retrained_model = (
+        None if path is None else checkpoints.load(model, path).model for path in (original, retrained)
+    )
+    report = run_audit(
+        loaded.model,
+        *(samples.batches(path, loaded, batch_size) for path in (forget, remain, test)),
+        original=original_model,
+        retrained=retrained_model,
+        codes=mnemonic_codes,
+        relearning_steps=relearning_steps,
+    )
+    if html is not None:
+        with whole_files(html) as (draft,):
+            report.save_html(draft)
+    print_result(report.describe(), str(report), as_json=as_json, failed=bool(report.findings))
+
+
+def _check_matplotlib() -> None:
+    """Raise ModuleNotFoundError before the work, not after it."""
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("`--html` needs matplotlib: pip install matplotlib")

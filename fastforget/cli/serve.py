@@ -1,0 +1,109 @@
+"""`fastforget serve`."""
+
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastforget.classifier.class_names import class_names
+from fastforget.cli import checkpoints
+from fastforget.cli.earlier import earlier_classes
+from fastforget.cli.options import MODEL_HEADING, CheckpointOption, CodesOption, ForgottenOption, ModelOption
+from fastforget.codes.mnemonic_codes import MnemonicCodes
+from fastforget.serving import LiveModel
+from fastforget.serving.history.entries import now
+from fastforget.serving.history.undo_policy import kept_until
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["application", "serve"]
+
+_OPTIONS_VARIABLE, _TOKEN_VARIABLE = "FASTFORGET_SERVE", "FASTFORGET_TOKEN"
+
+
+def serve(
+    model: ModelOption,
+    checkpoint: CheckpointOption,
+    codes: CodesOption,
+    archive: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Where edits and the log are kept. All workers share it."),
+    ],
+    forgotten: ForgottenOption = None,
+    undo: Annotated[
+        str, typer.Option(metavar="POLICY", help="How long edits can be undone: keep, never, or expire:30d.")
+    ] = "keep",
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the names of the classes, one per line; by default those in model.config.id2label.",
+            rich_help_panel=MODEL_HEADING,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; by default only this machine is served.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes, each with its own copy of the model.")] = 1,
+) -> None:
+    """Serve predictions and forgetting requests by HTTP, with a page to file requests on.
+
+    The service starts in the newest version in the archive.
+
+    Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests. Without
+    it, every user of this machine can.
+    """
+    _check_before_start(undo, host)
+    paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names}
+    options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten}
+    options |= {name: path and str(path) for name, path in paths.items()}
+    os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
+    uvicorn = _import_uvicorn()
+    application()  # reports faults here, once, and not in every worker
+    uvicorn.run(
+        "fastforget.cli.serve:application", factory=True, host=host, port=port, workers=workers, log_level="warning"
+    )
+
+
+def _check_before_start(undo: str, host: str) -> None:
+    kept_until(undo, now())
+    if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(_TOKEN_VARIABLE):
+        raise ValueError(
+            f"`{_TOKEN_VARIABLE}` must be set where others reach the service: on {host} anybody could file requests"
+        )
+
+
+def _import_uvicorn() -> ModuleType:
+    try:
+        import uvicorn  # noqa: PLC0415 (needs the extra "serve")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("serving by HTTP needs uvicorn: pip install 'fastforget[serve]'") from error
+    return uvicorn
+
+
+def application() -> "FastAPI":
+    """Return the application of a worker process.
+
+    `serve` passes its options to the workers in an environment variable.
+
+    Returns:
+        The application.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file is not what it must be, or the files do not fit together.
+    """
+    from fastforget.serving.web import application as web_application  # noqa: PLC0415 (needs the extra "serve")
+
+    options = json.loads(os.environ[_OPTIONS_VARIABLE])
+    loaded = checkpoints.load(options["model"], Path(options["checkpoint"]))
+    codes = MnemonicCodes.load(options["codes"])
+    earlier = earlier_classes(loaded, options["forgotten"])
+    live = LiveModel(loaded.model, codes, archive=options["archive"], forgotten=earlier, undo=options["undo"])
+    names = Path(options["names"]).read_text("utf-8").splitlines() if options["names"] else class_names(loaded.model)
+    return web_application(live, token=os.environ.get(_TOKEN_VARIABLE), names=names)

@@ -1,0 +1,6 @@
+"""Edits: what changed in a model, how it is written, and the receipt that undoes or repeats it."""
+
+from fastforget.edits.edit import Edit
+from fastforget.edits.receipt import Receipt
+
+__all__ = ["Edit", "Receipt"]

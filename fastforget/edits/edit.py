@@ -1,0 +1,142 @@
+"""The changed elements of parameters, and how they are written into a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fastforget import ops
+from fastforget.classifier.devices import upload
+from fastforget.classifier.kept_values import prepare_to_drop
+
+__all__ = ["Edit", "prepare_edits", "write_edits"]
+
+_OF_KERNEL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """The changed elements of one parameter.
+
+    The parts are checked to fit together, so that nothing half-sensible is ever written to a model.
+
+    Attributes:
+        shape: Shape of the parameter.
+        indices: Row-major positions, int32 or int64 [K], increasing; None if every element changed.
+        old: The values before, [K] in the parameter's dtype; None if they were not kept.
+        new: The values after, [K].
+        checked: Whether the parts are known to fit; then no check waits for a device.
+    """
+
+    shape: tuple[int, ...]
+    indices: Tensor | None
+    old: Tensor | None
+    new: Tensor
+    checked: InitVar[bool] = field(default=False, kw_only=True)
+
+    def __post_init__(self, checked: bool) -> None:
+        """Check the parts, unless they are known to fit."""
+        if not checked:
+            self._check()
+
+    @classmethod
+    def selected(cls, shape: tuple[int, ...], indices: Tensor | None, old: Tensor | None, new: Tensor) -> Edit:
+        """Return an edit of parts that are known to fit, for instance with the indices of `ops.select_indices`."""
+        return cls(shape, indices, old, new, checked=True)
+
+    def without_old(self) -> Edit:
+        """Return the edit without the values before."""
+        return Edit.selected(self.shape, self.indices, None, self.new)
+
+    def _check(self) -> None:
+        size = math.prod(self.shape)
+        if self.new.dim() != 1 or (self.indices is None and len(self.new) != size):
+            raise ValueError(f"an edit must hold one new value per changed element, got shape {tuple(self.new.shape)}")
+        if self.old is not None and (self.old.shape != self.new.shape or self.old.dtype != self.new.dtype):
+            raise ValueError("an edit must hold as many old values as new ones, of the same dtype")
+        if self.indices is None:
+            return
+        if self.indices.shape != self.new.shape or self.indices.dtype not in (torch.int32, torch.int64):
+            raise ValueError("an edit must hold one int32 or int64 index per changed element")
+        if len(self.indices) and (int(self.indices.min()) < 0 or int(self.indices.max()) >= size):
+            raise ValueError(f"an edit's indices must lie in [0, {size})")
+        if len(self.indices) > 1 and not bool((self.indices[1:] > self.indices[:-1]).all()):
+            raise ValueError("an edit's indices must increase")
+
+
+def write_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
+    """Write the old or new values of all edits into the model's own storage, with the checks of `prepare_edits`."""
+    prepare_edits(model, edits, old=old)()
+
+
+def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> Callable[[], None]:
+    """Prepare to write the old or new values of all edits into the model's own storage.
+
+    Everything is checked and moved to the model's device here, so that the writes themselves are one short section.
+
+    Args:
+        model: The eager module.
+        edits: What to write, by parameter name.
+        old: Write the old values instead of the new ones.
+
+    Returns:
+        A function that writes them; the parameters must not change before it is called.
+
+    Raises:
+        ValueError: A parameter is missing, or has another shape or dtype, or the model keeps values of one where they
+            cannot be dropped, see `prepare_to_drop`.
+    """
+    parameters = dict(model.named_parameters())
+    sparse: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor, Tensor]]] = {}
+    whole: list[tuple[Tensor, Tensor]] = []
+    for name, edit in edits.items():
+        values = edit.old if old else edit.new
+        parameter = parameters.get(name)
+        if values is None:
+            raise ValueError(f"the receipt must hold the old values of parameter `{name}`")
+        if parameter is None:
+            raise ValueError(f"`model` must have parameter `{name}` of this receipt")
+        if tuple(parameter.shape) != edit.shape or parameter.dtype != values.dtype:
+            raise ValueError(
+                f"parameter `{name}` must be {values.dtype} of shape {edit.shape}, got {parameter.dtype} of "
+                f"{tuple(parameter.shape)}"
+            )
+        target, values = parameter.detach(), values.to(parameter.device)
+        if edit.indices is None:
+            whole.append((target, values.view(edit.shape)))
+        elif target.is_contiguous() and target.dtype in _OF_KERNEL:
+            places = edit.indices.to(target.device, torch.int64)
+            sparse.setdefault((target.device, target.dtype), []).append((target, places, values))
+        else:
+            changed = target.flatten().index_copy(0, edit.indices.to(target.device, torch.int64), values)
+            whole.append((target, changed.view(edit.shape)))
+    drop = prepare_to_drop(model, edits)
+    return partial(_write, [_joined(group) for group in sparse.values()], whole, drop)
+
+
+def _joined(group: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Return the arguments of `ops.perturb_write` for parameters of one device and dtype."""
+    targets, places, values = ([each[part] for each in group] for part in range(3))
+    counts = upload([len(each) for each in places], targets[0].device)
+    return targets, torch.cat(places), counts, torch.cat(values)
+
+
+def _write(
+    sparse: Sequence[tuple[list[Tensor], Tensor, Tensor, Tensor]],
+    whole: Sequence[tuple[Tensor, Tensor]],
+    drop_kept: Callable[[], None],
+) -> None:
+    with torch.no_grad():
+        for targets, *elements in sparse:
+            ops.perturb_write(targets, *elements)
+            torch.autograd.graph.increment_version(targets)
+        for target, tensor in whole:
+            target.copy_(tensor)
+    drop_kept()
+    # inside torch.autocast, predictions would use casts of the old values
+    torch.clear_autocast_cache()

@@ -1,0 +1,306 @@
+"""The receipt of an edit: what changed, enough to undo it and to repeat it on a copy, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from os import PathLike
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastforget.classifier.class_numbers import read_classes
+from fastforget.classifier.clock import Clock
+from fastforget.classifier.compilation import eager
+from fastforget.classifier.fingerprint import fingerprint
+from fastforget.edits.claims import claims_of, outcome_of
+from fastforget.edits.comparison import Comparison, State
+from fastforget.edits.edit import Edit, write_edits
+from fastforget.files import receipt_file
+from fastforget.files.fields import is_number, is_text
+from fastforget.files.versions import current_versions
+
+__all__ = ["Receipt", "check_fingerprint", "check_reversible"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Receipt:
+    """The record of one edit of a model, as `one_shot` and `learn_to_unlearn` return it.
+
+    Attributes:
+        classes: The forgotten classes; of `learn_to_unlearn`, those of which nothing remains. None where samples were
+            forgotten.
+        rule: The rule that found the change.
+        settings: The rule's arguments.
+        alpha: The step that was taken; 1 for many steps.
+        created: When, UTC, ISO 8601.
+        before: Fingerprint of the model before the edit.
+        after: Fingerprint of the model after it.
+        total: Number of elements of all the parameters of the model.
+        seconds: Wall time by phase, and "total".
+        evidence: What was measured. For `learn_to_unlearn`, the number of steps and losses, and what is said below
+            of classes of which nothing remains. For `one_shot`, log-odds
+            ``log(p / (1 - p))`` of codes, in nats (natural logarithms):
+            ``forget_log_odds_before`` and ``forget_log_odds_after``: the mean over the codes of the forgotten classes,
+            by the step alone, without what was done to the output layer. ``remain_log_odds_before`` and
+            ``remain_log_odds_after``: the mean over those of the remaining classes.
+            ``remain_log_odds_lost``: the most that a remaining code lost among the remaining classes. What it says of
+            accuracy is in docs/explain/one-shot.md.
+            Where a kept Fisher made a run of the remaining codes needless, nothing is said of them after the edit.
+
+            `claims` and `outcome` are read from the following:
+            ``silenced_by``: by how many nats the output bias alone lowers the logits of the forgotten classes; 0 where
+            they were not silenced.
+            ``disconnected``: 1 if their output rows are those of classes that were never seen, else 0.
+            ``output_depth``: how far beyond the decision boundary the output layer puts the classes, on average over
+            their samples or, without these, their codes; nats of log-odds. Without any of both, the depth that the
+            rows were computed for. ``output_depth_goal``: how far it was to put them.
+            ``dispersed``: 1 if the features of the classes are spread over those of others, 0 if this was asked for
+            and fell short; missing where it was not asked for. ``features_left``: how much of the way is left from
+            where the features of the samples were to those of other classes, in [0, 1], root mean square.
+            ``features_left_goal``: the most that counts as dispersed. More figures: see `Dispersal`.
+        kept_fisher: Whether the Fisher of all codes was given instead of computed.
+        forgotten: The classes that were forgotten earlier, as far as the caller named them.
+        codes: Fingerprint of the mnemonic codes, see `MnemonicCodes.fingerprint`; empty where there were none, and in
+            files of older versions.
+        versions: Of "fastforget" and "torch", which made the edit; empty in files of older versions.
+        edits: The changed elements by parameter name.
+    """
+
+    classes: tuple[int, ...]
+    rule: str
+    settings: Mapping[str, Any]
+    alpha: float
+    created: str
+    before: str
+    after: str
+    total: int
+    seconds: Mapping[str, float]
+    evidence: Mapping[str, float]
+    kept_fisher: bool = False
+    forgotten: tuple[int, ...] = ()
+    codes: str = ""
+    versions: Mapping[str, str] = field(default_factory=current_versions)
+    edits: Mapping[str, Edit] = field(default_factory=dict)
+
+    @classmethod
+    def between(
+        cls,
+        before: State,
+        after: State,
+        *,
+        classes: int | Sequence[int] = (),
+        rule: str = "between",
+        settings: Mapping[str, float | str] | None = None,
+    ) -> Receipt:
+        """Make the receipt of an edit that was made by other means, from the model before and after it.
+
+        The edit holds every element of a parameter that differs in any bit: with its position where few do, else
+        the whole parameter. Parameters that do not differ take no room.
+
+        A receipt holds parameters only, while fingerprints cover buffers too. So buffers must not differ, for instance
+        the statistics of batch norms: keep these in eval mode during the training, or put the buffers back after it.
+
+        Args:
+            before: The model before the edit, for instance a `copy.deepcopy`. Or its state dict, if `after` is a
+                module: a copy too, since a state dict shares the memory of its model.
+            after: The model after the edit; or its state dict, if `before` is a module.
+            classes: What was forgotten, for the record; none where samples were.
+            rule: How, for the record.
+            settings: With which settings, for the record: numbers and texts.
+
+        Returns:
+            The receipt; its values are copies, on the device of `after`.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: The models are not of the same architecture (names, shapes or dtypes differ), a buffer differs,
+                an element became NaN or infinite, or `before` is in the memory of `after`.
+            NotImplementedError: A parameter or buffer is on a device without kernels.
+
+        Example:
+            >>> import copy
+            >>> model = nn.Linear(2, 2)
+            >>> before = copy.deepcopy(model)
+            >>> _ = nn.init.zeros_(model.bias)  # any edit
+            >>> receipt = Receipt.between(before, model, rule="bias away")
+            >>> receipt.changed, receipt.rule
+            (2, 'bias away')
+            >>> receipt.revert(model)
+            >>> bool((model.bias == before.bias).all())
+            True
+        """
+        clock = Clock()
+        said = _read_settings(settings)
+        if not isinstance(rule, str):
+            raise TypeError(f"`rule` must be a text, got {type(rule).__name__}")
+        named = read_classes("classes", classes)
+        found = Comparison.of(before, after)
+        return cls(
+            classes=named,
+            rule=rule,
+            settings=said,
+            alpha=1.0,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            before=found.before,
+            after=found.after,
+            total=found.total,
+            seconds=clock.seconds(),
+            evidence={},
+            edits=found.edits,
+        )
+
+    @property
+    def changed(self) -> int:
+        """Number of changed elements."""
+        return sum(len(edit.new) for edit in self.edits.values())
+
+    @property
+    def share(self) -> float:
+        """Changed elements as a share of all, in [0, 1]."""
+        return self.changed / self.total if self.total else 0.0
+
+    @property
+    def reversible(self) -> bool:
+        """Whether the old values were kept."""
+        return all(edit.old is not None for edit in self.edits.values())
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """What was done to the classes: some of "silenced", "disconnected" and "dispersed".
+
+        * silenced: an output bias hides them, and who raises it again sees them again;
+        * disconnected: their output rows are those of classes that were never seen;
+        * dispersed: their features are spread over those of other classes.
+
+        None where the evidence does not say, as for samples.
+        """
+        return claims_of(self.evidence)
+
+    @property
+    def outcome(self) -> str:
+        """What `claims` says, with the depth that was reached, and what was short of its goal; one phrase."""
+        return outcome_of(self.evidence)
+
+    def __repr__(self) -> str:
+        """Summarise in one line."""
+        outcome = f"outcome={self.outcome!r}, " if self.outcome else ""
+        return (
+            f"Receipt(classes={list(self.classes)}, rule={self.rule!r}, {outcome}changed={self.changed} of "
+            f"{self.total}, reversible={self.reversible}, created={self.created!r})"
+        )
+
+    def revert(self, model: nn.Module) -> None:
+        """Put every changed bit of the model back.
+
+        Args:
+            model: The model as the edit left it, or a copy.
+
+        Raises:
+            ValueError: The receipt was made with ``undo=False``, or the model is not the one the edit left.
+        """
+        check_reversible(self)
+        check_fingerprint(self, model, old=True)
+        write_edits(eager(model), self.edits, old=True)
+
+    def apply(self, model: nn.Module) -> None:
+        """Make the same edit on another copy of the model.
+
+        Args:
+            model: A model equal, bit for bit, to the one the edit was made on.
+
+        Raises:
+            ValueError: The model is another one.
+        """
+        check_fingerprint(self, model, old=False)
+        write_edits(eager(model), self.edits, old=False)
+
+    def without_undo(self) -> Receipt:
+        """Return the same receipt without the old values: it can be applied but not reverted."""
+        return replace(self, edits={name: edit.without_old() for name, edit in self.edits.items()})
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a safetensors file; its size is proportional to the number of changed elements.
+
+        Args:
+            path: The file; overwritten if it exists.
+        """
+        receipt_file.write(path, self._header(), {name: _parts(edit) for name, edit in self.edits.items()})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Receipt:
+        """Read a receipt; a file from a stranger can be refused but cannot run code.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The receipt, its tensors on the CPU.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is truncated, changed, foreign or of a newer version.
+        """
+        try:
+            description, parts = receipt_file.read(path)
+            shapes = description.pop("shapes")
+            edits = {
+                name: Edit(tuple(shapes[name]), part.get("indices"), part.get("old"), part["new"])
+                for name, part in parts.items()
+            }
+        except ValueError as error:
+            raise ValueError(f"`{path}` is not a usable receipt: {error}") from error
+        named = {name: tuple(description[name]) for name in ("classes", "forgotten")}
+        return cls(**{**description, **named, "edits": edits})
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`."""
+        return {**self._header(), "claims": list(self.claims), "outcome": self.outcome}
+
+    def _header(self) -> dict[str, Any]:
+        """Return what a file says beside the values."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "edits"}
+        plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+        shapes = {name: list(edit.shape) for name, edit in self.edits.items()}
+        return {**plain, "classes": list(self.classes), "forgotten": list(self.forgotten), "shapes": shapes}
+
+
+def check_reversible(receipt: Receipt) -> None:
+    """Raise ValueError if a receipt does not hold the old values."""
+    if not receipt.reversible:
+        raise ValueError("this receipt must hold the old values to be reverted; it was made with undo=False")
+
+
+def check_fingerprint(receipt: Receipt, model: nn.Module, *, old: bool, name: str = "its fingerprint") -> None:
+    """Raise ValueError if an edit does not fit a model.
+
+    Args:
+        receipt: The receipt of the edit.
+        model: The model, or the parts of it that the receipt is about.
+        old: Whether the old values are to be written, not the new ones.
+        name: What is compared, in the error.
+
+    Raises:
+        ValueError: The model is not as the edit left it, or not the one that it was made on.
+    """
+    expected, what = (
+        (receipt.after, "as this edit left it") if old else (receipt.before, "the one this edit was made on")
+    )
+    found = fingerprint(model)
+    if found != expected:
+        raise ValueError(f"`model` must be {what}: {name} must be {expected}, got {found}; nothing was changed")
+
+
+def _read_settings(settings: Mapping[str, float | str] | None) -> dict[str, float | str]:
+    """Return settings as a file can hold them."""
+    said = dict(settings or {})
+    for name, value in said.items():
+        if not is_text(name) or not (is_number(value) or is_text(value)):
+            raise TypeError(f"`settings` must hold numbers and texts by name, got {value!r} for {name!r}")
+    return said
+
+
+def _parts(edit: Edit) -> dict[str, Tensor]:
+    parts = {"indices": edit.indices, "old": edit.old, "new": edit.new}
+    return {key: value for key, value in parts.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Forgetting of samples, with feedback from remaining data and from membership models."""

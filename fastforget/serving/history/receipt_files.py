@@ -1,0 +1,108 @@
+"""The receipts of an archive: a file of new values for each edit, and one of old ones as long as they are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from fastforget.edits.receipt import Receipt
+from fastforget.files.durable import sync
+from fastforget.serving.history.errors import ArchiveError
+
+__all__ = ["ReceiptFiles"]
+
+
+class ReceiptFiles:
+    """The folders ``edits`` and ``undo`` of an archive, with a file for each edit.
+
+    Args:
+        folder: That of the archive.
+
+    Raises:
+        OSError: They cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._edits, self._undo = folder / "edits", folder / "undo"
+        for part in (folder, self._edits, self._undo):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def write(self, number: int, receipt: Receipt, *, undo: bool) -> dict[str, str]:
+        """Write the files of an edit durably.
+
+        Args:
+            number: Of the edit.
+            receipt: What it changed.
+            undo: Whether the old values are kept.
+
+        Returns:
+            The SHA-256 of each file, by its folder.
+
+        Raises:
+            OSError: A file cannot be written.
+            ValueError: A file cannot be read again.
+        """
+        digests = {"edits": _write_durably(receipt.without_undo(), self._edits / _name(number))}
+        if undo:
+            digests["undo"] = _write_durably(receipt, self._undo / _name(number))
+        return digests
+
+    def read(self, number: int, digests: Mapping[str, str], *, undo: bool) -> Receipt:
+        """Read and check the receipt of an edit.
+
+        Args:
+            number: Of the edit.
+            digests: The SHA-256 of each file, by its folder.
+            undo: Whether the old values may still be there; they may have expired just now.
+
+        Returns:
+            The receipt, with the old values if they are there.
+
+        Raises:
+            OSError: Its file is missing.
+            ArchiveError: The file is not the one that was written.
+        """
+        path = self._undo / _name(number)
+        content = _content(path) if undo else None
+        if content is None:
+            path = self._edits / _name(number)
+            content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digests[path.parent.name]:
+            raise ArchiveError(f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log")
+        return Receipt.load(path)
+
+    def remove(self, number: int) -> None:
+        """Remove the files of an edit that was not entered."""
+        for part in (self._edits, self._undo):
+            (part / _name(number)).unlink(missing_ok=True)
+
+    def remove_undo(self, number: int) -> None:
+        """Remove the old values of an edit durably."""
+        (self._undo / _name(number)).unlink(missing_ok=True)
+        sync(self._undo)
+
+    def unknown(self, entered: Collection[int]) -> list[Path]:
+        """Return the files in both folders that belong to no edit that was entered."""
+        names = {_name(number) for number in entered}
+        return [path for part in (self._edits, self._undo) for path in part.iterdir() if path.name not in names]
+
+
+def _write_durably(receipt: Receipt, path: Path) -> str:
+    """Write a file that only its owner may read, read it again, and return its SHA-256."""
+    receipt.save(path)  # whole, and on the disk
+    path.chmod(0o600)
+    sync(path)
+    Receipt.load(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.safetensors"

@@ -1,0 +1,90 @@
+"""`make gpu-check` stops at once without a GPU, and reports failed rows and wrong results."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gpu_values
+import pytest
+import torch
+from gpu.measuring import PRECISIONS, TOLERANCE, Bench, Row, WrongError, check
+from gpu.report import table
+from gpu.weight_kernels import CONVOLUTION, LINEAR, convolution, linear
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 (our own scripts)
+        command, check=False, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT
+    )
+
+
+def test_stops_without_a_device(tmp_path: Path) -> None:
+    done = run("bash", "benchmarks/gpu_check.sh", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="", OUT=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gpu-check: there must be a CUDA device that PyTorch sees, got none with PyTorch {torch.__version__}\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stops_without_a_python() -> None:
+    done = run("bash", "benchmarks/gpu_check.sh", PYTHON="/bin/false")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "gpu-check: PYTHON must name a Python with PyTorch, got /bin/false\n",
+    )
+
+
+def test_the_benchmark_stops_without_a_device() -> None:
+    done = run(sys.executable, "benchmarks/gpu_bench.py", CUDA_VISIBLE_DEVICES="", PYTHONPATH=str(ROOT))
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "gpu_bench: there must be a CUDA device and kernels for it (FASTFORGET_CUDA=1), got none\n"
+    )
+
+
+@pytest.mark.parametrize("name", [*gpu_values.OPERATORS, *gpu_values.WHOLE])
+def test_values_are_told_from_wrong_ones(name: str) -> None:
+    case = {**gpu_values.OPERATORS, **gpu_values.WHOLE}[name]
+    found = case(torch.device("cpu"))
+    assert gpu_values.difference(found, case(torch.device("cpu"))) == 0
+    off = torch.utils._pytree.tree_map(lambda t: t + 1, found)
+    assert gpu_values.difference(off, found) > gpu_values.TOLERANCE_WHOLE
+
+
+def test_a_failed_row_is_recorded_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    bench = Bench(torch.device("cpu"), small=True, seconds=60)
+
+    def fails() -> Row:
+        raise RuntimeError("out of | memory\nand more")
+
+    bench.row("first", fails)
+    bench.row("second", lambda: {"ms": bench.milliseconds(lambda _: time.sleep(0.002)), "share": 0.5})
+    bench.ends = 0
+    bench.row("third", fails)
+    errors = [row.get("error") for row in bench.rows]
+    assert errors == ["RuntimeError: out of | memory", None, "not run: out of time"]
+    assert bench.rows[1]["ms"] > 1.9
+    text = table({"device": "a GPU", "torch": "2.13"}, bench.rows)
+    assert "| first |  |  |  |  |  |  |  | **RuntimeError: out of / memory** |" in text
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {10}
+
+
+def test_a_wrong_result_is_an_error() -> None:
+    with pytest.raises(WrongError, match=r"relative error 1\.00e\+00, at most 1e-05 allowed"):
+        check(torch.zeros(3), torch.ones(3), 1e-5)
+    with pytest.raises(WrongError, match="relative error nan"):
+        check(torch.full((3,), torch.nan), torch.ones(3), 1e-5)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_weight_kernels_run_on_small_shapes(name: str) -> None:
+    bench = Bench(torch.device("cpu"), small=True, seconds=60)
+    for sizes in LINEAR.values():
+        assert linear(bench, name, sizes)["relative error"] < TOLERANCE[name]
+    for shape in CONVOLUTION.values():
+        assert convolution(bench, name, shape)["relative error"] < TOLERANCE[name]

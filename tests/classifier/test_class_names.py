@@ -1,0 +1,30 @@
+"""Names of classes in the configuration of a model."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from fastforget.classifier.class_names import class_names
+
+
+def configured(labels: Any) -> nn.Module:
+    model = nn.Linear(2, 3)
+    model.config = SimpleNamespace(id2label=labels)  # type: ignore[assignment]
+    return model
+
+
+@pytest.mark.parametrize("labels", [{1: "dog", 0: "cat", 2: "eel"}, {"0": "cat", "1": "dog", "2": "eel"}])
+def test_names_in_the_order_of_the_classes(labels: Any) -> None:
+    assert class_names(configured(labels)) == ["cat", "dog", "eel"]
+    assert class_names(nn.DataParallel(configured(labels))) == ["cat", "dog", "eel"]
+
+
+@pytest.mark.parametrize("labels", [None, {}, ["cat", "dog"], {0: "LABEL_0", 1: "LABEL_1"}, {0: "cat", 2: "eel"}])
+def test_no_names(labels: Any) -> None:
+    assert class_names(configured(labels)) is None
+
+
+def test_a_model_without_configuration() -> None:
+    assert class_names(nn.Linear(2, 3)) is None

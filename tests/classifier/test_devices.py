@@ -1,0 +1,32 @@
+"""Values are read from a device together, checks are deferred, and generators in use are known."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from simulated_device import simulated_device, to_device
+
+from fastforget.classifier.devices import DeferredChecks, random_devices, read_values
+
+
+def test_generators_that_matter() -> None:
+    kinds = ("cpu", "cuda:1", "cuda:0", "cuda:1", "meta")
+    found = random_devices(*(SimpleNamespace(device=torch.device(kind)) for kind in kinds))
+    assert found == [torch.device("cuda:0"), torch.device("cuda:1")]
+
+
+def test_read_and_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (torch.tensor([3, 2**52 + 1]), torch.tensor(True), torch.tensor([[0.1]]), torch.tensor([]))
+    assert read_values(*values) == [[3, 2**52 + 1], [True], [torch.tensor(0.1).item()], []]
+    with simulated_device(monkeypatch) as waits:
+        assert read_values(*to_device(values)) == read_values(*values)
+        assert len(waits) == 1
+        checks, called = DeferredChecks(), list[int]()
+        for n, value in enumerate(to_device((torch.tensor(1.0), torch.tensor(0.0), torch.tensor(0.0)))):
+            checks.add(value, bool, lambda n=n: called.append(n))
+        assert (called, len(waits)) == ([], 1)
+        checks.finish()
+        checks.finish()
+        assert (called, len(waits)) == ([1, 2], 2)
+    checks.add(torch.tensor(0.0), bool, lambda: called.append(9))
+    assert called[-1] == 9

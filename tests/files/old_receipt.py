@@ -1,0 +1,20 @@
+"""A receipt of version 1 of the format, as fastforget wrote it before receipts held codes and versions."""
+
+import base64
+import zlib
+
+CONTENT = zlib.decompress(
+    base64.b64decode("""
+eNqVVT2P5EQQBWn5SEgh3XOGmB2qv7snuM3QESKRsSer7S7vWOe1R3bvrvZWk/BH4MiJkIj4OCJ+Bf+FavfM7AKjO2GpA7dfvXqvqrr97P135u
+e+KMsrjD746MuyWN0XzTBe+VisisZPkV4uMS5HrLHdxGJRTGvPlaavyluwhgvgTFtTaSMr3wgIKCvQVa1YUE2QjTXBSAsCHWcBfO2UdEbUIRDX
+DY5TO/RExuhtn2NV3F8Uvok4XhSr04tCBNTcNx5D433gtai8Z87TE4KuhLwoFoTy3WbtU4AzSyGtAyeEssB4+lgh+cBMh0owpSx6yYTQKIUB4E
+F7xo2tnLKZru78NOGUQr5hz+edEX3EkEk4cH3G2Bl3X3NYKbYS8jOAFUCOxps2YF/PGclMaKd66Husd/FsCQmVa1t2w2U5hDCVB89negnp4VYz
+4NxJdwz+YMotCaetIt+KgZGz5+E6bq5jGXAT13NSnknBAHfaAhf/RpWXg+/20PRxxCvf9kcEiiW1kQNoriRzmmlzDP4gUCytMtIwIUmlYlroY/
+humOJsH5bgtOGOkM4KEDxrndouFTWU1V2CEWqbtl+Q9rJpp3XW1vhuwpn+utu1vPfxekzWZhakXoRp15p6jfWLHRtwY8Ao7pyznEsh1Vz2tr/E
+cTO2fdzjQFrpnCKcZkJThzJuryBTWccVjRYoq8HMfptuGA4AxohFA3FIo5xg5qEbewj101md0jgNUs2IKeLmQGEdpXdzTw2XOUkcYm4iIZh0NB
+fCJgbSqWQC3I5txIMTMqmNnS2ldG6bSxQjud7X6DBCOo9FhzfY5cpWQ7jLZaXTUec526HG9bDPkru3abs5ajdct+mI5OHIfaSbZYP7nFXr8+ET
+8+G7xfZyHfPG4lQ+3/7DKlPbYruYYz7v8TZdYiHebZCuki8Ez5dWeksnuZgvuqFpyOREW7BIbDl26ML/ipULm2KzuDdnlv+NtgsuH4W/MfmRcC
+4XEg7S2z60NU6PGb58q3zy/ljBWzmOqJByoUnF9vTTXz/5I/1Pnnz3w/m3P716elIVv7/88PvzX560v3188vrpj1/9df7znx+9fpcwJ7Teo5V+
+QR/Q+huSY+KF
+""")
+)

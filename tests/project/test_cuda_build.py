@@ -1,0 +1,38 @@
+"""The library that `make cuda` builds has a kernel for every operator, and none spills registers. Needs no GPU."""
+
+import ctypes
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastforget  # noqa: F401 - registers the operators
+
+BUILD = os.environ.get("FASTFORGET_CUDA_BUILD")
+pytestmark = pytest.mark.skipif(BUILD is None, reason="no build of the CUDA kernels was named, see `make cuda`")
+
+
+def ptxas_reports() -> dict[str, str]:
+    return {path.stem: path.read_text() for path in Path(BUILD or "").rglob("*.ptxas")}
+
+
+def test_every_operator_has_a_cuda_kernel() -> None:
+    (library,) = Path(BUILD or "").rglob("_C_cuda*.so")
+    # RTLD_LAZY: PyTorch without CUDA lacks the stream functions, which are needed in calls only
+    ctypes.CDLL(str(library.resolve()), mode=os.RTLD_LAZY)
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastforget::")]
+    assert len(names) == 15
+    without = [name for name in names if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")]
+    assert without == []
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_no_kernel_spills_registers(architecture: str) -> None:
+    found = ptxas_reports()
+    assert "fisher_matmul" in found
+    for name, text in found.items():
+        kernels = re.findall(rf"Compiling entry function '(\S+)' for '{architecture}'", text)
+        assert kernels, name
+        assert set(re.findall(r"(\d+) bytes spill", text)) == {"0"}, name
