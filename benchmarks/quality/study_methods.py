@@ -52,17 +52,14 @@ def one_shot_images(model: nn.Module, subject: Subject, remain: Samples) -> None
     one_shot(model, MnemonicCodes.from_tensors(torch.stack(images)), cls)
 
 
-def _without_remain(function: Callable[..., object]) -> Method:
-    return lambda model, subject, _: function(model, subject.forget)
-
-
-def _with_remain(function: Callable[..., object]) -> Method:
+def _baseline(function: Callable[..., object]) -> Method:
     return lambda model, subject, remain: function(model, subject.forget, remain)
 
 
 def _ssd(function: Callable[..., object], **settings: object) -> Method:
     def method(model: nn.Module, subject: Subject, remain: Samples) -> None:
-        function(model, by_class(subject.forget), by_class(subject.forget, remain), **settings)
+        everything = by_class(subject.forget, remain)
+        function(model, by_class(subject.forget), [], everything=everything, **settings)
 
     return method
 
@@ -70,7 +67,8 @@ def _ssd(function: Callable[..., object], **settings: object) -> Method:
 def _shuffled(function: Callable[..., object]) -> Method:
     def method(model: nn.Module, subject: Subject, remain: Samples) -> None:
         torch.manual_seed(0)
-        function(model, subject.forget, Samples(*map(torch.cat, zip(*by_class(subject.forget, remain), strict=True))))
+        everything = Samples(*map(torch.cat, zip(*by_class(subject.forget, remain), strict=True)))
+        function(model, subject.forget, [], everything=everything)
 
     return method
 
@@ -78,23 +76,23 @@ def _shuffled(function: Callable[..., object]) -> Method:
 _PLAIN = {"support": "random", "target": "unseen"}
 METHODS: dict[str, Method] = {
     "original": lambda *_: None,
-    "fine-tune": lambda model, _, remain: baselines.fine_tune(model, remain),
-    "CF-k": lambda model, _, remain: baselines.cf_k(model, remain),
-    "NegGrad": _without_remain(baselines.neg_grad),
-    "NegGrad+": _with_remain(baselines.neg_grad_plus),
-    "random labels": _with_remain(baselines.random_labels),
-    "SalUn": _with_remain(baselines.salun),
+    "fine-tune": _baseline(baselines.fine_tune),
+    "CF-k": _baseline(baselines.cf_k),
+    "NegGrad": _baseline(baselines.neg_grad),
+    "NegGrad+": _baseline(baselines.neg_grad_plus),
+    "random labels": _baseline(baselines.random_labels),
+    "SalUn": _baseline(baselines.salun),
     "SSD, ordered batches": _ssd(baselines.ssd),
     "SSD, shuffled batches": _shuffled(baselines.ssd),
     "SSD, per sample": _ssd(baselines.ssd, alpha=5.0, square="sample"),
     "LFSSD, shuffled batches": _shuffled(baselines.lfssd),
     "LFSSD, per sample": _ssd(baselines.lfssd, alpha=5.0, square="sample"),
-    "Fisher forgetting": _with_remain(baselines.fisher_forgetting),
-    "SCRUB": _with_remain(baselines.scrub),
-    "Bad Teacher": _with_remain(baselines.bad_teacher),
-    "UNSIR": _with_remain(baselines.unsir),
-    "boundary shrink": _without_remain(baselines.boundary_shrink),
-    "boundary expand": _without_remain(baselines.boundary_expand),
+    "Fisher forgetting": _baseline(baselines.fisher_forgetting),
+    "SCRUB": _baseline(baselines.scrub),
+    "Bad Teacher": _baseline(baselines.bad_teacher),
+    "UNSIR": _baseline(baselines.unsir),
+    "boundary shrink": _baseline(baselines.boundary_shrink),
+    "boundary expand": _baseline(baselines.boundary_expand),
     "one-shot, 16 images": one_shot_images,
     "learn to unlearn": unlearn,
     "learn to unlearn, with membership models": partial(unlearn, membership=True),
@@ -118,7 +116,7 @@ ABLATIONS: dict[str, Method] = {
 }
 # The methods that move far enough to forget, with 0.1 to 10 times the learning rate of their papers.
 RATES: dict[str, Method] = {
-    f"{name}, learning rate {times:g} times": _with_remain(partial(function, lr=times * rate))
+    f"{name}, learning rate {times:g} times": _baseline(partial(function, lr=times * rate))
     for name, function, rate in (
         ("NegGrad+", baselines.neg_grad_plus, 0.01),
         ("random labels", baselines.random_labels, 1e-4),

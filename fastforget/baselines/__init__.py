@@ -1,9 +1,11 @@
 """Published methods to compare with, each a small function with its paper's defaults.
 
-All of them edit a classifier in place: ``method(model, forget, remain, ...)``, where ``forget`` and ``remain`` are
-batches (inputs, targets) on the model's device, for instance DataLoaders, or other forms of samples, see
-`fastforget.classifier.data_forms.batches_of`. Of a pair (inputs, targets) and of a data set each pass is drawn anew.
-After an error the model is what it was before.
+All of them edit a classifier in place and return a receipt, which undoes it or repeats it on a copy:
+``receipt = method(model, forget, remain, ...)``. ``forget`` and ``remain`` are batches (inputs, targets) on the model's
+device, for instance DataLoaders, or other forms of samples, see `fastforget.classifier.data_forms.batches_of`. Of a
+pair (inputs, targets) and of a data set each pass is drawn anew. After an error the model is what it was before.
+
+`fastforget.edits.recorded` makes a method of your own one of these.
 
 In the docstrings, D_f are the samples to forget, D_r the remaining ones, CE is the cross-entropy with the targets and
 KL the Kullback-Leibler divergence.

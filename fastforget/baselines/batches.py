@@ -35,7 +35,7 @@ def mean_over_batches(
     compute: Callable[[Inputs, Tensor], dict[str, Tensor]],
     *,
     per_sample: bool,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], int]:
     """Return the mean of tensors that are computed for each batch.
 
     Args:
@@ -45,7 +45,7 @@ def mean_over_batches(
         per_sample: Whether a batch weighs as much as it has samples; all weigh the same otherwise.
 
     Returns:
-        The means by name.
+        The means by name, and how many samples or batches they are of.
     """
     total: dict[str, Tensor] = {}
     weight = 0
@@ -54,7 +54,7 @@ def mean_over_batches(
         for key, value in compute(inputs, targets).items():
             total[key] = total.get(key, 0) + share * value
         weight += share
-    return {key: value / weight for key, value in total.items()}
+    return {key: value / weight for key, value in total.items()}, weight
 
 
 def one_tensor(inputs: Inputs, name: str) -> Tensor:

@@ -14,13 +14,21 @@ from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import RepeatableBatches
 from fastforget.classifier.modes import evaluating
+from fastforget.edits.receipt import Receipt
 
 __all__ = ["boundary_expand", "boundary_shrink"]
 
 
 def boundary_shrink(
-    model: nn.Module, forget: LabelledData, *, epsilon: float = 0.1, epochs: int = 10, lr: float = 1e-5, seed: int = 0
-) -> None:
+    model: nn.Module,
+    forget: LabelledData,
+    remain: LabelledData,  # noqa: ARG001 (all methods are called alike)
+    *,
+    epsilon: float = 0.1,
+    epochs: int = 10,
+    lr: float = 1e-5,
+    seed: int = 0,
+) -> Receipt:
     """Teach for each sample to forget the nearest class beside its own.
 
     The nearest class is the original model's prediction for ``x + epsilon sign(grad_x CE)``, the sample's own class
@@ -31,26 +39,37 @@ def boundary_shrink(
     Args:
         model: The classifier of inputs that are one floating-point tensor, changed in place.
         forget: Batches to forget.
+        remain: Batches of the remaining data; not used.
         epsilon: How far the nearest class is looked for.
         epochs: Passes over ``forget``.
         lr: The learning rate.
         seed: Of dropout and shuffling.
 
+    Returns:
+        The receipt.
+
     Raises:
         TypeError: Inputs are not one floating-point tensor.
     """
     forget = RepeatableBatches(forget, "forget")
-    with editing(model, seed, epsilon=epsilon, epochs=epochs, lr=lr) as edited:
-        with evaluating(edited):
-            relabelled = [(x, _nearest_classes(edited, x, y, epsilon)) for x, y in forget]
-        optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
+    with editing("boundary_shrink", model, seed, epsilon=epsilon, epochs=epochs, lr=lr) as edit:
+        with evaluating(edit.model):
+            relabelled = [(x, _nearest_classes(edit.model, x, y, epsilon)) for x, y in forget]
+        optimizer = torch.optim.SGD(trained_parameters(edit.model), lr, momentum=0.9)
         for _ in range(epochs):
-            descend(relabelled, label_loss(edited), optimizer)
+            descend(relabelled, label_loss(edit.model), optimizer)
+    return edit.receipt
 
 
 def boundary_expand(
-    model: nn.Module, forget: LabelledData, *, epochs: int = 10, lr: float = 1e-5, seed: int = 0
-) -> None:
+    model: nn.Module,
+    forget: LabelledData,
+    remain: LabelledData,  # noqa: ARG001 (all methods are called alike)
+    *,
+    epochs: int = 10,
+    lr: float = 1e-5,
+    seed: int = 0,
+) -> Receipt:
     """Teach that samples to forget are of an additional class, which is dropped afterwards.
 
     SGD with momentum 0.9.
@@ -60,30 +79,35 @@ def boundary_expand(
     Args:
         model: The classifier, changed in place; its last linear layer has one output for each class.
         forget: Batches to forget.
+        remain: Batches of the remaining data; not used.
         epochs: Passes over ``forget``.
         lr: The learning rate.
         seed: Of the additional class's weights, dropout and shuffling.
+
+    Returns:
+        The receipt.
 
     Raises:
         ValueError: There is no batch, or no such layer.
     """
     forget = RepeatableBatches(forget, "forget")
-    with editing(model, seed, epochs=epochs, lr=lr) as edited:
+    with editing("boundary_expand", model, seed, epochs=epochs, lr=lr) as edit:
         inputs, _ = next(iter(forget))
-        with evaluating(edited):
-            classes = teacher_outputs(edited, inputs).shape[1]
-        parent, name, narrow = output_layer(edited, classes)
+        with evaluating(edit.model):
+            classes = teacher_outputs(edit.model, inputs).shape[1]
+        parent, name, narrow = output_layer(edit.model, classes)
         wide = _widened(narrow)
         setattr(parent, name, wide)
         try:
-            optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
+            optimizer = torch.optim.SGD(trained_parameters(edit.model), lr, momentum=0.9)
             relabelled = ((x, torch.full_like(y, classes)) for _ in range(epochs) for x, y in forget)
-            descend(relabelled, label_loss(edited), optimizer)
+            descend(relabelled, label_loss(edit.model), optimizer)
         finally:
             setattr(parent, name, narrow)
         with torch.no_grad():
             for kept, grown in zip(narrow.parameters(), wide.parameters(), strict=True):
                 kept.copy_(grown[:classes])
+    return edit.receipt
 
 
 def _nearest_classes(model: nn.Module, inputs: Inputs, y: Tensor, epsilon: float) -> Tensor:

@@ -14,6 +14,7 @@ from fastforget.classifier.compilation import eager
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import RepeatableBatches
+from fastforget.edits.receipt import Receipt
 
 __all__ = ["scrub"]
 
@@ -30,7 +31,7 @@ def scrub(
     max_epochs: int = 2,
     lr: float = 5e-4,
     seed: int = 0,
-) -> None:
+) -> Receipt:
     """Move away from the original model on the samples to forget and stay near it on the others, in turn.
 
     ::
@@ -54,19 +55,23 @@ def scrub(
         max_epochs: How many of these passes come after one over ``forget``.
         lr: The learning rate.
         seed: Of dropout and shuffling.
+
+    Returns:
+        The receipt.
     """
     teacher = copy.deepcopy(eager(model)).eval()
 
     def away(inputs: Inputs, _: Tensor) -> Tensor:
-        return -divergence(outputs(edited, inputs), teacher_outputs(teacher, inputs), temperature)
+        return -divergence(outputs(edit.model, inputs), teacher_outputs(teacher, inputs), temperature)
 
     def near(inputs: Inputs, targets: Tensor) -> Tensor:
-        logits = outputs(edited, inputs)
+        logits = outputs(edit.model, inputs)
         apart = divergence(logits, teacher_outputs(teacher, inputs), temperature)
         return gamma * F.cross_entropy(logits, targets) + alpha * apart
 
     forget, remain = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
     with editing(
+        "scrub",
         model,
         seed,
         gamma=gamma,
@@ -75,9 +80,10 @@ def scrub(
         epochs=epochs,
         max_epochs=max_epochs,
         lr=lr,
-    ) as edited:
-        optimizer = torch.optim.Adam(trained_parameters(edited), lr, weight_decay=5e-4)
+    ) as edit:
+        optimizer = torch.optim.Adam(trained_parameters(edit.model), lr, weight_decay=5e-4)
         for epoch in range(epochs):
             if epoch < max_epochs:
                 descend(forget, away, optimizer)
             descend(remain, near, optimizer)
+    return edit.receipt

@@ -12,6 +12,7 @@ from fastforget.baselines.training import teacher_outputs
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import sized_batches
+from fastforget.edits.receipt import Receipt
 from fastforget.fisher.compute import fisher_diagonal
 
 __all__ = ["fisher_forgetting"]
@@ -21,7 +22,7 @@ _LARGEST = 1e3  # of the inverse Fisher
 
 def fisher_forgetting(
     model: nn.Module, forget: LabelledData, remain: LabelledData, *, alpha: float = 1e-6, seed: int = 0
-) -> None:
+) -> Receipt:
     """Add noise to each weight; the less the remaining data depends on a weight, the more.
 
     ``theta_i <- theta_i + sqrt(alpha min(1 / F_i, 1000)) n_i``, where n is standard normal and F the per-sample Fisher
@@ -37,25 +38,29 @@ def fisher_forgetting(
         remain: Batches of the remaining data.
         alpha: Scale of the variance.
         seed: Of the noise.
+
+    Returns:
+        The receipt.
     """
-    with editing(model, seed, train=False, alpha=alpha) as edited:
+    with editing("fisher_forgetting", model, seed, train=False, alpha=alpha) as edit:
 
         def fisher_of(inputs: Inputs, _: Tensor) -> dict[str, Tensor]:
-            return fisher_diagonal(edited, inputs, labels="expectation")
+            return fisher_diagonal(edit.model, inputs, labels="expectation")
 
-        fisher = mean_over_batches(remain, "remain", fisher_of, per_sample=True)
-        gone, classes = _classes(edited, forget)
-        _, _, last = output_layer(edited, classes)
+        fisher, _ = mean_over_batches(remain, "remain", fisher_of, per_sample=True)
+        gone, classes = _classes(edit.model, forget)
+        _, _, last = output_layer(edit.model, classes)
         heads = {id(parameter) for parameter in last.parameters()}
         with torch.no_grad():
             if len(gone) == 1:
                 for parameter in last.parameters():
                     parameter[gone] = 0
-            for name, parameter in edited.named_parameters():
+            for name, parameter in edit.model.named_parameters():
                 variance = alpha * fisher[name].reciprocal().clamp(max=_LARGEST)
                 if id(parameter) in heads or parameter.dim() == 1:
                     variance *= 10
                 parameter.add_(variance.sqrt().to(parameter.dtype) * torch.randn_like(parameter))
+    return edit.receipt
 
 
 def _classes(model: nn.Module, forget: LabelledData) -> tuple[list[int], int]:

@@ -12,6 +12,7 @@ from fastforget.baselines.training import descend, label_loss, outputs, trained_
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.labelled_batches import RepeatableBatches, sized_batches
 from fastforget.classifier.modes import evaluating
+from fastforget.edits.receipt import Receipt
 
 __all__ = ["unsir"]
 
@@ -27,7 +28,7 @@ def unsir(
     impair_lr: float = 0.02,
     repair_lr: float = 0.01,
     seed: int = 0,
-) -> None:
+) -> Receipt:
     """Forget whole classes by training with noise that has their labels; then train with what remains.
 
     ::
@@ -52,11 +53,15 @@ def unsir(
         repair_lr: Learning rate of the repairing pass.
         seed: Of the noise, dropout and shuffling.
 
+    Returns:
+        The receipt.
+
     Raises:
         TypeError: Inputs are not one floating-point tensor.
     """
     remain = RepeatableBatches(remain, "remain")
     with editing(
+        "unsir",
         model,
         seed,
         noise_steps=noise_steps,
@@ -64,15 +69,16 @@ def unsir(
         penalty=penalty,
         impair_lr=impair_lr,
         repair_lr=repair_lr,
-    ) as edited:
+    ) as edit:
         examples = _examples(forget)
-        noise = [_noise(edited, like, cls, noise_steps, noise_lr, penalty) for cls, like in examples.items()]
-        moving = trained_parameters(edited)
+        noise = [_noise(edit.model, like, cls, noise_steps, noise_lr, penalty) for cls, like in examples.items()]
+        moving = trained_parameters(edit.model)
         optimizer = torch.optim.Adam(moving, impair_lr)
         for (x, y), (n, c) in paired(remain, noise):
-            descend([(torch.cat([one_tensor(x, "remain"), n]), torch.cat([y, c]))], label_loss(edited), optimizer)
+            descend([(torch.cat([one_tensor(x, "remain"), n]), torch.cat([y, c]))], label_loss(edit.model), optimizer)
         optimizer = torch.optim.Adam(moving, repair_lr)
-        descend(remain, label_loss(edited), optimizer)
+        descend(remain, label_loss(edit.model), optimizer)
+    return edit.receipt
 
 
 def _examples(forget: LabelledData) -> dict[int, Tensor]:

@@ -10,11 +10,20 @@ from fastforget.baselines.editing import editing
 from fastforget.baselines.training import descend, label_loss, step_down, trained_parameters
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.labelled_batches import RepeatableBatches
+from fastforget.edits.receipt import Receipt
 
 __all__ = ["neg_grad", "neg_grad_plus"]
 
 
-def neg_grad(model: nn.Module, forget: LabelledData, *, epochs: int = 5, lr: float = 1e-4, seed: int = 0) -> None:
+def neg_grad(
+    model: nn.Module,
+    forget: LabelledData,
+    remain: LabelledData,  # noqa: ARG001 (all methods are called alike)
+    *,
+    epochs: int = 5,
+    lr: float = 1e-4,
+    seed: int = 0,
+) -> Receipt:
     """Go up the loss of the samples to forget (gradient ascent): ``L = -CE(D_f)``.
 
     Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; SGD with momentum 0.9. The
@@ -23,16 +32,21 @@ def neg_grad(model: nn.Module, forget: LabelledData, *, epochs: int = 5, lr: flo
     Args:
         model: The classifier, changed in place.
         forget: Batches to forget.
+        remain: Batches of the remaining data; not used.
         epochs: Passes.
         lr: The learning rate.
         seed: Of dropout and shuffling.
+
+    Returns:
+        The receipt.
     """
     forget = RepeatableBatches(forget, "forget")
-    with editing(model, seed, epochs=epochs, lr=lr) as edited:
-        loss = label_loss(edited)
-        optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9)
+    with editing("neg_grad", model, seed, epochs=epochs, lr=lr) as edit:
+        loss = label_loss(edit.model)
+        optimizer = torch.optim.SGD(trained_parameters(edit.model), lr, momentum=0.9)
         for _ in range(epochs):
             descend(forget, lambda inputs, targets: -loss(inputs, targets), optimizer)
+    return edit.receipt
 
 
 def neg_grad_plus(
@@ -44,7 +58,7 @@ def neg_grad_plus(
     epochs: int = 5,
     lr: float = 0.01,
     seed: int = 0,
-) -> None:
+) -> Receipt:
     """Go up the loss of the samples to forget and down that of the others at once.
 
     ``L = alpha CE(D_r) - (1 - alpha) CE(D_f)``, a batch of each per step.
@@ -60,11 +74,15 @@ def neg_grad_plus(
         epochs: Passes over ``remain``.
         lr: The learning rate.
         seed: Of dropout and shuffling.
+
+    Returns:
+        The receipt.
     """
     forget, remain = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
-    with editing(model, seed, alpha=alpha, epochs=epochs, lr=lr) as edited:
-        loss = label_loss(edited)
-        optimizer = torch.optim.SGD(trained_parameters(edited), lr, momentum=0.9, weight_decay=5e-4)
+    with editing("neg_grad_plus", model, seed, alpha=alpha, epochs=epochs, lr=lr) as edit:
+        loss = label_loss(edit.model)
+        optimizer = torch.optim.SGD(trained_parameters(edit.model), lr, momentum=0.9, weight_decay=5e-4)
         for _ in range(epochs):
             for remaining, forgotten in paired(remain, forget):
                 step_down(alpha * loss(*remaining) - (1 - alpha) * loss(*forgotten), optimizer)
+    return edit.receipt

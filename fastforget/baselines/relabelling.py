@@ -14,6 +14,7 @@ from fastforget.classifier.data_forms import Batches, LabelledData
 from fastforget.classifier.labelled_batches import RepeatableBatches
 from fastforget.classifier.losses import check_depends
 from fastforget.classifier.modes import evaluating
+from fastforget.edits.receipt import Receipt
 from fastforget.functional.topk import topk_mask
 
 __all__ = ["random_labels", "salun"]
@@ -21,7 +22,7 @@ __all__ = ["random_labels", "salun"]
 
 def random_labels(
     model: nn.Module, forget: LabelledData, remain: LabelledData, *, epochs: int = 3, lr: float = 1e-4, seed: int = 0
-) -> None:
+) -> Receipt:
     """Teach wrong labels, drawn anew each time, for the samples to forget, and the right ones for the others.
 
     ``L = CE(D_f, wrong)`` and then ``CE(D_r)``, batch by batch; Adam.
@@ -36,12 +37,16 @@ def random_labels(
         epochs: Passes over both.
         lr: The learning rate.
         seed: Of the labels, dropout and shuffling.
+
+    Returns:
+        The receipt.
     """
     forget, remain = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
-    with editing(model, seed, epochs=epochs, lr=lr) as edited:
-        optimizer = torch.optim.Adam(trained_parameters(edited), lr)
+    with editing("random_labels", model, seed, epochs=epochs, lr=lr) as edit:
+        optimizer = torch.optim.Adam(trained_parameters(edit.model), lr)
         for _ in range(epochs):
-            descend(_relabelled(edited, forget, remain), label_loss(edited), optimizer)
+            descend(_relabelled(edit.model, forget, remain), label_loss(edit.model), optimizer)
+    return edit.receipt
 
 
 def salun(
@@ -53,7 +58,7 @@ def salun(
     epochs: int = 10,
     lr: float = 0.013,
     seed: int = 0,
-) -> None:
+) -> Receipt:
     """Teach wrong labels as `random_labels` does, but move only weights that are salient for the samples to forget.
 
     ``mask = the share of all weights with the largest |sum over D_f of grad CE|``, selected exactly by
@@ -70,15 +75,19 @@ def salun(
         epochs: Passes over both.
         lr: The learning rate.
         seed: Of the labels, dropout and shuffling.
+
+    Returns:
+        The receipt.
     """
     forget, remain = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
-    with editing(model, seed, share=share, epochs=epochs, lr=lr) as edited:
-        moving = trained_parameters(edited)
-        masks = topk_mask(_saliency(edited, moving, forget), float(share))
+    with editing("salun", model, seed, share=share, epochs=epochs, lr=lr) as edit:
+        moving = trained_parameters(edit.model)
+        masks = topk_mask(_saliency(edit.model, moving, forget), float(share))
         optimizer = torch.optim.SGD(moving, lr, momentum=0.9, weight_decay=5e-4)
         masked = MaskedStep(optimizer, dict(zip(moving, masks, strict=True)))
         for _ in range(epochs):
-            descend(_relabelled(edited, forget, remain), label_loss(edited), masked)
+            descend(_relabelled(edit.model, forget, remain), label_loss(edit.model), masked)
+    return edit.receipt
 
 
 def _saliency(model: nn.Module, moving: list[nn.Parameter], forget: Batches) -> list[Tensor]:

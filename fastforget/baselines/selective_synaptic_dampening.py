@@ -14,6 +14,7 @@ from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.losses import cross_entropy
 from fastforget.classifier.running import logits_of
+from fastforget.edits.receipt import Receipt
 from fastforget.fisher.compute import fisher_diagonal
 
 __all__ = ["lfssd", "ssd"]
@@ -22,12 +23,13 @@ __all__ = ["lfssd", "ssd"]
 def ssd(
     model: nn.Module,
     forget: LabelledData,
-    everything: LabelledData,
+    remain: LabelledData,
     *,
+    everything: LabelledData | None = None,
     alpha: float = 10.0,
     lam: float = 1.0,
     square: Literal["batch", "sample"] = "batch",
-) -> None:
+) -> Receipt:
     """Scale down the weights that matter much more to the samples to forget than to all.
 
     ``theta_i <- min(lam I_D,i / I_Df,i, 1) theta_i  where I_Df,i > alpha I_D,i``, in one pass, without training.
@@ -40,23 +42,28 @@ def ssd(
     Args:
         model: The classifier, changed in place; in eval mode meanwhile.
         forget: Batches to forget.
-        everything: Batches of all training data, those to forget included.
+        remain: Batches of the remaining data; not used with ``everything``.
+        everything: Batches of all training data, those to forget included; None for those of ``forget`` and ``remain``.
         alpha: How many times more a weight must matter; 10 for classes of a ResNet, 5 to 25 of a ViT.
         lam: The dampening.
         square: Where the square is taken.
+
+    Returns:
+        The receipt.
     """
-    _dampen(model, forget, everything, alpha, lam, square, cross_entropy)
+    return _dampen("ssd", model, (forget, remain, everything), alpha, lam, square, cross_entropy)
 
 
 def lfssd(
     model: nn.Module,
     forget: LabelledData,
-    everything: LabelledData,
+    remain: LabelledData,
     *,
+    everything: LabelledData | None = None,
     alpha: float = 10.0,
     lam: float = 1.0,
     square: Literal["batch", "sample"] = "batch",
-) -> None:
+) -> Receipt:
     """Dampen as `ssd` does, with importances that need no labels: gradients of the squared norm of the outputs.
 
     Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024, Tiny Papers. Importances are
@@ -65,12 +72,16 @@ def lfssd(
     Args:
         model: The classifier, changed in place; in eval mode meanwhile.
         forget: Batches to forget.
-        everything: Batches of all training data, those to forget included.
+        remain: Batches of the remaining data; not used with ``everything``.
+        everything: Batches of all training data, those to forget included; None for those of ``forget`` and ``remain``.
         alpha: As for `ssd`.
         lam: As for `ssd`.
         square: As for `ssd`.
+
+    Returns:
+        The receipt.
     """
-    _dampen(model, forget, everything, alpha, lam, square, _squared_norm)
+    return _dampen("lfssd", model, (forget, remain, everything), alpha, lam, square, _squared_norm)
 
 
 def _squared_norm(outputs: Any, _: Tensor) -> Tensor:
@@ -78,27 +89,37 @@ def _squared_norm(outputs: Any, _: Tensor) -> Tensor:
 
 
 def _dampen(
+    method: str,
     model: nn.Module,
-    forget: LabelledData,
-    everything: LabelledData,
+    data: tuple[LabelledData, LabelledData, LabelledData | None],
     alpha: float,
     lam: float,
     square: Literal["batch", "sample"],
     loss: Callable[[Any, Tensor], Tensor],
-) -> None:
-    with editing(model, 0, train=False, alpha=alpha, lam=lam) as edited:
+) -> Receipt:
+    forget, remain, everything = data
+    with editing(method, model, 0, train=False, alpha=alpha, lam=lam, square=square) as edit:
 
-        def importance(batches: LabelledData, name: str) -> dict[str, Tensor]:
-            """Return the mean square of the gradients, over batches or over samples."""
+        def importance(batches: LabelledData, name: str) -> tuple[dict[str, Tensor], int]:
+            """Return the mean square of the gradients, and over how many batches or samples."""
 
             def squares(inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:
-                return fisher_diagonal(edited, inputs, targets, loss=loss, square=square)
+                return fisher_diagonal(edit.model, inputs, targets, loss=loss, square=square)
 
             return mean_over_batches(batches, name, squares, per_sample=square == "sample")
 
-        to_forget, to_all = importance(forget, "forget"), importance(everything, "everything")
+        to_forget, forgotten = importance(forget, "forget")
+        if everything is None:
+            to_others, others = importance(remain, "remain")
+            to_all = {
+                name: (forgotten * value + others * to_others[name]) / (forgotten + others)
+                for name, value in to_forget.items()
+            }
+        else:
+            to_all, _ = importance(everything, "everything")
         with torch.no_grad():
-            for name, parameter in edited.named_parameters():
+            for name, parameter in edit.model.named_parameters():
                 chosen = to_forget[name] > alpha * to_all[name]
                 factor = (lam * to_all[name] / to_forget[name]).clamp(max=1.0)
                 parameter.mul_(torch.where(chosen, factor, 1.0))
+    return edit.receipt

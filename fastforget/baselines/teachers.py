@@ -15,6 +15,7 @@ from fastforget.classifier.compilation import eager
 from fastforget.classifier.data_forms import Batch, LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import RepeatableBatches
+from fastforget.edits.receipt import Receipt
 
 __all__ = ["bad_teacher"]
 
@@ -29,7 +30,7 @@ def bad_teacher(
     lr: float = 1e-4,
     temperature: float = 1.0,
     seed: int = 0,
-) -> None:
+) -> Receipt:
     """Learn from a randomly initialised network on the samples to forget, and from the original one on some others.
 
     ``L = KL(random || student) on D_f, KL(original || student) on a share of D_r``; Adam.
@@ -48,25 +49,29 @@ def bad_teacher(
         temperature: Of the divergences.
         seed: Of the random teacher, dropout and shuffling.
 
+    Returns:
+        The receipt.
+
     Raises:
         ValueError: A layer cannot be initialised again.
     """
     original = copy.deepcopy(eager(model)).eval()
     gone, kept = RepeatableBatches(forget, "forget"), RepeatableBatches(remain, "remain")
-    with editing(model, seed, share=share, epochs=epochs, lr=lr, temperature=temperature) as edited:
+    with editing("bad_teacher", model, seed, share=share, epochs=epochs, lr=lr, temperature=temperature) as edit:
 
         def taught_by(teacher: nn.Module) -> Loss:
             def loss(inputs: Inputs, _: Tensor) -> Tensor:
                 told = teacher_outputs(teacher, inputs)
-                return divergence(outputs(edited, inputs), told, temperature)
+                return divergence(outputs(edit.model, inputs), told, temperature)
 
             return loss
 
-        losses = {False: taught_by(_reinitialised(edited)), True: taught_by(original)}
-        optimizer = torch.optim.Adam(trained_parameters(edited), lr)
+        losses = {False: taught_by(_reinitialised(edit.model)), True: taught_by(original)}
+        optimizer = torch.optim.Adam(trained_parameters(edit.model), lr)
         for _ in range(epochs):
             for remains, batch in _mixed(gone, kept, share):
                 descend([batch], losses[remains], optimizer)
+    return edit.receipt
 
 
 def _mixed(forget: RepeatableBatches, remain: RepeatableBatches, share: float) -> Iterator[tuple[bool, Batch]]:

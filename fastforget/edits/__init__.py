@@ -2,5 +2,6 @@
 
 from fastforget.edits.edit import Edit
 from fastforget.edits.receipt import Receipt
+from fastforget.edits.recorder import Recording, recorded, recording
 
-__all__ = ["Edit", "Receipt"]
+__all__ = ["Edit", "Receipt", "Recording", "recorded", "recording"]

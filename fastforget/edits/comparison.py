@@ -28,8 +28,8 @@ class Comparison:
     Attributes:
         before: Fingerprint of the one.
         after: Fingerprint of the other.
-        total: Number of elements of all the parameters.
-        edits: The elements that differ in any bit, by parameter.
+        total: Number of elements of all the parameters, and of the buffers that differ.
+        edits: The elements that differ in any bit, by parameter or buffer.
     """
 
     before: str
@@ -50,15 +50,14 @@ class Comparison:
 
         Raises:
             TypeError: One is something else, or both are state dicts.
-            ValueError: They are not of the same architecture, share their memory, have buffers that differ, or
-                elements changed to NaN or infinity, or of complex128.
+            ValueError: They are not of the same architecture, share their memory, or have elements that changed to
+                NaN or infinity, or changed and are of complex128.
             NotImplementedError: A parameter or buffer is on a device without kernels.
         """
         old, new = _read(before, after)
         _check_architecture(old, new)
         fingerprints = fingerprint_of(old.tensors), fingerprint_of(new.tensors)
-        _check_buffers(old, new)
-        pairs = {name: (old.parameters[name], value) for name, value in new.parameters.items()}
+        pairs = {name: (old.tensors[name], value) for name, value in new.tensors.items()}
         made = {name: _edit(name, *pair) for name, pair in pairs.items()}
         edits = {name: edit for name, edit in made.items() if edit is not None}
         if pairs and not edits and all(_share_memory(*pair) for pair in pairs.values()):
@@ -66,7 +65,8 @@ class Comparison:
                 "`before` must be a copy that was made before the edit (copy.deepcopy), but its values are in the "
                 "memory of `after`"
             )
-        return cls(*fingerprints, sum(value.numel() for value in new.parameters.values()), edits)
+        total = sum(value.numel() for name, value in new.tensors.items() if name in new.parameters or name in edits)
+        return cls(*fingerprints, total, edits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,18 +158,8 @@ def _check_architecture(old: _Contents, new: _Contents) -> None:
                 )
 
 
-def _check_buffers(old: _Contents, new: _Contents) -> None:
-    differing = [name for name, value in new.buffers.items() if not _same_bits(old.buffers[name], value)]
-    if differing:
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise ValueError(
-            f"`after` must have the buffers of `before`, but not so `{differing[0]}`{more}: a receipt holds parameters "
-            "only. Keep batch norms in eval mode while the model is trained, or put the buffers back first"
-        )
-
-
 def _edit(name: str, before: Tensor, after: Tensor) -> Edit | None:
-    """Return the change of one parameter, in the form that takes less memory; None if there is none."""
+    """Return the change of one tensor, in the form that takes less memory; None if there is none."""
     new = after.detach().reshape(-1)
     old = before.detach().reshape(-1).to(new.device)
     differs = _differing(old, new)
@@ -177,12 +167,12 @@ def _edit(name: str, before: Tensor, after: Tensor) -> Edit | None:
     if not count:
         return None
     if new.dtype == torch.complex128:
-        raise ValueError(f"parameter `{name}` changed, and a receipt cannot hold {new.dtype}: no file of its kind can")
+        raise ValueError(f"`{name}` changed, and a receipt cannot hold {new.dtype}: no file of its kind can")
     indices = differs.nonzero().squeeze(1).to(torch.int32 if len(new) < 2**31 else torch.int64)
     old_values, new_values = old[differs], new[differs]
     narrow = new.is_floating_point() and new.element_size() == 1  # float8, for which PyTorch lacks operations
     if not bool((new_values.float() if narrow else new_values).isfinite().all()):
-        raise ValueError(f"`after` must be finite, got NaN or infinity in parameter `{name}` where it changed")
+        raise ValueError(f"`after` must be finite, got NaN or infinity in `{name}` where it changed")
     if not narrow and count * (indices.element_size() + 2 * new.element_size()) < 2 * new.nbytes:
         return Edit.selected(tuple(after.shape), indices, old_values, new_values)
     return Edit.selected(tuple(after.shape), None, old.clone(), new.clone())

@@ -1,4 +1,4 @@
-"""The changed elements of parameters, and how they are written into a model."""
+"""The changed elements of parameters and buffers, and how they are written into a model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _OF_KERNEL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """The changed elements of one parameter.
+    """The changed elements of one parameter or buffer.
 
     The parts are checked to fit together, so that nothing half-sensible is ever written to a model.
 
     Attributes:
-        shape: Shape of the parameter.
+        shape: Its shape.
         indices: Row-major positions, int32 or int64 [K], increasing; None if every element changed.
-        old: The values before, [K] in the parameter's dtype; None if they were not kept.
+        old: The values before, [K] in its dtype; None if they were not kept.
         new: The values after, [K].
         checked: Whether the parts are known to fit; then no check waits for a device.
     """
@@ -81,32 +81,32 @@ def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> 
 
     Args:
         model: The eager module.
-        edits: What to write, by parameter name.
+        edits: What to write, by name of the parameter or buffer.
         old: Write the old values instead of the new ones.
 
     Returns:
-        A function that writes them; the parameters must not change before it is called.
+        A function that writes them; the model must not change before it is called.
 
     Raises:
-        ValueError: A parameter is missing, or has another shape or dtype, or the model keeps values of one where they
+        ValueError: A parameter or buffer is missing, or has another shape or dtype, or the model keeps values of a
+            parameter where they
             cannot be dropped, see `prepare_to_drop`.
     """
-    parameters = dict(model.named_parameters())
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     sparse: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor, Tensor]]] = {}
     whole: list[tuple[Tensor, Tensor]] = []
     for name, edit in edits.items():
         values = edit.old if old else edit.new
-        parameter = parameters.get(name)
+        tensor = tensors.get(name)
         if values is None:
-            raise ValueError(f"the receipt must hold the old values of parameter `{name}`")
-        if parameter is None:
-            raise ValueError(f"`model` must have parameter `{name}` of this receipt")
-        if tuple(parameter.shape) != edit.shape or parameter.dtype != values.dtype:
+            raise ValueError(f"the receipt must hold the old values of `{name}`")
+        if tensor is None:
+            raise ValueError(f"`model` must have `{name}` of this receipt")
+        if tuple(tensor.shape) != edit.shape or tensor.dtype != values.dtype:
             raise ValueError(
-                f"parameter `{name}` must be {values.dtype} of shape {edit.shape}, got {parameter.dtype} of "
-                f"{tuple(parameter.shape)}"
+                f"`{name}` must be {values.dtype} of shape {edit.shape}, got {tensor.dtype} of {tuple(tensor.shape)}"
             )
-        target, values = parameter.detach(), values.to(parameter.device)
+        target, values = tensor.detach(), values.to(tensor.device)
         if edit.indices is None:
             whole.append((target, values.view(edit.shape)))
         elif target.is_contiguous() and target.dtype in _OF_KERNEL:
@@ -120,7 +120,7 @@ def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> 
 
 
 def _joined(group: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Return the arguments of `ops.perturb_write` for parameters of one device and dtype."""
+    """Return the arguments of `ops.perturb_write` for tensors of one device and dtype."""
     targets, places, values = ([each[part] for each in group] for part in range(3))
     counts = upload([len(each) for each in places], targets[0].device)
     return targets, torch.cat(places), counts, torch.cat(values)
@@ -135,8 +135,8 @@ def _write(
         for targets, *elements in sparse:
             ops.perturb_write(targets, *elements)
             torch.autograd.graph.increment_version(targets)
-        for target, tensor in whole:
-            target.copy_(tensor)
+        for target, values in whole:
+            target.copy_(values)
     drop_kept()
     # inside torch.autocast, predictions would use casts of the old values
     torch.clear_autocast_cache()

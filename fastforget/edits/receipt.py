@@ -21,7 +21,7 @@ from fastforget.files import receipt_file
 from fastforget.files.fields import is_number, is_text
 from fastforget.files.versions import current_versions
 
-__all__ = ["Receipt", "check_fingerprint", "check_reversible"]
+__all__ = ["Receipt", "check_fingerprint", "check_reversible", "read_settings"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +37,7 @@ class Receipt:
         created: When, UTC, ISO 8601.
         before: Fingerprint of the model before the edit.
         after: Fingerprint of the model after it.
-        total: Number of elements of all the parameters of the model.
+        total: Number of elements of all the parameters of the model, and of the buffers that changed.
         seconds: Wall time by phase, and "total".
         evidence: What was measured. For `learn_to_unlearn`, the number of steps and losses, and what is said below
             of classes of which nothing remains. For `one_shot`, log-odds
@@ -65,7 +65,7 @@ class Receipt:
         codes: Fingerprint of the mnemonic codes, see `MnemonicCodes.fingerprint`; empty where there were none, and in
             files of older versions.
         versions: Of "fastforget" and "torch", which made the edit; empty in files of older versions.
-        edits: The changed elements by parameter name.
+        edits: The changed elements by name of the parameter or buffer.
     """
 
     classes: tuple[int, ...]
@@ -96,11 +96,9 @@ class Receipt:
     ) -> Receipt:
         """Make the receipt of an edit that was made by other means, from the model before and after it.
 
-        The edit holds every element of a parameter that differs in any bit: with its position where few do, else
-        the whole parameter. Parameters that do not differ take no room.
-
-        A receipt holds parameters only, while fingerprints cover buffers too. So buffers must not differ, for instance
-        the statistics of batch norms: keep these in eval mode during the training, or put the buffers back after it.
+        The edit holds every element of a parameter or buffer that differs in any bit: with its position where few do,
+        else the whole tensor. Tensors that do not differ take no room. To make an edit and its receipt at once, see
+        `recording`.
 
         Args:
             before: The model before the edit, for instance a `copy.deepcopy`. Or its state dict, if `after` is a
@@ -115,8 +113,8 @@ class Receipt:
 
         Raises:
             TypeError: An argument has the wrong type.
-            ValueError: The models are not of the same architecture (names, shapes or dtypes differ), a buffer differs,
-                an element became NaN or infinite, or `before` is in the memory of `after`.
+            ValueError: The models are not of the same architecture (names, shapes or dtypes differ), an element became
+                NaN or infinite, or `before` is in the memory of `after`.
             NotImplementedError: A parameter or buffer is on a device without kernels.
 
         Example:
@@ -132,9 +130,7 @@ class Receipt:
             True
         """
         clock = Clock()
-        said = _read_settings(settings)
-        if not isinstance(rule, str):
-            raise TypeError(f"`rule` must be a text, got {type(rule).__name__}")
+        said = read_settings(rule, settings)
         named = read_classes("classes", classes)
         found = Comparison.of(before, after)
         return cls(
@@ -292,8 +288,14 @@ def check_fingerprint(receipt: Receipt, model: nn.Module, *, old: bool, name: st
         raise ValueError(f"`model` must be {what}: {name} must be {expected}, got {found}; nothing was changed")
 
 
-def _read_settings(settings: Mapping[str, float | str] | None) -> dict[str, float | str]:
-    """Return settings as a file can hold them."""
+def read_settings(rule: str, settings: Mapping[str, float | str] | None) -> dict[str, float | str]:
+    """Return the settings of a rule as a file can hold them.
+
+    Raises:
+        TypeError: The rule is no text, or a setting is neither a number nor a text.
+    """
+    if not isinstance(rule, str):
+        raise TypeError(f"`rule` must be a text, got {type(rule).__name__}")
     said = dict(settings or {})
     for name, value in said.items():
         if not is_text(name) or not (is_number(value) or is_text(value)):

@@ -103,10 +103,10 @@ def _wait_for(devices: Iterable[torch.device]) -> None:
 
 def _current_values(model: nn.Module, touched: Sequence[Receipt]) -> dict[str, Edit]:
     """Return the current values of a model wherever one of the receipts changed it."""
-    parameters, edits = dict(model.named_parameters()), dict[str, Edit]()
+    tensors, edits = {**dict(model.named_parameters()), **dict(model.named_buffers())}, dict[str, Edit]()
     for name in sorted({name for receipt in touched for name in receipt.edits}):
         places = [receipt.edits[name].indices for receipt in touched if name in receipt.edits]
-        value = parameters[name].detach()
+        value = tensors[name].detach()
         known = [place for place in places if place is not None]
         if len(known) < len(places):
             edits[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())

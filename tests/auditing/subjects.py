@@ -38,5 +38,5 @@ def retrained(seed: int = 0, data: Batches = REMAIN) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = untrained()
-    baselines.retrain(model, data, epochs=30, seed=seed)
+    baselines.retrain(model, [], data, epochs=30, seed=seed)
     return model.eval()

@@ -37,7 +37,7 @@ def doubled(data: Batches) -> Batches:
 @pytest.mark.parametrize(
     ("run", "direction"),
     [
-        (lambda m, f, _: baselines.neg_grad(m, f, epochs=1, lr=0.1), lambda m, f, _: [-g for g in manual(m, f)]),
+        (lambda m, f, _: baselines.neg_grad(m, f, [], epochs=1, lr=0.1), lambda m, f, _: [-g for g in manual(m, f)]),
         (
             lambda m, f, r: baselines.neg_grad_plus(m, f, r, epochs=1, lr=0.1, alpha=0.7),
             lambda m, f, r: [
@@ -45,7 +45,7 @@ def doubled(data: Batches) -> Batches:
             ],
         ),
         (
-            lambda m, _, r: baselines.fine_tune(m, r, epochs=1, lr=0.1),
+            lambda m, _, r: baselines.fine_tune(m, [], r, epochs=1, lr=0.1),
             lambda m, _, r: [g + 5e-4 * p for g, p in zip(manual(m, r), m.parameters(), strict=True)],
         ),
     ],
@@ -64,14 +64,14 @@ def test_a_first_step(run: Any, direction: Any) -> None:
 def test_cf_k_moves_the_last_layers_only(k: int) -> None:
     model = learner()
     before = copied_tensors(model)
-    baselines.cf_k(model, REMAIN, k=k, epochs=1)
+    baselines.cf_k(model, [], REMAIN, k=k, epochs=1)
     chosen = [layers_with_parameters(model)[-n] for n in range(1, k + 1)]
     moved = {name for name, value in copied_tensors(model).items() if not torch.equal(value, before[name])}
     own = {f"{path}.{name}" for path, m in model.named_modules() if m in chosen for name, _ in m.named_parameters()}
     statistics = {f"1.{name}" for name, _ in model[1].named_buffers()} if k > 1 else set()
     assert moved == own | statistics
     with pytest.raises(ValueError, match=r"^`k` must lie in \[1, 3\], got 4"):
-        baselines.cf_k(model, REMAIN, k=4)
+        baselines.cf_k(model, [], REMAIN, k=4)
 
 
 @pytest.mark.parametrize("square", ["batch", "sample"])
@@ -175,11 +175,11 @@ def test_bad_teacher_brings_what_is_forgotten_to_chance() -> None:
 def test_boundary_expand_leaves_the_architecture() -> None:
     model = learner()
     narrow = model[4]
-    baselines.boundary_expand(model, CLASS, lr=0.01)
+    baselines.boundary_expand(model, CLASS, [], lr=0.01)
     assert model[4] is narrow
     assert model(FRESH[0]).shape[1] == CLASSES
     with pytest.raises(ValueError, match=r"^`model` must have a linear layer with 30 outputs"):
-        baselines.boundary_expand(nn.Sequential(nn.Identity()).eval(), CLASS)
+        baselines.boundary_expand(nn.Sequential(nn.Identity()).eval(), CLASS, [])
 
 
 def test_boundary_shrink_goes_to_the_neighbour() -> None:
@@ -188,10 +188,10 @@ def test_boundary_shrink_goes_to_the_neighbour() -> None:
     x = FRESH[0][:8].double()
     y = model(x).argmax(1)
     second = model(x).detach().scatter(1, y[:, None], -math.inf).argmax(1)
-    baselines.boundary_shrink(model, [(x, y)], epochs=300, lr=0.05, epsilon=1e-9)
+    baselines.boundary_shrink(model, [(x, y)], [], epochs=300, lr=0.05, epsilon=1e-9)
     assert torch.equal(model(x).argmax(1), second)
     with pytest.raises(TypeError, match="one floating-point tensor"):
-        baselines.boundary_shrink(model, [((x, x), y)])
+        baselines.boundary_shrink(model, [((x, x), y)], [])
 
 
 def test_unsir_looks_at_no_sample_to_forget() -> None:

@@ -129,7 +129,7 @@ def _edited(model: nn.Module, how: str, codes: MnemonicCodes) -> None:
     elif how == "scrub":
         baselines.scrub(model, *parts)
     elif how == "neg_grad":
-        baselines.neg_grad(model, parts[0])
+        baselines.neg_grad(model, *parts)
     elif how == "salun":
         baselines.salun(model, *parts)
     else:

@@ -26,7 +26,7 @@ def check_edits() -> None:
     batches = [(torch.randn(6, 16), torch.arange(6) % 3) for _ in range(3)]
     edits = (
         lambda: learn_to_unlearn(served, batches[:1], batches[1:], steps=1),
-        lambda: neg_grad(served, batches),
+        lambda: neg_grad(served, batches, batches),
         lambda: scrub(served, batches[:1], batches[1:]),
     )
     if dist.get_world_size() == 1:

@@ -48,10 +48,10 @@ def mappings(data: list[Whole]) -> list[UserDict[str, Tensor]]:
 
 CALLS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {
     "learn_to_unlearn": lambda model, forget, remain: learn_to_unlearn(model, forget, remain, steps=3),
-    "fine_tune": lambda model, _, remain: baselines.fine_tune(model, remain, epochs=2),
-    "retrain": lambda model, _, remain: baselines.retrain(model, remain, epochs=2),
-    "cf_k": lambda model, _, remain: baselines.cf_k(model, remain, k=1, epochs=1),
-    "neg_grad": lambda model, forget, _: baselines.neg_grad(model, forget, epochs=2),
+    "fine_tune": lambda model, forget, remain: baselines.fine_tune(model, forget, remain, epochs=2),
+    "retrain": lambda model, forget, remain: baselines.retrain(model, forget, remain, epochs=2),
+    "cf_k": lambda model, forget, remain: baselines.cf_k(model, forget, remain, k=1, epochs=1),
+    "neg_grad": lambda model, forget, remain: baselines.neg_grad(model, forget, remain, epochs=2),
     "neg_grad_plus": lambda model, forget, remain: baselines.neg_grad_plus(model, forget, remain, epochs=1),
     "random_labels": lambda model, forget, remain: baselines.random_labels(model, forget, remain, epochs=1),
     "salun": lambda model, forget, remain: baselines.salun(model, forget, remain, epochs=1),
@@ -61,8 +61,8 @@ CALLS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {
     "scrub": lambda model, forget, remain: baselines.scrub(model, forget, remain, epochs=1, max_epochs=1),
     "bad_teacher": lambda model, forget, remain: baselines.bad_teacher(model, forget, remain, epochs=1),
     "unsir": lambda model, forget, remain: baselines.unsir(model, forget, remain, noise_steps=2),
-    "boundary_shrink": lambda model, forget, _: baselines.boundary_shrink(model, forget, epochs=1),
-    "boundary_expand": lambda model, forget, _: baselines.boundary_expand(model, forget, epochs=1),
+    "boundary_shrink": lambda model, forget, remain: baselines.boundary_shrink(model, forget, remain, epochs=1),
+    "boundary_expand": lambda model, forget, remain: baselines.boundary_expand(model, forget, remain, epochs=1),
 }
 ONE_TENSOR = {"unsir", "boundary_shrink"}  # these add noise to the inputs
 CLASSES_ONLY = {"unsir", "fisher_forgetting"}  # of `forget` these look at the classes alone, in the order it has

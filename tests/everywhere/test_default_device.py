@@ -61,9 +61,9 @@ def generator() -> torch.Generator:
 
 CASES: dict[str, Callable[[], Any]] = {
     **{name: lambda method=method: edited(method) for name, method in METHODS.items()},
-    "retrain": lambda: edited(lambda model: retrain(model, REMAIN, epochs=1)),
-    "a pair": lambda: edited(lambda model: retrain(model, FRESH, epochs=1)),
-    "a data set": lambda: edited(lambda model: retrain(model, TensorDataset(*FRESH), epochs=1)),
+    "retrain": lambda: edited(lambda model: retrain(model, [], REMAIN, epochs=1)),
+    "a pair": lambda: edited(lambda model: retrain(model, [], FRESH, epochs=1)),
+    "a data set": lambda: edited(lambda model: retrain(model, [], TensorDataset(*FRESH), epochs=1)),
     "fisher": lambda: dict(fisher_diagonal(learner(), X, Y)),
     "expectation": lambda: dict(fisher_diagonal(learner(), X, labels="expectation")),
     "sampled": lambda: dict(fisher_diagonal(learner(), X, labels="sampled", generator=generator())),

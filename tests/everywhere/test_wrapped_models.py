@@ -130,7 +130,7 @@ def adapted(*, merged: bool = False) -> nn.Module:
 
 def test_adapters_move_alone_and_are_served() -> None:
     for edit in (
-        lambda model: neg_grad(model, FORGET, lr=1e-2),
+        lambda model: neg_grad(model, FORGET, REMAIN, lr=1e-2),
         lambda model: learn_to_unlearn(model, FORGET, REMAIN, steps=2, parameters=ADAPTERS),
     ):
         model = adapted()
@@ -144,7 +144,7 @@ def test_adapters_move_alone_and_are_served() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda model: neg_grad(model, FORGET),
+        lambda model: neg_grad(model, FORGET, REMAIN),
         lambda model: random_labels(model, FORGET, REMAIN),
         lambda model: salun(model, FORGET, REMAIN),
         lambda model: learn_to_unlearn(model, FORGET, REMAIN, parameters=ADAPTERS),
@@ -166,6 +166,6 @@ def test_frozen_weights_are_named() -> None:
     with pytest.raises(ValueError, match=r"^parameter `0\.weight` is frozen \(requires_grad=False\); name the"):
         one_shot(bare.requires_grad_(requires_grad=False), codes, 1)
     frozen = learner().requires_grad_(requires_grad=False)
-    for edit in (lambda model: neg_grad(model, FORGET), METHODS["inscribe"]):
+    for edit in (lambda model: neg_grad(model, FORGET, REMAIN), METHODS["inscribe"]):
         with pytest.raises(ValueError, match=r"^`model` must have parameters that need a gradient, got none: unfreeze"):
             edit(frozen)

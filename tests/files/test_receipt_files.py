@@ -329,7 +329,7 @@ def test_a_forged_receipt_that_loads_changes_no_other_model(tmp_path: Path) -> N
     rewrite(path, with_tensors(indices=torch.tensor([5, 9]), old=FOUR[:2].double(), new=FOUR[:2].double()))
     original, model, _ = edited()
     forged = Receipt.load(path)
-    with refused(original, ValueError, r"parameter `0\.weight` must be torch\.float64 of shape"):
+    with refused(original, ValueError, r"`0\.weight` must be torch\.float64 of shape"):
         forged.apply(original)
-    with refused(model, ValueError, r"parameter `0\.weight` must be torch\.float64 of shape"):
+    with refused(model, ValueError, r"`0\.weight` must be torch\.float64 of shape"):
         forged.revert(model)

@@ -89,7 +89,7 @@ def test_training_on_batches_of_one(method: str) -> None:
     one, other = _networks()
     for model in (one, other):
         if method == "boundary_shrink":
-            baselines.boundary_shrink(model, [(X[:1], Y[:1])], epochs=1)
+            baselines.boundary_shrink(model, [(X[:1], Y[:1])], [], epochs=1)
         else:
             learn_to_unlearn(model, [(X[:1], Y[:1])], [(X[1:2], Y[1:2]), (X[2:], Y[2:])], steps=2)
     for name, value in other.state_dict().items():

@@ -92,10 +92,10 @@ def test_compiled_modules_are_compiled_again_afterwards() -> None:
 
 METHODS: dict[str, Callable[[nn.Module], Any]] = {
     "learn_to_unlearn": lambda model: learn_to_unlearn(model, [batch()], [batch(2), batch(3)], steps=2),
-    "ssd": lambda model: ssd(model, [batch()], [batch(), batch(2)], alpha=1),
+    "ssd": lambda model: ssd(model, [batch()], [batch(2)], alpha=1),
     "salun": lambda model: salun(model, [batch()], [batch(2)], epochs=1),
     "unsir": lambda model: unsir(model, [(batch()[0], torch.zeros(N, dtype=torch.int64))], [batch(2)]),
-    "boundary_shrink": lambda model: boundary_shrink(model, [batch()], epochs=1),
+    "boundary_shrink": lambda model: boundary_shrink(model, [batch()], [], epochs=1),
     "relearning": lambda model: relearning_curve(model, [batch()], steps=2),
 }
 
@@ -116,7 +116,7 @@ def test_methods_differentiate_in_train_mode_only(method: str, monkeypatch: pyte
 
 def test_training_keeps_its_dropout() -> None:
     model = network()
-    fine_tune(model, [batch()], epochs=1)
+    fine_tune(model, [], [batch()], epochs=1)
     assert (True, 0.5) in model.ran
 
 

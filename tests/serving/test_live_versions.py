@@ -1,11 +1,18 @@
 """A live model goes back to any version whose old values are kept."""
 
+import copy
 import time
 from typing import Any
 
 import pytest
 import torch
+from learners import FORGET, MEMBERS, REMAIN, learner
 from serving.live_models import X, assert_healthy, live
+from torch import nn
+
+from fastforget import baselines
+from fastforget.serving import LiveModel
+from fastforget.serving.engines import Rebuilt
 
 
 def test_ways_back() -> None:
@@ -53,4 +60,37 @@ def test_versions_that_are_not_there(number: Any) -> None:
     subject = live()
     with pytest.raises(ValueError, match=r"^`number` must be that of a version, 0 to 0, got "):
         subject.revert(number)
+    assert_healthy(subject, 0)
+
+
+def test_receipts_with_statistics_of_batch_norms() -> None:
+    subject = LiveModel(learner())
+    edited = learner()
+    before = subject(MEMBERS[0])
+    receipt = baselines.neg_grad_plus(edited, FORGET, REMAIN, epochs=1)
+    assert any(name.endswith("running_mean") for name in receipt.edits)
+    assert subject.apply(receipt).number == 1
+    assert torch.equal(subject(MEMBERS[0]), edited(MEMBERS[0]))
+    assert_healthy(subject, 1)
+    subject.revert(0)
+    assert torch.equal(subject(MEMBERS[0]), before)
+    assert_healthy(subject, 2)
+
+
+def test_an_engine_that_cannot_be_given_other_buffers_refuses_them() -> None:
+    first = learner()
+
+    def build(model: nn.Module) -> nn.Module:
+        """Weights as they are, statistics as they were."""
+        made = copy.deepcopy(model)
+        made.load_state_dict(dict(first.named_buffers()), strict=False)
+        return made
+
+    x = MEMBERS[0][:8]
+    subject = LiveModel(learner(), engine=Rebuilt(build, example=x))
+    before = subject(x)
+    receipt = baselines.neg_grad_plus(learner(), FORGET, REMAIN, epochs=1)
+    with pytest.raises(ValueError, match=r"outputs"):
+        subject.apply(receipt)
+    assert torch.equal(subject(x), before)
     assert_healthy(subject, 0)
