@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from itertools import chain
 from typing import Concatenate, ParamSpec
@@ -17,34 +17,40 @@ from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.devices import check_device
 from fastforget.edits.receipt import Receipt, read_settings
-from fastforget.files.fields import is_number, is_text
 
 __all__ = ["Recording", "recorded", "recording"]
 
 _Arguments = ParamSpec("_Arguments")
 
 
-@dataclass(eq=False)
 class Recording:
     """An edit that is being recorded.
 
-    Attributes:
+    Args:
         model: The eager module that is edited.
+
+    Attributes:
+        model: The same.
     """
 
-    model: nn.Module
-    _receipt: Receipt | None = None
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._receipt: Receipt | None = None
 
     @property
     def receipt(self) -> Receipt:
-        """What was done, once the block has ended.
+        """What was done.
 
         Raises:
-            RuntimeError: It has not ended, or ended with an error.
+            RuntimeError: The block has not ended, or ended with an error.
         """
         if self._receipt is None:
             raise RuntimeError("`receipt` is there once the block of `recording` has ended without an error")
         return self._receipt
+
+    def end(self, receipt: Receipt) -> None:
+        """Keep what was done."""
+        self._receipt = receipt
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def recording(
             for name, value in values.items():
                 value.copy_(before[name])
         raise
-    record._receipt = replace(receipt, seconds=clock.seconds())
+    record.end(replace(receipt, seconds=clock.seconds()))
 
 
 def recorded(
@@ -131,7 +137,11 @@ def recorded(
 
     @wraps(method)
     def edited(model: nn.Module, /, *args: _Arguments.args, **settings: _Arguments.kwargs) -> Receipt:
-        said = {name: value for name, value in settings.items() if is_number(value) or is_text(value)}
+        said: dict[str, float | str] = {
+            name: value
+            for name, value in settings.items()
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        }
         with recording(model, getattr(method, "__name__", type(method).__name__), settings=said) as edit:
             method(edit.model, *args, **settings)
         return edit.receipt

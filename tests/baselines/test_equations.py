@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from asserts import assert_close, assert_same_bits
 from known_codes import assert_holds, copied_tensors
-from learners import CLASS, CLASSES, FORGET, FRESH, REMAIN, REST, SIZE, Batches, learner
+from learners import CLASS, CLASSES, FORGET, FRESH, MEMBERS, REMAIN, REST, SIZE, Batches, batches, learner
 from torch import Tensor, nn
 
 from fastforget import baselines, fisher_diagonal, topk_mask
@@ -17,8 +17,6 @@ from fastforget.baselines.batches import paired
 from fastforget.baselines.layers import layers_with_parameters
 from fastforget.baselines.training import divergence, wrong_labels
 from fastforget.classifier.labelled_batches import RepeatableBatches
-
-ALL = [*FORGET, *REMAIN]
 
 
 def manual(model: nn.Module, batch: tuple[Tensor, Tensor], sign: float = 1.0) -> list[Tensor]:
@@ -74,11 +72,15 @@ def test_cf_k_moves_the_last_layers_only(k: int) -> None:
         baselines.cf_k(model, [], REMAIN, k=4)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("square", ["batch", "sample"])
 @pytest.mark.parametrize("method", ["ssd", "lfssd"])
-def test_dampening(method: str, square: Any) -> None:
+def test_dampening(method: str, square: Any, mixed: bool) -> None:
+    """All data is what is forgotten and what remains, or given in batches of its own."""
     model = smooth()
-    forget, everything = doubled(FORGET), doubled(ALL)
+    forget, remain = doubled(FORGET), doubled(REMAIN)
+    everything = doubled(batches(MEMBERS)) if mixed else [*forget, *remain]
+    given: dict[str, Any] = {"remain": [], "everything": everything} if mixed else {"remain": remain}
 
     def importance(data: Batches) -> list[Tensor]:
         parts = data if square == "batch" else [(x[n : n + 1], y[n : n + 1]) for x, y in data for n in range(len(y))]
@@ -96,7 +98,7 @@ def test_dampening(method: str, square: Any) -> None:
         for p, f, e in zip(model.parameters(), few, all_of, strict=True)
     ]
     before = [p.detach().clone() for p in model.parameters()]
-    getattr(baselines, method)(model, forget, everything, alpha=1.3, lam=0.5, square=square)
+    getattr(baselines, method)(model, forget, **given, alpha=1.3, lam=0.5, square=square)
     assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     for parameter, right in zip(model.parameters(), expected, strict=True):
         assert_close(parameter, right, 1e-9)

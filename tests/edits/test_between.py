@@ -133,7 +133,7 @@ def test_models_of_several_dtypes(tmp_path: Path) -> None:
     assert_holds(model, copied_tensors(before))
     with torch.no_grad():
         after.long_waves[0] += 1
-    with pytest.raises(ValueError, match=r"^parameter `long_waves` changed, and a receipt cannot hold torch"):
+    with pytest.raises(ValueError, match=r"^`long_waves` changed, and a receipt cannot hold torch"):
         Receipt.between(before, after)
 
 
@@ -237,7 +237,7 @@ def test_buffers_are_part_of_it(tmp_path: Path) -> None:
     before, after = model_with_codes(convnet)[0], learnt()
     receipt = Receipt.between(before, after)
     statistics = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
-    assert statistics < receipt.edits.keys()
+    assert statistics == receipt.edits.keys()
     sizes = [value.numel() for value in (*before.parameters(), *before.buffers())]
     assert receipt.total == sum(sizes)
     receipt.save(tmp_path / "receipt")

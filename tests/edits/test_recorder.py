@@ -23,7 +23,8 @@ def train(model: nn.Module, forget: Tensor, remain: Tensor, *, lr: float, name: 
     model(remain).square().sum().backward()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter -= lr * parameter.grad
+            assert parameter.grad is not None
+            parameter.sub_(lr * parameter.grad)
     model.eval().zero_grad()
     return "dropped"
 
