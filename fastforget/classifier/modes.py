@@ -20,6 +20,7 @@ __all__ = [
     "evaluating",
     "fresh_casts",
     "lay_out_gradient",
+    "normal_tensors",
     "recurrent_backward",
     "reproducible",
 ]
@@ -35,6 +36,14 @@ def check_eval(model: nn.Module) -> None:
                 f"`model` must be in eval mode, got module {path or type(module).__name__!r} in train mode; call "
                 "model.eval() first"
             )
+
+
+@contextmanager
+def normal_tensors() -> Iterator[None]:
+    """Make tensors that can be changed by anybody, also inside a caller's ``torch.inference_mode``."""
+    gradients = torch.is_grad_enabled()
+    with torch.inference_mode(mode=False), torch.set_grad_enabled(gradients):
+        yield
 
 
 def enable_recurrent_backward(model: nn.Module) -> list[tuple[nn.RNNBase, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 
@@ -14,7 +14,7 @@ from fastforget import ops
 from fastforget.classifier.devices import upload
 from fastforget.classifier.kept_values import prepare_to_drop
 
-__all__ = ["Edit", "prepare_edits", "write_edits"]
+__all__ = ["Edit", "current_values", "prepare_edits", "write_edits"]
 
 _OF_KERNEL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -53,6 +53,11 @@ class Edit:
         """Return the edit without the values before."""
         return Edit.selected(self.shape, self.indices, None, self.new)
 
+    def spoils(self, current: Edit) -> bool:
+        """Return whether a new value is NaN or infinite where the current one, of the same element, is not."""
+        spoilt = ~_finite(self.new)
+        return bool(spoilt.any()) and bool((spoilt.to(current.new.device) & _finite(current.new)).any())
+
     def _check(self) -> None:
         size = math.prod(self.shape)
         if self.new.dim() != 1 or (self.indices is None and len(self.new) != size):
@@ -67,6 +72,34 @@ class Edit:
             raise ValueError(f"an edit's indices must lie in [0, {size})")
         if len(self.indices) > 1 and not bool((self.indices[1:] > self.indices[:-1]).all()):
             raise ValueError("an edit's indices must increase")
+
+
+def current_values(model: nn.Module, edits: Iterable[Mapping[str, Edit]]) -> dict[str, Edit]:
+    """Return the current values of a model wherever one of some edits changes it, as an edit without old values.
+
+    Args:
+        model: The eager module.
+        edits: By name of the parameter or buffer, all of them in the model.
+
+    Returns:
+        The values, copied, by name.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    touching: dict[str, list[Edit]] = {}
+    for group in edits:
+        for name, edit in group.items():
+            touching.setdefault(name, []).append(edit)
+    values: dict[str, Edit] = {}
+    for name in sorted(touching):
+        value = tensors[name].detach()
+        places = [edit.indices for edit in touching[name]]
+        known = [place for place in places if place is not None]
+        if len(known) < len(places):
+            values[name] = Edit.selected(tuple(value.shape), None, None, value.flatten().clone())
+        else:
+            indices = torch.cat([place.to(value.device) for place in known]).unique()
+            values[name] = Edit.selected(tuple(value.shape), indices, None, value.flatten()[indices])
+    return values
 
 
 def write_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
@@ -117,6 +150,11 @@ def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> 
             whole.append((target, changed.view(edit.shape)))
     drop = prepare_to_drop(model, edits)
     return partial(_write, [_joined(group) for group in sparse.values()], whole, drop)
+
+
+def _finite(values: Tensor) -> Tensor:
+    narrow = values.is_floating_point() and values.element_size() == 1  # float8, for which PyTorch lacks it
+    return (values.float() if narrow else values).isfinite()
 
 
 def _joined(group: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
-from fastforget.edits.edit import Edit, write_edits
+from fastforget.edits.edit import Edit, current_values, prepare_edits
 from fastforget.files import receipt_file
 from fastforget.files.fields import is_number, is_text
 from fastforget.files.versions import current_versions
@@ -194,11 +194,12 @@ class Receipt:
             model: The model as the edit left it, or a copy.
 
         Raises:
-            ValueError: The receipt was made with ``undo=False``, or the model is not the one the edit left.
+            ValueError: The receipt was made with ``undo=False``, the model is not the one the edit left, or the values
+                are not those of the model before the edit; the model is as it was.
         """
         check_reversible(self)
         check_fingerprint(self, model, old=True)
-        write_edits(eager(model), self.edits, old=True)
+        self._write(eager(model), old=True)
 
     def apply(self, model: nn.Module) -> None:
         """Make the same edit on another copy of the model.
@@ -207,10 +208,11 @@ class Receipt:
             model: A model equal, bit for bit, to the one the edit was made on.
 
         Raises:
-            ValueError: The model is another one.
+            ValueError: The model is another one, or the values are not finite, or not those of the model after the
+                edit; the model is as it was.
         """
         check_fingerprint(self, model, old=False)
-        write_edits(eager(model), self.edits, old=False)
+        self._write(eager(model), old=False)
 
     def without_undo(self) -> Receipt:
         """Return the same receipt without the old values: it can be applied but not reverted."""
@@ -253,6 +255,28 @@ class Receipt:
     def describe(self) -> dict[str, Any]:
         """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`."""
         return {**self._header(), "claims": list(self.claims), "outcome": self.outcome}
+
+    def _write(self, model: nn.Module, *, old: bool) -> None:
+        """Write the old or new values, and put back what was there if they do not make the model that they should."""
+        write = prepare_edits(model, self.edits, old=old)
+        current = current_values(model, [self.edits])
+        for name, edit in self.edits.items():
+            if not old and edit.spoils(current[name]):
+                raise ValueError(f"this receipt must hold finite values, got NaN or infinity for `{name}`")
+        put_back = prepare_edits(model, current, old=False)
+        try:
+            write()
+            found = fingerprint(model)
+        except BaseException:
+            put_back()
+            raise
+        expected = self.before if old else self.after
+        if found != expected:
+            put_back()
+            raise ValueError(
+                f"this receipt must hold the values of the model {expected}, but they make {found}: it was changed or "
+                "forged; the model is as it was"
+            )
 
     def _header(self) -> dict[str, Any]:
         """Return what a file says beside the values."""

@@ -54,7 +54,7 @@ def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, 
         version: The newest known one.
 
     Returns:
-        The description and the tensors by name.
+        The description and the tensors by name; these are copies, so that the file may be written to afterwards.
 
     Raises:
         ValueError: The file is truncated, changed, foreign or of a newer version.
@@ -62,7 +62,7 @@ def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, 
     with opened(path) as file:
         header = file.metadata() or {}
         check_header(header, kind, version, {kind, "sha256"})
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dict
     if header["sha256"] != checksum(header[kind], tensors):
         raise ValueError("it was changed after it was written, its checksum does not match")
     try:

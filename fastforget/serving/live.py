@@ -13,6 +13,7 @@ from torch import nn
 from fastforget.auditing import AuditReport
 from fastforget.class_forgetting.one_shot import one_shot
 from fastforget.classifier.class_numbers import read_classes
+from fastforget.classifier.modes import normal_tensors
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.edits.receipt import Receipt
 from fastforget.fisher.diagonal import FisherDiagonal
@@ -87,9 +88,10 @@ class LiveModel:
         kept_until(undo, now())
         self._codes, self._undo, self._audit = codes, undo, audit
         earlier = read_classes("forgotten", forgotten, None if codes is None else len(codes))
-        self._weights = Weights(model, engine)
-        self._history = open_history(archive)
-        self._replica = Replica(self._weights, self._history, float(patience), earlier)
+        with normal_tensors():
+            self._weights = Weights(model, engine)
+            self._history = open_history(archive)
+            self._replica = Replica(self._weights, self._history, float(patience), earlier)
         self._editor = Editor(self._replica, self._history, float(patience))
         self._follower = Follower(float(patience))
 

@@ -12,7 +12,7 @@ from torch import nn
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.modes import check_eval
-from fastforget.edits.edit import Edit, prepare_edits
+from fastforget.edits.edit import current_values, prepare_edits
 from fastforget.edits.receipt import Receipt
 from fastforget.serving.engines import Engine
 from fastforget.serving.engines.cuda_recorder import CAPTURING
@@ -81,7 +81,9 @@ class Weights:
             ValueError: The draft is in train mode, or the engine cannot run its weights.
         """
         check_eval(self.draft)
-        write = prepare_edits(self._source, _current_values(self.draft, touched), old=False)
+        write = prepare_edits(
+            self._source, current_values(self.draft, [receipt.edits for receipt in touched]), old=False
+        )
         switch = self._engine.stage(self.draft) if self._engine and touched else None
         devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
 
@@ -99,21 +101,6 @@ class Weights:
 def _wait_for(devices: Iterable[torch.device]) -> None:
     for device in devices:
         torch.cuda.synchronize(device)
-
-
-def _current_values(model: nn.Module, touched: Sequence[Receipt]) -> dict[str, Edit]:
-    """Return the current values of a model wherever one of the receipts changed it."""
-    tensors, edits = {**dict(model.named_parameters()), **dict(model.named_buffers())}, dict[str, Edit]()
-    for name in sorted({name for receipt in touched for name in receipt.edits}):
-        places = [receipt.edits[name].indices for receipt in touched if name in receipt.edits]
-        value = tensors[name].detach()
-        known = [place for place in places if place is not None]
-        if len(known) < len(places):
-            edits[name] = Edit(tuple(value.shape), None, None, value.flatten().clone())
-        else:
-            indices = torch.cat([place.to(value.device) for place in known]).unique()
-            edits[name] = Edit(tuple(value.shape), indices, None, value.flatten()[indices])
-    return edits
 
 
 def _check_in_place(model: nn.Module, source: nn.Module) -> None:

@@ -256,3 +256,19 @@ def test_samples_level_and_depth_reach_one_shot(codes: bool) -> None:
     assert subject.revert(0).outcome == ""
     if codes:
         assert subject.forget(3, output_row=False).outcome == "neither silenced nor disconnected"
+
+
+def test_a_callers_inference_mode_does_not_hinder_others() -> None:
+    """Neither a service that was started in it, nor an edit that failed in it, spoils the draft of the next edits."""
+    model, codes, _ = digits()
+    with torch.inference_mode():
+        subject = LiveModel(model, codes)
+        with pytest.raises(ValueError, match="33"):
+            subject.forget(33)
+    assert subject.forget(4).number == 1
+    with torch.inference_mode():
+        assert subject.forget(3).number == 2
+        subject.revert(1)
+    subject.forget(5)
+    assert not any(parameter.is_inference() for parameter in subject._weights.draft.parameters())
+    assert_healthy(subject, 4)

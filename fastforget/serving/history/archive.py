@@ -45,7 +45,7 @@ class Archive:
 
     Raises:
         OSError: It cannot be made.
-        ArchiveError: Its log is not one of this library, or was changed.
+        ArchiveError: Its log is not one of this library or was changed, or the folder holds receipts that no log knows.
 
     Example:
         >>> import tempfile
@@ -56,9 +56,10 @@ class Archive:
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._receipts = ReceiptFiles(self.folder)
         self._log = ArchiveLog(self.folder / LOG)
-        self.entries()
+        self._receipts = ReceiptFiles(self.folder, new=not self.log.exists())
+        self._log.settle()
+        self._receipts.check(len(self.entries()))
 
     @property
     def log(self) -> Path:
@@ -150,7 +151,7 @@ class Archive:
             TimeoutError: Another process did not end its edit in time.
         """
         contents = self._log.contents()
-        if contents.due(time) or self._receipts.unknown([entry.number for entry in self.entries()]):
+        if contents.due(time) or self._receipts.unknown(len(self.entries())):
             with self.writing(_PATIENCE) as writer:
                 writer.expire(time)
 
@@ -196,7 +197,7 @@ class ArchiveWriter:
 
     def expire(self, time: datetime) -> None:
         """Remove files that belong to no edit, and old values whose time is over; record the latter."""
-        for path in self._receipts.unknown([entry.number for entry in self._log.contents().entries]):
+        for path in self._receipts.unknown(len(self._log.contents().entries)):
             path.unlink(missing_ok=True)
         for number in self._log.contents().due(time):
             self._receipts.remove_undo(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastforget.serving.history.log import Position, RequestLog, read_since
 __all__ = ["ArchiveLog"]
 
 _PATIENCE = 5.0  # seconds that another process may take for a line
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class ArchiveLog:
@@ -48,6 +50,22 @@ class ArchiveLog:
             raise ArchiveError(str(error)) from error
         return contents
 
+    def settle(self) -> None:
+        """Complete the last record of a process that crashed, or of a machine that lost power.
+
+        Raises:
+            OSError: The log cannot be opened; where it can only be read, nothing is done.
+            TimeoutError: Another process did not end a line in time.
+            ArchiveError: It was changed.
+        """
+        try:
+            if self.path.exists():
+                with self.opened():
+                    pass
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+
     @contextmanager
     def opened(self) -> Iterator[RequestLog]:
         """Open the log to append to it; meanwhile no other process can.
@@ -62,7 +80,11 @@ class ArchiveLog:
         """
         self.contents()
         otherwise = f"another process writes to `{self.path}`"
-        with closing(retry(lambda: RequestLog(self.path, self._known[0]), _PATIENCE, otherwise)) as log:
+        try:
+            log = retry(lambda: RequestLog(self.path, self._known[0]), _PATIENCE, otherwise)
+        except ValueError as error:
+            raise ArchiveError(str(error)) from error
+        with closing(log):
             yield log
 
     def append(self, record: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastforget.files.durable import sync
 from fastforget.serving.history.records import Record, canonical
 
 __all__ = ["check_head", "head_of", "read_head", "write_head"]
@@ -29,14 +30,14 @@ def read_head(log: Path) -> str | None:
 
 
 def write_head(log: Path, record: Record) -> None:
-    """Replace the head of a log as a whole; the new name is on the disk once the folder is synced.
+    """Replace the head of a log as a whole, durably.
 
     Args:
         log: The log.
         record: Its last record.
 
     Raises:
-        OSError: The file cannot be written; the head is as before.
+        OSError: The file cannot be written, and the head is as before; or its name did not reach the disk.
     """
     unfinished = _path(log).with_name(_path(log).name + ".unfinished")
     try:
@@ -46,6 +47,7 @@ def write_head(log: Path, record: Record) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(_path(log))
+        sync(log.absolute().parent)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -44,10 +44,10 @@ class Position:
 class RequestLog:
     """Appends records to a log; each is on the disk when `append` returns.
 
-    A process may be killed at any moment: no record is lost for which `append` returned. At most an unfinished line is
-    left, which is no record and is removed when the log is opened again. A second file, ``<name>.head``, holds number
-    and hash of the last record, so that records dropped from the end are missed. One process writes at a time;
-    ``contextlib.closing`` lets the next one write.
+    A process may be killed at any moment, and power may fail: no record is lost for which `append` returned. At most an
+    unfinished line is left, which is no record and is removed when the log is opened again. A second file,
+    ``<name>.head``, holds number and hash of the last record, so that records dropped from the end are missed. One
+    process writes at a time; ``contextlib.closing`` lets the next one write.
 
     The log shows every change, unless somebody computes it anew from there on, head included. Against that, keep the
     hash of a record elsewhere and give it to `verify_log`.
@@ -71,6 +71,7 @@ class RequestLog:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BlockingIOError(f"another process writes to `{self._path}`") from error
+            self._size = 0  # of what is known to be there
             self._last = self._recover(known)
         except BaseException:
             os.close(self._file)
@@ -109,23 +110,24 @@ class RequestLog:
 
     def _write(self, record: Record) -> None:
         """Write a record and its head durably; an error leaves the log with both, or without the record."""
-        sync(self._path.absolute().parent)  # the head from before: power loss leaves it one record behind at most
         size = os.fstat(self._file).st_size
+        if size != self._size or not os.path.samestat(os.fstat(self._file), self._path.stat()):
+            raise ValueError(f"`{self._path}` must end with record {self._last.number}, but somebody else changed it")
         try:
             _append(self._file, record.line())
             write_head(self._path, record)
         except BaseException:
             if read_head(self._path) == head_of(record):
-                self._last = record  # it is in, whatever came afterwards
+                self._last, self._size = record, size + len(record.line())  # it is in, whatever came afterwards
             else:
                 os.ftruncate(self._file, size)
             raise
-        self._last = record
+        self._last, self._size = record, size + len(record.line())
 
     def _recover(self, known: Position | None) -> Record:
         """Check the log, remove an unfinished line, bring the head up to date, and return the last record."""
         start, after = (known.size, known.last) if known else (0, None)
-        data = _read_from(self._path, start)
+        data = _read_on(self._path, known)
         whole = data.rfind(b"\n") + 1
         records = [*([after] if after else []), *parse_records(data[:whole], self._path, after)]
         head = read_head(self._path)
@@ -133,8 +135,10 @@ class RequestLog:
         if whole < len(data):
             os.ftruncate(self._file, start + whole)
             os.fsync(self._file)
+        self._size = start + whole
         if not records:
-            self._write(first_record())
+            self._last = first_record()
+            self._write(self._last)
             return self._last
         if head is None or named < records[-1].number:
             write_head(self._path, records[-1])
@@ -156,7 +160,7 @@ def read_log(path: str | PathLike[str], *, settled: bool = False) -> list[Record
         ValueError: A record was changed, dropped, added or moved; says which.
     """
     file = Path(path)
-    head, data = _read_at_rest(file, 0)
+    head, data = _read_at_rest(file, None)
     records = list(parse_records(data, file))
     if not records:
         raise ValueError(f"`{file}` must be a log of this library, got an empty file")
@@ -184,7 +188,7 @@ def read_since(path: str | PathLike[str], known: Position | None) -> tuple[list[
     if known is None and read_head(file) is None and not (file.exists() and b"\n" in file.read_bytes()):
         return [], None
     start, after = (known.size, known.last) if known else (0, None)
-    head, data = _read_at_rest(file, start)
+    head, data = _read_at_rest(file, known)
     records = list(parse_records(data, file, after))
     named = check_head(file, head, [after, *records] if after else records)
     settled = [record for record in records if record.number <= named]
@@ -240,16 +244,23 @@ def _append(file: int, content: bytes) -> None:
     os.fsync(file)
 
 
-def _read_at_rest(path: Path, start: int) -> tuple[str | None, bytes]:
-    """Return the head, and the whole lines from an offset on, at a moment when nobody writes."""
+def _read_at_rest(path: Path, known: Position | None) -> tuple[str | None, bytes]:
+    """Return the head, and the whole lines after what is known, at a moment when nobody writes."""
     while True:
         head = read_head(path)
-        data = _read_from(path, start)
+        data = _read_on(path, known)
         if read_head(path) == head:
             return head, data[: data.rfind(b"\n") + 1]
 
 
-def _read_from(path: Path, start: int) -> bytes:
+def _read_on(path: Path, known: Position | None) -> bytes:
+    """Return what comes after what is known, whose last record must still be there."""
+    last = known.last.line() if known else b""
     with path.open("rb") as file:
-        file.seek(start)
-        return file.read()
+        file.seek(known.size - len(last) if known else 0)
+        data = file.read()
+    if known and not data.startswith(last):
+        raise ValueError(
+            f"record {known.last.number} of `{path}` must be where it was: records were dropped or changed"
+        )
+    return data[len(last) :]

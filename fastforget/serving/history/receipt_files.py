@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fastforget.edits.receipt import Receipt
@@ -12,19 +13,30 @@ from fastforget.serving.history.errors import ArchiveError
 
 __all__ = ["ReceiptFiles"]
 
+_OWN = re.compile(r"(\d{6,})\.safetensors")
+_DRAFT = re.compile(r"\.\d{6,}\.safetensors\.[0-9a-f]{8}")  # see fastforget.files.durable
+
 
 class ReceiptFiles:
     """The folders ``edits`` and ``undo`` of an archive, with a file for each edit.
 
     Args:
         folder: That of the archive.
+        new: Whether there is no log of it yet.
 
     Raises:
         OSError: They cannot be made.
+        ArchiveError: There is no log, but one of them holds something: it belongs to somebody else.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, new: bool) -> None:
         self._edits, self._undo = folder / "edits", folder / "undo"
+        for part in (self._edits, self._undo):
+            if new and part.is_dir() and any(part.iterdir()):
+                raise ArchiveError(
+                    f"`{folder}` must be the folder of an archive, or have nothing in `{part.name}`: there are files "
+                    "there, but no log of requests"
+                )
         for part in (folder, self._edits, self._undo):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -82,10 +94,44 @@ class ReceiptFiles:
         (self._undo / _name(number)).unlink(missing_ok=True)
         sync(self._undo)
 
-    def unknown(self, entered: Collection[int]) -> list[Path]:
-        """Return the files in both folders that belong to no edit that was entered."""
-        names = {_name(number) for number in entered}
-        return [path for part in (self._edits, self._undo) for path in part.iterdir() if path.name not in names]
+    def unknown(self, entered: int) -> list[Path]:
+        """Return the files that a process which died has left: of an edit that was not entered, or half written.
+
+        Args:
+            entered: How many edits were entered.
+
+        Returns:
+            Their paths. What has another name than an archive gives is not ours, and none of them.
+
+        Raises:
+            ArchiveError: As for `check`.
+        """
+        self.check(entered)
+        known = {_name(number) for number in range(1, entered + 1)}
+        return [path for path in self._own() if path.name not in known]
+
+    def check(self, entered: int) -> None:
+        """Check that there are no receipts of edits that the log once knew, and no longer does.
+
+        A process that died can have left those of one edit.
+
+        Args:
+            entered: How many edits were entered.
+
+        Raises:
+            ArchiveError: There are some.
+        """
+        last = max((int(name[1]) for path in self._own() if (name := _OWN.fullmatch(path.name))), default=0)
+        if last > entered + 1:
+            raise ArchiveError(
+                f"the log must know edit {last}, whose receipt is in `{self._edits.parent}`, but it ends with edit "
+                f"{entered}: an older log was put in its place. Nothing was removed"
+            )
+
+    def _own(self) -> Iterator[Path]:
+        """Yield the files with names that an archive gives."""
+        for part in (self._edits, self._undo):
+            yield from (path for path in part.iterdir() if _OWN.fullmatch(path.name) or _DRAFT.fullmatch(path.name))
 
 
 def _write_durably(receipt: Receipt, path: Path) -> str:

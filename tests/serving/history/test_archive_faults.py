@@ -16,6 +16,7 @@ from torch import nn
 
 from fastforget import ForgettingError, Receipt, one_shot
 from fastforget.serving import Archive, verify_log
+from fastforget.serving.history.errors import ArchiveError
 
 
 def test_an_audit_can_stop_an_edit(folder: Path) -> None:
@@ -98,14 +99,14 @@ def test_receipts_that_would_spoil_the_archive(folder: Path) -> None:
     for wrong, text in (
         (changed(receipt, classes=(99,)), r"must be of classes in \[0, 6\), got \[99\]"),
         (changed(receipt, classes=(3, 3)), "must name each of its classes once"),
-        (changed(receipt, after="0" * 16), "leave the weights as they are"),
+        (changed(receipt, after="0" * 16), "must hold the values of the model 0{16}, but they make"),
         (changed(receipt, settings={"parameters": None}), "is not a usable receipt"),
     ):
         with pytest.raises((ValueError, ForgettingError), match=text):
             subject.apply(wrong)
     edits = {name: replace(edit, old=edit.new.clone()) for name, edit in receipt.edits.items()}
     subject.apply(changed(receipt, edits=edits))
-    with pytest.raises(ValueError, match="a receipt since holds wrong old values"):
+    with pytest.raises(ValueError, match="must hold the values of the model"):
         subject.revert(0)
     assert (subject.version.number, subject.health()["intact"]) == (1, True)
     subject.forget(4)
@@ -160,6 +161,65 @@ def test_what_processes_that_died_left_is_removed(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "undo").iterdir()) == ["000001.safetensors"]
     assert sorted(path.name for path in (folder / "edits").iterdir()) == ["000001.safetensors", "000002.safetensors"]
     assert live(folder).version.fingerprint == subject.version.fingerprint
+
+
+def test_what_was_acknowledged_is_seen_at_once_after_power_was_lost(folder: Path) -> None:
+    """Even if a file system gave the head of one record before."""
+    subject = live(folder)
+    subject.forget(1)
+    head = (folder / "requests.jsonl.head").read_bytes()
+    subject.forget(3)
+    (folder / "requests.jsonl.head").write_bytes(head)
+    again = live(folder)
+    assert again.version.classes == (1, 3)
+    assert again.version.fingerprint == subject.version.fingerprint
+
+
+def test_an_older_log_is_seen_and_nothing_is_removed(folder: Path) -> None:
+    subject = live(folder)
+    subject.forget(1)
+    old = {name: (folder / name).read_bytes() for name in ("requests.jsonl", "requests.jsonl.head")}
+    subject.forget(3)
+    subject.forget(5)
+    for name, content in old.items():
+        (folder / name).write_bytes(content)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    text = (
+        r"the log must know edit 3, whose receipt is in .*, but it ends with edit 1: an older log was put in its place"
+    )
+    with pytest.raises(ArchiveError, match=text):
+        Archive(folder)
+    with pytest.raises(ArchiveError, match="dropped or changed"):  # one that runs
+        subject.forget(6)
+    for name in old:
+        (folder / name).unlink()
+    with pytest.raises(ArchiveError, match=r"must be the folder of an archive, or have nothing in `edits`"):
+        Archive(folder)
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == [
+        path for path in files if path.name not in old
+    ]
+
+
+def test_a_folder_that_belongs_to_somebody_else(tmp_path: Path) -> None:
+    for part in ("edits", "undo"):
+        folder = tmp_path / f"a {part}"
+        (folder / part).mkdir(parents=True)
+        (folder / part / "000001.safetensors").write_text("mine")
+        with pytest.raises(ArchiveError, match=rf"must be the folder of an archive, or have nothing in `{part}`"):
+            live(folder)
+        assert [path.name for path in folder.rglob("*")] == [part, "000001.safetensors"]
+
+
+def test_files_of_other_names_stay(folder: Path) -> None:
+    subject = live(folder)
+    subject.forget(3)
+    for part in ("edits", "undo"):
+        for name in ("notes.txt", "000001.safetensors.bak", "1.safetensors", ".hidden"):
+            (folder / part / name).write_text("mine")
+    subject.forget(4)
+    live(folder).forget(5)
+    assert all((folder / part / "notes.txt").read_text() == "mine" for part in ("edits", "undo"))
+    assert len(list((folder / "edits").iterdir())) == 3 + 4
 
 
 @pytest.mark.parametrize("what", ["together", "killed", "full", "readonly"])

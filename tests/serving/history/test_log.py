@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -210,6 +211,40 @@ def test_a_record_that_the_head_does_not_know_yet(tmp_path: Path) -> None:
     with closing(RequestLog(path)) as log:
         assert log.append(FIELDS[1]).number == 7
     assert verify_log(path) == 7
+
+
+def test_the_head_is_on_the_disk_when_a_record_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder, which holds the head's new name, is synced after the last rename."""
+    done: list[tuple[str, bool]] = []
+
+    def noting(name: str, real: Any) -> Any:
+        def call(*args: Any) -> Any:
+            done.append((name, name == "fsync" and stat.S_ISDIR(os.fstat(args[0]).st_mode)))
+            return real(*args)
+
+        return call
+
+    with closing(RequestLog(tmp_path / "log")) as log, monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", noting("fsync", os.fsync))
+        patched.setattr(Path, "replace", noting("replace", Path.replace))
+        log.append(FIELDS[0])
+    assert done[-2:] == [("replace", False), ("fsync", True)]
+
+
+@pytest.mark.parametrize("how", ["cut", "replaced", "grown"])
+def test_a_log_that_somebody_changed_is_not_gone_on_with(how: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "log")
+    whole, head = path.read_bytes(), (tmp_path / "log.head").read_bytes()
+    with closing(RequestLog(path)) as log:
+        if how == "replaced":
+            (tmp_path / "other").write_bytes(whole)
+            (tmp_path / "other").replace(path)
+        else:
+            path.write_bytes(whole[: whole[:-1].rfind(b"\n") + 1] if how == "cut" else whole + whole[-40:])
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"must end with record 5, but somebody else changed it$"):
+            log.append(FIELDS[0])
+    assert (path.read_bytes(), (tmp_path / "log.head").read_bytes()) == (before, head)
 
 
 # A process of its own that loads nothing but the log, and says of each record when it is on the disk.
