@@ -10,6 +10,7 @@ from fastforget.cli.options import JsonOption
 from fastforget.cli.outputs import print_result
 from fastforget.serving.history.archive import LOG
 from fastforget.serving.history.log import read_log, verify_log
+from fastforget.serving.history.verification import verify_archive
 
 __all__ = ["log"]
 
@@ -26,11 +27,15 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that no record was changed, dropped, added or moved."""
-    path = _log_file(path)
-    count = verify_log(path, known)
-    text = f"{path}: {count} record{'s' * (count != 1)}, none changed, dropped, added or moved"
-    print_result({"log": str(path), "records": count}, text, as_json=as_json)
+    """Check that no record was changed, dropped, added or moved; of an archive, also that its receipts fit."""
+    log = _log_file(path)
+    count, edits = verify_archive(path, known) if path.is_dir() else (verify_log(log, known), None)
+    text = f"{log}: {count} record{'s' * (count != 1)}, none changed, dropped, added or moved"
+    result: dict[str, object] = {"log": str(log), "records": count}
+    if edits is not None:
+        text += f"; the receipts are those of {edits} edit{'s' * (edits != 1)}"
+        result["edits"] = edits
+    print_result(result, text, as_json=as_json)
 
 
 @log.command(epilog="Example: fastforget log show /var/lib/forgetting")

@@ -89,8 +89,7 @@ class LiveModel:
         self._codes, self._undo, self._audit = codes, undo, audit
         earlier = read_classes("forgotten", forgotten, None if codes is None else len(codes))
         with normal_tensors():
-            self._weights = Weights(model, engine)
-            self._history = open_history(archive)
+            self._weights, self._history = Weights(model, engine), open_history(archive)
             self._replica = Replica(self._weights, self._history, float(patience), earlier)
         self._editor = Editor(self._replica, self._history, float(patience))
         self._follower = Follower(float(patience))

@@ -81,8 +81,31 @@ class ReceiptFiles:
             path = self._edits / _name(number)
             content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digests[path.parent.name]:
-            raise ArchiveError(f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log")
+            raise ArchiveError(_other_file(path, number))
         return Receipt.load(path)
+
+    def verify(self, number: int, digests: Mapping[str, str], *, undo: bool) -> None:
+        """Check the files of an edit without reading what they hold.
+
+        Args:
+            number: Of the edit.
+            digests: The SHA-256 of each file, by its folder.
+            undo: Whether the old values may still be there; somebody may have removed them earlier.
+
+        Raises:
+            OSError: A file cannot be read.
+            ArchiveError: The new values are missing, a file is not the one that was written, or old values are there
+                that must be gone.
+        """
+        for part in (self._edits, self._undo):
+            path, digest = part / _name(number), digests.get(part.name)
+            content = _content(path)
+            if content is None and digest is not None and part == self._edits:
+                raise ArchiveError(f"`{path}` must be there: it is the receipt of edit {number}")
+            if content is not None and (digest is None or (part == self._undo and not undo)):
+                raise ArchiveError(f"`{path}` must not be there: by the log, edit {number} has no such file any more")
+            if content is not None and hashlib.sha256(content).hexdigest() != digest:
+                raise ArchiveError(_other_file(path, number))
 
     def remove(self, number: int) -> None:
         """Remove the files of an edit that was not entered."""
@@ -141,6 +164,10 @@ def _write_durably(receipt: Receipt, path: Path) -> str:
     sync(path)
     Receipt.load(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _other_file(path: Path, number: int) -> str:
+    return f"`{path}` must be the receipt of edit {number}: its SHA-256 is not that in the log"
 
 
 def _content(path: Path) -> bytes | None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 from fastforget import ForgettingError, Receipt, one_shot
 from fastforget.serving import Archive, verify_log
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.verification import verify_archive
 
 
 def test_an_audit_can_stop_an_edit(folder: Path) -> None:
@@ -220,6 +222,57 @@ def test_files_of_other_names_stay(folder: Path) -> None:
     live(folder).forget(5)
     assert all((folder / part / "notes.txt").read_text() == "mine" for part in ("edits", "undo"))
     assert len(list((folder / "edits").iterdir())) == 3 + 4
+
+
+def spoil(folder: Path, part: str, how: str) -> None:
+    path = folder / part / "000002.safetensors"
+    if how == "missing":
+        path.unlink()
+    elif how == "changed":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif how == "of no edit":
+        path.with_name("000009.safetensors").write_bytes(b"")
+    else:  # of a way back, which has none
+        (folder / part / "000003.safetensors").write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("part", ["edits", "undo"])
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("missing", r"must be there: it is the receipt of edit 2$"),
+        ("changed", r"must be the receipt of edit 2: its SHA-256 is not that in the log$"),
+        ("of no edit", r"^the log must know edit 9"),
+        ("of a way back", r"must not be there: by the log, edit 3 has no such file any more$"),
+    ],
+)
+def test_receipts_are_verified_against_the_log(part: str, how: str, text: str, folder: Path) -> None:
+    subject = live(folder)
+    subject.forget(1)
+    subject.forget(3)
+    subject.revert(1)
+    assert verify_archive(folder) == (3, 3)
+    spoil(folder, part, how)
+    if (part, how) == ("undo", "missing"):  # anybody may remove old values
+        assert verify_archive(folder) == (3, 3)
+        return
+    with pytest.raises(ArchiveError, match=text):
+        verify_archive(folder)
+
+
+def test_old_values_that_come_back_are_found(folder: Path) -> None:
+    subject = live(folder, undo="expire:1s")
+    subject.forget(1)
+    path = folder / "undo" / "000001.safetensors"
+    kept = path.read_bytes()
+    time.sleep(1.1)
+    subject.forget(3)
+    assert not path.exists()
+    path.write_bytes(kept)
+    with pytest.raises(ArchiveError, match=r"must not be there: by the log, edit 1 has no such file any more$"):
+        verify_archive(folder)
 
 
 @pytest.mark.parametrize("what", ["together", "killed", "full", "readonly"])
