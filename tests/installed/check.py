@@ -308,8 +308,10 @@ def test_a_live_model(model: nn.Module) -> None:
 
 def test_a_baseline(model: nn.Module) -> None:
     changed = copy.deepcopy(model)
-    fastforget.baselines.ssd(changed, [samples("forget")], [samples("remain")])
+    receipt = fastforget.baselines.ssd(changed, [samples("forget")], [samples("remain")], alpha=1.5)
     assert accuracy(changed, "forget") < accuracy(model, "forget")
+    receipt.revert(changed)
+    assert fastforget.fingerprint(changed) == fastforget.fingerprint(model)
 
 
 # Last: nothing was left out
