@@ -167,9 +167,16 @@ struct ConvolutionArguments {
   }
 
   void check_geometry(const Tensor& grad, const Tensor& input) const {
+    STD_TORCH_CHECK(p.channels >= 1, "`input` must have channels, got shape ", shape_text(input));
     for (int d = 0; d < 3; ++d) {
       STD_TORCH_CHECK(p.stride[d] >= 1 && p.dilation[d] >= 1 && p.padding[d] >= 0,
                       "`stride` and `dilation` must be positive and `padding` not negative");
+      // Products of two of them fit into 63 bits.
+      for (int64_t value :
+           {p.stride[d], p.dilation[d], p.padding[d], p.out[d], p.size[d], p.kernel[d]})
+        STD_TORCH_CHECK(value < int64_t(1) << 30,
+                        "`stride`, `dilation`, `padding` and sizes must be below 2^30, got ",
+                        value);
       STD_TORCH_CHECK((p.out[d] - 1) * p.stride[d] + (p.kernel[d] - 1) * p.dilation[d] <
                           p.size[d] + 2 * p.padding[d] + p.stride[d],
                       "`grad` of shape ", shape_text(grad), " cannot come from `input` of shape ",

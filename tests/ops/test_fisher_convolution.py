@@ -242,6 +242,13 @@ BAD = {
     "dilation": ({"dilation": []}, "`dilation` must have 2 values, got 0"),
     "zero stride": ({"stride": [0, 1]}, "`stride` and `dilation` must be positive and `padding` not negative"),
     "negative padding": ({"padding": [-1, 1]}, "`stride` and `dilation` must be positive and `padding` not negative"),
+    "huge stride": ({"stride": [2**62, 1]}, r"and sizes must be below 2\^30, got 4611686018427387904"),
+    "huge dilation": ({"dilation": [1, 2**62 + 1]}, r"and sizes must be below 2\^30, got 4611686018427387905"),
+    "huge padding": ({"padding": [2**61, 1]}, r"and sizes must be below 2\^30, got 2305843009213693952"),
+    "no channels": (
+        {"input": randn(3, 0, 9, 11), "fisher": None, "gradient": torch.zeros(1, 13, 0, 3, 3)},
+        r"`input` must have channels, got shape \(3, 0, 9, 11\)",
+    ),
     "groups": ({"groups": 2}, "`groups` must divide the channels of `grad` and `input`, got 2"),
     "no groups": ({"groups": 0}, "`groups` must divide the channels of `grad` and `input`, got 0"),
     "sizes": ({"input": randn(3, 5, 4, 11)}, r"`grad` of shape \(3, 13, 9, 11\) cannot come from `input` of shape"),
