@@ -59,9 +59,9 @@ class Replica:
         self.gate = Gate()
         given, entries = weights.fingerprint(), history.entries()
         first = Version(0, entries[0].before if entries else given, entries[0].created if entries else timestamp())
-        here = self._find(given, versions(first, entries))
+        here = self._find(given, versions([first], entries))
         first = replace(first, classes=tuple(cls for cls in forgotten if cls not in here.classes))
-        known = versions(first, entries)
+        known = versions([first], entries)
         self._versions = [first]
         self._advance(known[here.number], known)
 
@@ -103,7 +103,7 @@ class Replica:
             raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
         entries = self._history.entries()
         if len(entries) > self.version.number:
-            known = versions(self._versions[0], entries)
+            known = versions(self._versions, entries)
             try:
                 self._advance(self.version, known)
             except BaseException:
@@ -173,7 +173,7 @@ class Replica:
         Raises:
             ValueError: The draft cannot predict.
         """
-        known = versions(self._versions[0], [*self._history.entries(), entry])
+        known = versions(self._versions, [*self._history.entries(), entry])
         return partial(self._switch, known, self._weights.stage(touched))
 
     @staticmethod

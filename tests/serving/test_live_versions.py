@@ -13,6 +13,7 @@ from torch import nn
 from fastforget import baselines
 from fastforget.serving import LiveModel
 from fastforget.serving.engines import Rebuilt
+from fastforget.serving.history.entries import Entry, Version, versions
 
 
 def test_ways_back() -> None:
@@ -31,6 +32,21 @@ def test_ways_back() -> None:
     assert torch.equal(subject(X), after.outputs)
     assert subject.version.fingerprint == subject.versions[3].fingerprint
     assert_healthy(subject, 8)
+
+
+def test_versions_that_are_known_are_not_made_again() -> None:
+    """Else the work for one edit would grow with the square of those before it."""
+    entries = [
+        Entry(number, "forget", "a", "b", "now", classes=(number % 3,), to=1 if number == 4 else None)
+        for number in range(1, 8)
+    ]
+    every = versions([Version(0, "a", "now")], entries)
+    assert [version.number for version in every] == list(range(8))
+    assert every[4].edits == every[1].edits == (1,)
+    for count in range(1, 9):
+        found = versions(every[:count], entries)
+        assert found == every
+        assert all(one is other for one, other in zip(found, every[:count], strict=False))
 
 
 def test_no_way_back_where_nothing_was_kept() -> None:

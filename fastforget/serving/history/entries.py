@@ -76,10 +76,18 @@ class Version:
     seconds: float = 0.0
 
 
-def versions(first: Version, entries: Sequence[Entry]) -> list[Version]:
-    """Return the version before all edits, and the version that each edit makes."""
-    made = [first]
-    for entry in entries:
+def versions(known: Sequence[Version], entries: Sequence[Entry]) -> list[Version]:
+    """Return the version before all edits, and the version that each edit makes.
+
+    Args:
+        known: The first of them, at least the one before all edits: these are taken as they are.
+        entries: All edits.
+
+    Returns:
+        All versions.
+    """
+    made = list(known)
+    for entry in entries[len(made) - 1 :]:
         if entry.to is None:
             edits = (*made[-1].edits, entry.number)
             classes = tuple(dict.fromkeys((*made[-1].classes, *entry.classes)))  # one may be forgotten again, deeper
