@@ -99,11 +99,11 @@ class Replica:
             ValueError: Old values with which an edit must be undone are no longer kept.
             OSError: The history cannot be read.
         """
-        if not self._intact():
-            raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
         entries = self._history.entries()
+        known = versions(self._versions, entries)
+        if not self._intact():
+            self._take_over(known)
         if len(entries) > self.version.number:
-            known = versions(self._versions, entries)
             try:
                 self._advance(self.version, known)
             except BaseException:
@@ -193,6 +193,15 @@ class Replica:
         if fingerprint(self.draft) != known[-1].fingerprint:
             raise ValueError(f"the edits of the archive must lead to {known[-1].fingerprint}, they do not")
         self._switch(known, self._weights.stage(touched))
+
+    def _take_over(self, known: Sequence[Version]) -> None:
+        """Name the version of the weights if an interrupt came between these and the version's number."""
+        found = self._weights.fingerprint()
+        made = [version.number for version in known[self.version.number + 1 :] if version.fingerprint == found]
+        if not made:
+            raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
+        self._versions = list(known[: made[0] + 1])
+        self.reset_draft()
 
     def _switch(self, known: list[Version], commit: Callable[[], None]) -> None:
         """Change weights and version, with predictions kept out."""

@@ -1,6 +1,9 @@
 """An edit that fails or waits leaves a live model as it was."""
 
+import itertools
 import threading
+import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from serving.live_models import X, assert_healthy, digits, live
 from torch import Tensor, nn
 
 from fastforget import ForgettingError
-from fastforget.serving import LiveModel, Prediction
+from fastforget.serving import LiveModel, Prediction, replica
 
 
 class Slow(nn.Module):
@@ -149,3 +152,28 @@ def test_want_of_memory_is_no_reason_to_refuse_a_request(error: type[Exception])
         assert subject.requests()[0].state == "waiting"
     assert subject.forget(3, request="first").number == 1
     assert subject.requests()[0].state == "done"
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("archived", [False, True])
+def test_an_interrupt_beside_the_change_of_weights(
+    archived: bool, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before it or just after it: the edit is entered, and the next call finds the model in a version."""
+    subject = live(archive=tmp_path / "archive" if archived else None)
+    calls = itertools.count(1)
+
+    def interrupting() -> float:
+        if next(calls) == place:
+            raise KeyboardInterrupt
+        return 0.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replica, "time", types.SimpleNamespace(perf_counter=interrupting))
+        with pytest.raises(KeyboardInterrupt):
+            subject.forget(3)
+    assert subject.catch_up().classes == (3,)
+    assert_healthy(subject, 1)
+    assert subject.forget(4).number == 2
+    assert subject.revert(0).number == 3
+    assert_healthy(subject, 3)

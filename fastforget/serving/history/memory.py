@@ -47,12 +47,19 @@ class Memory:
         yield self
 
     def enter(self, entry: Entry, receipt: Receipt | None, make: Callable[[], None]) -> None:
-        """Make an edit, then enter it: nobody else could have made it meanwhile."""
-        make()
-        self._entries = [*self._entries, entry]
+        """Enter an edit and make it. If it cannot be made, it is not entered; after an interrupt it is made later."""
         if receipt is not None:
             self._receipts[entry.number] = _on_cpu(receipt)
-        note_edit(self._requests, entry)
+        self._entries = [*self._entries, entry]
+        try:
+            make()
+        except Exception:
+            self._entries = self._entries[:-1]
+            self._receipts.pop(entry.number, None)
+            raise
+        finally:
+            if len(self._entries) == entry.number:
+                note_edit(self._requests, entry)
 
     def refuse(self, request: str, asked_by: str, classes: Sequence[int], reason: str) -> None:  # noqa: ARG002
         """Note why a request that was filed was not carried out; others leave no trace here."""
