@@ -18,6 +18,7 @@ __all__ = [
     "InPlaceOption",
     "JsonOption",
     "ModelOption",
+    "NamesOption",
     "OptionalCodesOption",
     "OutputOption",
     "ReceiptOption",
@@ -84,6 +85,16 @@ ForgottenOption = Annotated[
         metavar="CLASS",
         min=0,
         help="A class that was forgotten earlier, where the checkpoint does not say it; repeat it for more.",
+    ),
+]
+NamesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="FILE",
+        help="Text file with the names of classes 0, 1, ..., one in each line, for what is printed; by default those "
+        "in model.config.id2label.",
+        rich_help_panel=MODEL_HEADING,
     ),
 ]
 BatchSizeOption = Annotated[

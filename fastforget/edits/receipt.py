@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastforget.classifier.class_names import list_classes, name_class, read_names
 from fastforget.classifier.class_numbers import read_classes
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
@@ -254,9 +255,39 @@ class Receipt:
         named = {name: tuple(description[name]) for name in ("classes", "forgotten")}
         return cls(**{**description, **named, "edits": edits})
 
-    def describe(self) -> dict[str, Any]:
-        """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`."""
-        return {**self._header(), "claims": list(self.claims), "outcome": self.outcome}
+    def describe(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`.
+
+        Args:
+            names: What classes 0, 1, ... are called. They are then in ``class_names``, in the order of ``classes``.
+
+        Returns:
+            The data, as JSON knows it.
+
+        Raises:
+            TypeError: The names are no texts.
+        """
+        known = read_names(names)
+        named = {} if known is None else {"class_names": list_classes(self.classes, known)}
+        return {**self._header(), **named, "claims": list(self.claims), "outcome": self.outcome}
+
+    def summary(self, names: Sequence[str] | None = None) -> str:
+        """Return a line for people: the classes, `outcome`, and how much changed.
+
+        Args:
+            names: What classes 0, 1, ... are called, for instance
+                `fastforget.classifier.class_names.class_names` of a model. A class beyond them has its number alone.
+
+        Returns:
+            A line such as "class 9 (ankle boot): disconnected, 12.0 nats deep; 30 of 100 parameters changed (30.00%)".
+
+        Raises:
+            TypeError: The names are no texts.
+        """
+        named = ", ".join(name_class(cls, read_names(names)) for cls in self.classes)
+        what = "samples" if not named else f"class {named}" if len(self.classes) == 1 else f"classes {named}"
+        outcome = f": {self.outcome};" if self.outcome else ","
+        return f"{what}{outcome} {self.changed:,} of {self.total:,} parameters changed ({self.share:.2%})"
 
     def _header(self) -> dict[str, Any]:
         """Return what a file says beside the values."""
