@@ -92,6 +92,8 @@ class AuditReport(AuditRecord):
         lines = []
         for name, shares in self.mass.items():
             largest = sorted(enumerate(shares), key=lambda pair: -pair[1])[:_SHOWN]
-            shown = ", ".join(f"{100 * share:.0f} % class {name_class(cls, self.names)}" for cls, share in largest if share > 0)
+            shown = ", ".join(
+                f"{100 * share:.0f} % class {name_class(cls, self.names)}" for cls, share in largest if share > 0
+            )
             lines.append(f"forgotten classes are taken for ({name}): {shown}")
         return [*lines, ""] if lines else []

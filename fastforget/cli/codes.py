@@ -26,6 +26,8 @@ from fastforget.cli.options import (
     JsonOption,
     ModelOption,
     NamesOption,
+    OptionalCheckpointOption,
+    OptionalModelOption,
 )
 from fastforget.cli.outputs import check_output_files, format_table, print_result
 from fastforget.codes.drawing import Distribution
@@ -54,9 +56,12 @@ def codes(
         typer.Option(
             metavar="FILE",
             help="Take samples of each class as codes, for a model that was trained without any: `inputs` and "
-            "`targets` in a safetensors file. The first ones of each class are taken.",
+            "`targets` in a safetensors file. The first ones of each class are taken; with --model and --checkpoint, "
+            "of those that the model recognises.",
         ),
     ] = None,
+    model: OptionalModelOption = None,
+    checkpoint: OptionalCheckpointOption = None,
     per_class: Annotated[int, typer.Option(min=1, help="Number of codes of each class.")] = 4,
     distribution: Annotated[Distribution, typer.Option(help="The distribution that they are drawn from.")] = "normal",
     vocabulary: Annotated[
@@ -72,9 +77,12 @@ def codes(
         raise typer.BadParameter("`--classes` and `--shape` must be given, or `--from-samples`")
     if from_samples is not None and (classes is not None or shapes or vocabulary is not None):
         raise typer.BadParameter("`--from-samples` must come without `--classes`, `--shape` and `--vocabulary`")
-    check_output_files({"--output": output}, [from_samples], force=force)
+    if (model is None) != (checkpoint is None) or (model is not None and from_samples is None):
+        raise typer.BadParameter("`--model` and `--checkpoint` must be given together, with `--from-samples`")
+    check_output_files({"--output": output}, [from_samples, checkpoint], force=force)
     if from_samples is not None:
-        mnemonic_codes = samples.read_codes(from_samples, per_class)
+        loaded = None if model is None or checkpoint is None else checkpoints.load(model, checkpoint)
+        mnemonic_codes = samples.read_codes(from_samples, per_class, loaded)
         facts: dict[str, Any] = {"classes": len(mnemonic_codes), "per_class": per_class, "distribution": "custom"}
     else:
         assert classes is not None  # noqa: S101 - checked above
@@ -132,15 +140,15 @@ def embed_check(
         refusal = str(error)
     by_class = _recognition_by_class(live, logits, called)
     rows = [("class", "recognised", "log-odds, nats")]
-    rows += [(name_class(row["class"], called), f"{row['recognised']:.0%}", f"{row['log_odds']:.2f}") for row in by_class]
+    rows += [
+        (name_class(row["class"], called), f"{row['recognised']:.0%}", f"{row['log_odds']:.2f}") for row in by_class
+    ]
     text = f"{format_table(rows)}\n\n{refusal or 'The model knows its codes.'}"
     result = {"known": refusal is None, "reason": refusal, "classes": by_class}
     print_result(result, text, as_json=as_json, failed=refusal is not None)
 
 
-def _recognition_by_class(
-    codes: LiveCodes, logits: torch.Tensor, names: Sequence[str] | None
-) -> list[dict[str, Any]]:
+def _recognition_by_class(codes: LiveCodes, logits: torch.Tensor, names: Sequence[str] | None) -> list[dict[str, Any]]:
     """Return for each class the share of its codes that are recognised, their mean log-odds, and its name if known."""
     correct = (logits.argmax(1) == codes.labels).double()
     odds = log_odds(logits, codes.labels).double()

@@ -69,6 +69,6 @@ def check_not_forgotten(
     else:
         how = ""
     raise ValueError(
-        f"class {name_class(again[0], names)} is forgotten already according to `{loaded.path}`{how}: nothing is left to "
-        "do. To forget it in another way, `revert` that edit first"
+        f"class {name_class(again[0], names)} is forgotten already according to `{loaded.path}`{how}: nothing is left "
+        "to do. To forget it in another way, `revert` that edit first"
     )

@@ -35,6 +35,7 @@ from fastforget.cli.options import (
 )
 from fastforget.cli.outputs import check_output_files, print_result
 from fastforget.cli.receipts import receipt_description
+from fastforget.cli.words import in_command_words
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.edits.receipt import Receipt
 from fastforget.files.durable import whole_files
@@ -163,8 +164,10 @@ def forget(
         receipt.save(receipt_draft)
         loaded.save(checkpoint_draft, history.followed_by(receipt))
     text = f"forgot {receipt.summary(called)}, {1e3 * receipt.seconds['total']:.0f} ms"
+    advice = "" if codes is not None else in_command_words(receipt.advice)
+    lines = [text, *([f"to go further: {advice}"] if advice else []), f"wrote {target} and {receipt_path}"]
     result = {**receipt_description(receipt, receipt_path, called), "output": str(target)}
-    print_result(result, f"{text}\nwrote {target} and {receipt_path}", as_json=as_json)
+    print_result(result, "\n".join(lines), as_json=as_json)
 
 
 ReceiptsOption = Annotated[

@@ -19,7 +19,9 @@ __all__ = [
     "JsonOption",
     "ModelOption",
     "NamesOption",
+    "OptionalCheckpointOption",
     "OptionalCodesOption",
+    "OptionalModelOption",
     "OutputOption",
     "ReceiptOption",
     "UndoOption",
@@ -31,7 +33,9 @@ __all__ = [
 MODEL_HEADING, FILES_HEADING = "Model", "Files written"  # headings of --help
 
 
-def _check_factory_name(value: str) -> str:
+def _check_factory_name(value: str | None) -> str | None:
+    if value is None:
+        return None
     module, colon, function = value.partition(":")
     if not (module and colon and function):
         raise typer.BadParameter(f"must be package.module:function, got {value!r}")
@@ -54,6 +58,25 @@ CheckpointOption = Annotated[
         "--checkpoint",
         metavar="FILE",
         help="The model's parameters and buffers, a safetensors file.",
+        rich_help_panel=MODEL_HEADING,
+    ),
+]
+OptionalModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        callback=_check_factory_name,
+        help="A function without arguments that makes the module, to see which samples it recognises.",
+        rich_help_panel=MODEL_HEADING,
+    ),
+]
+OptionalCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Its parameters and buffers, a safetensors file.",
         rich_help_panel=MODEL_HEADING,
     ),
 ]

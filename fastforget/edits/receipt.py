@@ -15,6 +15,7 @@ from fastforget.classifier.class_numbers import read_classes
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
+from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
 from fastforget.edits.edit import Edit, write_edits
@@ -61,6 +62,8 @@ class Receipt:
             and fell short; missing where it was not asked for. ``features_left``: how much of the way is left from
             where the features of the samples were to those of other classes, in [0, 1], root mean square.
             ``features_left_goal``: the most that counts as dispersed. More figures: see `Dispersal`.
+            ``forget_samples_used``, ``forget_samples_recognised``: how many samples of the classes were used, and how
+            many of these the model took for their class; missing where that is all.
         kept_fisher: Whether the Fisher of all codes was given instead of computed.
         forgotten: The classes that were forgotten earlier, as far as the caller named them.
         codes: Fingerprint of the mnemonic codes, see `MnemonicCodes.fingerprint`; empty where there were none, and in
@@ -183,6 +186,11 @@ class Receipt:
     def outcome(self) -> str:
         """What `claims` says, with the depth that was reached, and what was short of its goal; one phrase."""
         return outcome_of(self.evidence)
+
+    @property
+    def advice(self) -> str:
+        """What would take the classes out further, and what that takes; empty where nothing here would."""
+        return advice_of(self.rule, self.evidence, coded=bool(self.codes))
 
     def __repr__(self) -> str:
         """Summarise in one line."""

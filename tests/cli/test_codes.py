@@ -121,8 +121,8 @@ def test_it_refuses_what_forgetting_would_refuse(
 
 def test_codes_of_another_model_are_an_error(fastforget: CommandLine, model_folder: Path) -> None:
     line = fastforget.error_line("embed-check", *NET, "--codes", "conv-codes.safetensors")
-    assert "`mnemonic_codes` must be what the model's forward takes, got samples of shape (2, 4, 4)" in line
+    assert "`--codes` must be what the model's forward takes, got samples of shape (2, 4, 4)" in line
     line = fastforget.error_line("embed-check", *NET, *CODES, "--forgotten", "7")
-    assert line == "`forgotten` must lie in [0, 4), got [7]"
+    assert line == "`--forgotten` must lie in [0, 4), got [7]"
     line = fastforget.error_line("embed-check", *NET, *CODES, *(f"--forgotten={c}" for c in range(4)))
     assert "forgotten earlier" in line

@@ -61,7 +61,10 @@ def test_a_table(fastforget: CommandLine, names: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"ape\nbee\n", "`--names` must have the name of class 2, got 2 lines in names.txt; the first line is for class 0"),
+        (
+            b"ape\nbee\n",
+            "`--names` must have the name of class 2, got 2 lines in names.txt; the first line is for class 0",
+        ),
         (b"ape\n\nbee\n", "`--names` must have the name of a class in each line, got an empty line 2 in names.txt"),
         (b" \n", "`--names` must have the name of a class in each line, got nothing in names.txt"),
         (b"\xff\xfe", "`--names` must be a text file in UTF-8, got names.txt: "),
@@ -74,6 +77,4 @@ def test_refusals(fastforget: CommandLine, names: Path, content: bytes, text: st
 
 def test_a_file_that_is_not_there(fastforget: CommandLine, names: Path) -> None:
     assert "none.txt" in fastforget.error_line(*FORGET, "--names", "none.txt")
-    assert "`--receipt` must not be a file that is read" in fastforget.error_line(
-        *FORGET[:-1], "names.txt", *NAMES
-    )
+    assert "`--receipt` must not be a file that is read" in fastforget.error_line(*FORGET[:-1], "names.txt", *NAMES)

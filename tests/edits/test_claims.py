@@ -61,5 +61,5 @@ def test_classes_by_name() -> None:
     assert replace(receipt, classes=(), evidence={}).summary(["cat"]) == f"samples, {share}"
     assert receipt.describe(["cat", "dog"]) == {**receipt.describe(), "class_names": ["dog", None]}
     for said in (receipt.summary, receipt.describe):
-        with pytest.raises(TypeError, match="^`names` must be the names of classes"):
+        with pytest.raises(TypeError, match=r"^`names` must be the names of classes"):
             said("cat")
