@@ -30,6 +30,7 @@ from fastforget.cli.options import (
     OptionalModelOption,
 )
 from fastforget.cli.outputs import check_output_files, format_table, print_result
+from fastforget.cli.words import in_command_words
 from fastforget.codes.drawing import Distribution
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
@@ -137,7 +138,7 @@ def embed_check(
         examine_codes(module, live, classes if cls else live.classes)
         refusal = None
     except UnrecognisedCodesError as error:
-        refusal = str(error)
+        refusal = in_command_words(str(error))
     by_class = _recognition_by_class(live, logits, called)
     rows = [("class", "recognised", "log-odds, nats")]
     rows += [

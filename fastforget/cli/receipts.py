@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastforget.cli.words import in_command_words
 from fastforget.edits.receipt import Receipt
 
 __all__ = ["receipt_description"]
@@ -22,6 +23,7 @@ def receipt_description(receipt: Receipt, path: Path, names: Sequence[str] | Non
     description = {key: value for key, value in receipt.describe(names).items() if key != "shapes"}
     return {
         **description,
+        "advice": in_command_words(receipt.advice),
         "changed": receipt.changed,
         "reversible": receipt.reversible,
         "receipt": str(path),

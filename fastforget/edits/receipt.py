@@ -264,7 +264,7 @@ class Receipt:
         return cls(**{**description, **named, "edits": edits})
 
     def describe(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`.
+        """Return everything but the values as plain data, for logs: the attributes, `claims`, `outcome` and `advice`.
 
         Args:
             names: What classes 0, 1, ... are called. They are then in ``class_names``, in the order of ``classes``.
@@ -277,7 +277,8 @@ class Receipt:
         """
         known = read_names(names)
         named = {} if known is None else {"class_names": list_classes(self.classes, known)}
-        return {**self._header(), **named, "claims": list(self.claims), "outcome": self.outcome}
+        said = {"claims": list(self.claims), "outcome": self.outcome, "advice": self.advice}
+        return {**self._header(), **named, **said}
 
     def summary(self, names: Sequence[str] | None = None) -> str:
         """Return a line for people: the classes, `outcome`, and how much changed.

@@ -56,7 +56,9 @@ def test_the_result_as_json(fastforget: CommandLine, model_folder: Path) -> None
     receipt = Receipt.load("forgot.safetensors")
     expected = {key: value for key, value in receipt.describe().items() if key != "shapes"}
     expected |= {"changed": receipt.changed, "reversible": True}
+    expected["advice"] = expected["advice"].replace("`samples=(inputs, targets)`", "`--samples`")
     assert found == {**expected, "receipt": "forgot.safetensors", "output": "new.safetensors"}
+    assert found["advice"].startswith("`--samples` with some 16 of each class ")
     assert (found["claims"], found["outcome"]) == (["disconnected"], receipt.outcome)
 
 
