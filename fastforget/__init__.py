@@ -11,7 +11,7 @@ from fastforget.classifier.fingerprint import fingerprint
 from fastforget.codes import MnemonicCodes
 from fastforget.codes.inscription import inscribe
 from fastforget.edits import Receipt
-from fastforget.errors import ForgettingError, ShallowForgettingWarning, UnrecognisedCodesError
+from fastforget.errors import AccuracyLossWarning, ForgettingError, ShallowForgettingWarning, UnrecognisedCodesError
 from fastforget.files.versions import LIBRARY_VERSION
 from fastforget.fisher import FisherDiagonal, fisher_diagonal
 from fastforget.functional.harmonization import harmonize
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported when they are asked for, see `__getattr__`
 __version__ = LIBRARY_VERSION
 
 __all__ = [
+    "AccuracyLossWarning",
     "AuditReport",
     "FisherDiagonal",
     "ForgettingError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ForgettingError", "ShallowForgettingWarning", "UnrecognisedCodesError"]
+__all__ = ["AccuracyLossWarning", "ForgettingError", "ShallowForgettingWarning", "UnrecognisedCodesError"]
 
 
 class ForgettingError(RuntimeError):
@@ -10,7 +10,11 @@ class ForgettingError(RuntimeError):
 
 
 class UnrecognisedCodesError(ValueError):
-    """The model does not know the codes it was given; the model is unchanged."""
+    """The model does not know the codes, or the samples of a class, that it was given; the model is unchanged."""
+
+
+class AccuracyLossWarning(UserWarning):
+    """A model was changed, and that cost more accuracy than it should; the text has the number."""
 
 
 class ShallowForgettingWarning(UserWarning):

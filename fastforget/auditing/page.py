@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fastforget.auditing.metric import Metric, format_number
 from fastforget.auditing.record import AuditRecord
+from fastforget.classifier.class_names import name_class
 
 __all__ = ["page", "roc_curve"]
 
@@ -77,6 +78,7 @@ attacks that find nothing do not show that there is nothing.</p>
 <h2>Metrics</h2>
 {_table(report)}
 <h2>Plots</h2>
+{_names(report)}
 <div class="plots">
 {figures}
 </div>
@@ -96,6 +98,14 @@ def _limits(report: AuditRecord) -> str:
     said = (f"<li>{escape(limit)}</li>" for limit in report.cannot_judge)
     text = "\n".join(said)
     return f'<p class="small">Not judged:</p>\n<ul class="small">\n{text}\n</ul>' if text else ""
+
+
+def _names(report: AuditRecord) -> str:
+    """Say what the classes are called whose numbers the plots have: a font need not have the letters of every name."""
+    if report.names is None:
+        return ""
+    named = ", ".join(name_class(cls, report.names) for cls in range(len(report.names)))
+    return f'<p class="small">Classes: {escape(named)}.</p>'
 
 
 def _table(report: AuditRecord) -> str:

@@ -31,6 +31,7 @@ class AuditRecord:
             pairs of the number of steps and the accuracy then, by model.
         scores: Scores of the loss attack on samples to forget and on unseen ones.
         seconds: Wall time of the audit by phase, after that of the method where it is known.
+        names: What classes 0, 1, ... are called; None where this is not known.
     """
 
     model: str
@@ -46,6 +47,7 @@ class AuditRecord:
     again: Mapping[str, Sequence[tuple[int, float]]] = field(repr=False)
     scores: Mapping[str, Sequence[float]] = field(repr=False)
     seconds: Mapping[str, float] = field(repr=False)
+    names: Sequence[str] | None = field(default=None, repr=False)
 
     @property
     def gap(self) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastforget.auditing.metric import format_number
 from fastforget.auditing.record import AuditRecord
+from fastforget.classifier.class_names import name_class
 
 __all__ = ["AuditReport"]
 
@@ -36,6 +37,7 @@ class AuditReport(AuditRecord):
             "curves": {name: list(values) for name, values in self.curves.items()},
             "again": {name: [list(pair) for pair in pairs] for name, pairs in self.again.items()},
             "seconds": dict(self.seconds),
+            "class_names": None if self.names is None else list(self.names),
         }
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -90,6 +92,8 @@ class AuditReport(AuditRecord):
         lines = []
         for name, shares in self.mass.items():
             largest = sorted(enumerate(shares), key=lambda pair: -pair[1])[:_SHOWN]
-            shown = ", ".join(f"{100 * share:.0f} % class {cls}" for cls, share in largest if share > 0)
+            shown = ", ".join(
+                f"{100 * share:.0f} % class {name_class(cls, self.names)}" for cls, share in largest if share > 0
+            )
             lines.append(f"forgotten classes are taken for ({name}): {shown}")
         return [*lines, ""] if lines else []

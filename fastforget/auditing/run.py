@@ -22,6 +22,7 @@ from fastforget.auditing.relearning import relearning_curve
 from fastforget.auditing.report import AuditReport
 from fastforget.auditing.subjects import AuditData, Subject, Subjects
 from fastforget.classifier.arguments import check_integer
+from fastforget.classifier.class_names import class_names, read_names
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.data_forms import Batches, LabelledData, batches_of
@@ -46,6 +47,7 @@ def audit(
     codes: MnemonicCodes | None = None,
     relearning_steps: int = 20,
     cost: Cost | None = None,
+    names: Sequence[str] | None = None,
 ) -> AuditReport:
     """Measure what a model still knows of samples it was made to forget, and what that cost the rest.
 
@@ -98,14 +100,15 @@ def audit(
         codes: Mnemonic codes of the model, for the trigger. Inputs must then be one floating-point tensor.
         relearning_steps: How many steps of learning the samples again are watched; 0 for no learning again at all.
         cost: What the method took, see `measure_cost`.
+        names: What classes 0, 1, ... are called, for the report; by default as ``model.config.id2label`` has it.
 
     Returns:
         The report.
 
     Raises:
-        TypeError: A model or targets have the wrong type.
+        TypeError: A model, targets or names have the wrong type.
         ValueError: There are no samples, or ``test`` has none of a class to forget. Targets are no classes of the
-            model, logits are not finite, or models differ in their number of classes.
+            model, logits are not finite, or models, codes and names differ in their number of classes.
 
     Example:
         >>> import torch
@@ -114,7 +117,7 @@ def audit(
         >>> sorted(report.metrics)[:3]
         ['attack: confidence', 'attack: correctness', 'attack: entropy']
     """
-    settings = AuditSettings(tuple(shadows), dict(attacks or {}), codes, relearning_steps, cost)
+    settings = AuditSettings(tuple(shadows), dict(attacks or {}), codes, relearning_steps, cost, read_names(names))
     beside = {"original": original, "retrained": retrained}
     given = {"model": eager(model), **{name: eager(other) for name, other in beside.items() if other is not None}}
     with reproducible(given["model"], 0):
@@ -131,6 +134,7 @@ class AuditSettings:
     codes: MnemonicCodes | None
     relearning_steps: int
     cost: Cost | None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check all that needs no model to be run."""
@@ -154,7 +158,7 @@ def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSe
     with clock.phase("accuracy"):
         examined = {name: Subject.of(module, data) for name, module in models.items()}
         subjects = Subjects(examined["model"], examined.get("original"), examined.get("retrained"))
-        _check_classes(subjects, settings.codes)
+        _check_classes(subjects, settings)
         metrics = list(measures.measure_accuracies(subjects))
     with clock.phase("attacks"):
         metrics += attack_measures.measure_attacks(subjects, settings.attacks)
@@ -189,6 +193,7 @@ def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSe
     drawn.limits = list(find_limits(subjects, features, len(settings.shadows), learnt_again=learnt_again))
     phases = {name: seconds for name, seconds in clock.seconds().items() if name != "total"}
     report = _report({metric.name: metric for metric in metrics}, subjects, drawn, phases)
+    report = replace(report, names=settings.names or class_names(models["model"]))
     return report if settings.cost is None else _with_cost(report, settings.cost)
 
 
@@ -202,12 +207,13 @@ class _Drawn:
     limits: Sequence[str] = ()
 
 
-def _check_classes(subjects: Subjects, codes: MnemonicCodes | None) -> None:
+def _check_classes(subjects: Subjects, settings: AuditSettings) -> None:
     counts = {name: subject.forget.logits.shape[1] for name, subject in subjects}
     if len(set(counts.values())) > 1:
         raise ValueError(f"models must have the same number of classes, got {counts}")
-    if codes is not None and len(codes) != counts["model"]:
-        raise ValueError(f"`codes` must be of {counts['model']} classes, got {len(codes)}")
+    for name, given in (("codes", settings.codes), ("names", settings.names)):
+        if given is not None and len(given) != counts["model"]:
+            raise ValueError(f"`{name}` must be of {counts['model']} classes, got {len(given)}")
     audited = subjects.audited
     tested = set(audited.test.targets.tolist())
     missing = set(audited.forgotten_classes) - tested

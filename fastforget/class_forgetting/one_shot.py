@@ -25,11 +25,14 @@ from fastforget.class_forgetting.sensitivity import Ratios, measure_sensitivity
 from fastforget.class_forgetting.settings import NaturalSettings, PaperSettings
 from fastforget.class_forgetting.several_classes import take_steps_in_turn
 from fastforget.class_forgetting.stage import Stage, Standstill, Step
+from fastforget.class_forgetting.usable_samples import sample_counts, warn_of_missing
 from fastforget.classifier.arguments import check_number
 from fastforget.classifier.clock import Clock
+from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.inputs import Inputs
 from fastforget.codes.mnemonic_codes import MnemonicCodes
+from fastforget.edits.advice import advice_of
 from fastforget.edits.edit import write_edits
 from fastforget.edits.receipt import Receipt
 from fastforget.edits.shortfall import warn_of_shortfall
@@ -38,7 +41,7 @@ from fastforget.fisher.diagonal import FisherDiagonal
 __all__ = ["one_shot"]
 
 Floor = tuple[Inputs, Tensor, float]
-Samples = tuple[Inputs, Tensor | None]
+Samples = tuple[Inputs, Tensor | None] | LabelledData
 
 
 def one_shot(
@@ -91,9 +94,12 @@ def one_shot(
         cls: The class to forget, or several.
         level: How deep they are forgotten: "output", the output row alone; "body", the step as well; "features", the
             features as well. By default as deep as codes and samples allow.
-        samples: A few real samples ``(inputs, targets)``, targets int64 [N], or ``(inputs, None)`` where their classes
-            are not known. With some of every class to forget, and of others, the features of the class are dispersed.
-            Those of others are enough for the output row; then no sample or code of the class is needed.
+        samples: A few real samples ``(inputs, targets)``, targets int64 [N], or in another form of samples with their
+            classes, see `fastforget.classifier.data_forms.batches_of`; all are held in memory. Or ``(inputs, None)``
+            where their classes are not known. With some of every class to forget, and of others, the features of the
+            class are dispersed. Those of others are enough for the output row; then no sample or code of the class is
+            needed. Samples without classes have those that the model takes them for: at the level "output" those that
+            it takes for a class to forget are left out, and the level "features", where it is asked for, uses all.
         rule: "natural" or "paper".
         rho: Natural rule: share of the parameters that moves, (0, 1].
         widen: Natural rule: how many times as many are tried where these end more than a nat short of ``depth``. They
@@ -141,7 +147,8 @@ def one_shot(
         ValueError: An argument has a wrong value, for instance codes of the wrong shape or number of classes, a
             class out of range or repeated, all classes at once, a model in train mode, a frozen parameter, a ``fisher``
             of another model or of other codes.
-        UnrecognisedCodesError: The model was not trained with these codes, or forgot the class already.
+        UnrecognisedCodesError: The model was not trained with these codes, or recognises no sample of a class to
+            forget and ``level`` does not say what then; or it forgot the class already.
         NotImplementedError: The model is on a device without kernels.
         ForgettingError: No step forgets the class, or none within the floor.
 
@@ -200,7 +207,11 @@ def one_shot(
         evidence = {**_evidence(request, step.stage, codes, trial_codes, change), **dispersed}
         # Run before anything is written: a model may fail.
         logits = step.stage.outputs(codes.inputs) if request.update and codes is not None else None
-    warn_of_shortfall(evidence, change.reason, wanted=request.changes_output)  # may raise, where warnings are errors
+    advice = advice_of(rule, evidence, coded=codes is not None)
+    # May raise, where warnings are errors.
+    warn_of_shortfall(evidence, change.reason, wanted=request.changes_output, advice=advice)
+    if request.level == "features" and request.samples is not None:
+        warn_of_missing(request.samples, request.remaining)
     with clock.phase("write"):
         edits = step.stage.edits()
         write_edits(request.model, edits, old=False)
@@ -272,4 +283,5 @@ def _evidence(
     own = None if trial_codes is None else trial_codes.to_forget().inputs
     if request.samples is not None and request.samples.hold_all(request.classes):
         own = request.samples.of(request.classes)
-    return read_evidence(change, stage, own, codes, trial_codes)
+    found = read_evidence(change, stage, own, codes, trial_codes)
+    return {**found, **sample_counts(request.samples, request.classes)}

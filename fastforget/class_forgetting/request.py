@@ -12,8 +12,10 @@ from fastforget.class_forgetting import kept_fisher
 from fastforget.class_forgetting.given_samples import GivenSamples, read_samples
 from fastforget.class_forgetting.live_codes import LiveCodes, prepare_codes, read_request_classes
 from fastforget.class_forgetting.settings import NaturalSettings, PaperSettings
+from fastforget.class_forgetting.usable_samples import usable_samples
 from fastforget.classifier.arguments import check_integer
 from fastforget.classifier.compilation import eager
+from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.modes import check_eval
 from fastforget.classifier.parameters import chosen_parameters, without_embedding_tables
@@ -104,7 +106,7 @@ def read_request(
     forgotten: int | Sequence[int],
     *,
     level: Level | None,
-    samples: tuple[Inputs, Tensor | None] | None,
+    samples: tuple[Inputs, Tensor | None] | LabelledData | None,
     rule: str,
     natural: NaturalSettings,
     paper: PaperSettings,
@@ -164,10 +166,8 @@ def read_request(
     if codes is not None and fisher is not None:
         kept_fisher.check(fisher, scope.examined, codes, classes, rule)
     remaining = tuple(c for c in live if c not in classes)
-    if given is not None and given.targets is not None and not given.hold_any(remaining):
-        raise ValueError("`samples` must hold some of remaining classes, got none")
     if given is not None:
-        given = given.only(live)  # those of classes forgotten earlier are neither to be held nor to be goals
+        given = usable_samples(given, level, classes, live)
     chosen = _choose_level(level, classes, codes, given, natural=rule == "natural")
     natural = natural.after(total - len(live), len(classes))
     return ClassRequest(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
 from fastforget.classifier.compilation import eager
 
-__all__ = ["class_names"]
+__all__ = ["class_names", "list_classes", "name_class", "read_names"]
 
 
 def class_names(model: nn.Module) -> list[str] | None:
@@ -32,3 +33,45 @@ def class_names(model: nn.Module) -> list[str] | None:
     known = [name for name in names if name is not None]
     made_up = [f"LABEL_{cls}" for cls in range(len(names))]
     return known if known and len(known) == len(names) and known != made_up else None
+
+
+def read_names(names: Any) -> tuple[str, ...] | None:
+    """Check the names of classes that a caller gave.
+
+    Args:
+        names: The names of classes 0, 1, ... in order, or None.
+
+    Returns:
+        The names; None without.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        given = repr(names) if isinstance(names, str) else type(names).__name__
+        raise TypeError(f"`names` must be the names of classes 0, 1, ... in a list of str, got {given}")
+    return tuple(names)
+
+
+def name_class(cls: int, names: Sequence[str] | None) -> str:
+    """Return a class as a person reads it: its number, and its name if there is one.
+
+    Args:
+        cls: The class.
+        names: The names of classes 0, 1, ... in order; None where they are not known.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> name_class(1, ["trouser", "ankle boot"]), name_class(2, ["trouser", "ankle boot"])
+        ('1 (ankle boot)', '2')
+    """
+    return f"{cls} ({names[cls]})" if names is not None and 0 <= cls < len(names) and names[cls] else str(cls)
+
+
+def list_classes(classes: Sequence[int], names: Sequence[str] | None) -> list[str | None]:
+    """Return the names of classes, for programs; None for one that has none."""
+    return [names[cls] if names is not None and 0 <= cls < len(names) else None for cls in classes]

@@ -37,6 +37,8 @@ def batches_of(data: LabelledData, name: str, shuffle: torch.Generator | None = 
     with ``labels``
     a `torch.utils.data.Dataset`           all samples, joined by PyTorch's ``default_collate`` and cut alike; each is a
                                            pair or a mapping. An IterableDataset is an iterable of batches
+    a `datasets.Dataset` of Hugging Face   likewise, in its format "torch"; its columns beside the labels are the
+                                           model's inputs by name, so others must be left out (`select_columns`)
     ====================================== ============================================================================
 
     A pair is told from two batches by its members: targets are a tensor, a batch is a pair or a mapping.
@@ -58,6 +60,9 @@ def batches_of(data: LabelledData, name: str, shuffle: torch.Generator | None = 
     whole = whole_of(data, name)
     if whole is not None:
         return _Cut(partial(_rows_of, whole), count_samples(*whole), shuffle)
+    if _is_hugging_face(data):
+        data = data.with_format("torch")  # type: ignore[union-attr]
+        return _Cut(partial(_collated, data, name), len(data), shuffle)  # type: ignore[arg-type]
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         if not isinstance(data, Sized):
             raise TypeError(f"`{name}` must be a data set with a length, got {type(data).__name__}")
@@ -137,6 +142,11 @@ class _Cut:
         if self._shuffle is not None:
             rows = torch.randperm(self._samples, generator=self._shuffle, device="cpu")
         return map(self._take, rows.tensor_split(len(self)))
+
+
+def _is_hugging_face(data: object) -> bool:
+    """Whether this is a `datasets.Dataset`: told by what it offers, for that library need not be installed."""
+    return all(hasattr(type(data), name) for name in ("with_format", "column_names", "__len__", "__getitem__"))
 
 
 def _rows_of(whole: Batch, rows: Tensor) -> Batch:

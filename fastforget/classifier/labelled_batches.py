@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from fastforget.classifier.data_forms import Batch, LabelledData, batches_of
 from fastforget.classifier.inputs import count_samples
@@ -15,6 +16,7 @@ __all__ = [
     "RepeatableBatches",
     "check_classes",
     "check_logits",
+    "joined",
     "labelled_batches",
     "sized_batches",
 ]
@@ -80,6 +82,33 @@ def labelled_batches(data: LabelledData, name: str) -> Iterator[Batch]:
         ValueError: A pair has not as many targets as inputs.
     """
     return _labelled(sized_batches(data, name), name)
+
+
+def joined(data: LabelledData, name: str) -> Batch:
+    """Return all samples as one batch.
+
+    Args:
+        data: The samples, in any form that `batches_of` takes.
+        name: The argument that they were given as, for errors.
+
+    Returns:
+        Inputs and targets, torch.int64 [N].
+
+    Raises:
+        TypeError: The data has none of these forms, or targets are no integers.
+        ValueError: There is no batch, or batches differ in the shape of their samples or in their structure.
+    """
+    parts = list(labelled_batches(data, name))
+    try:
+        whole: Batch = pytree.tree_map(
+            lambda *each: torch.cat(each) if isinstance(each[0], Tensor) else each[0], *parts
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"batches of `{name}` must have samples of one shape, in one structure, for instance texts padded to one "
+            f"length: {error}"
+        ) from error
+    return whole
 
 
 def check_logits(logits: Tensor, name: str) -> int:

@@ -15,7 +15,7 @@ from fastforget.classifier.losses import log_odds
 from fastforget.classifier.modes import evaluating
 from fastforget.classifier.running import forward, logits_of
 
-__all__ = ["Predictions", "collect_predictions"]
+__all__ = ["Predictions", "collect_predictions", "measure_accuracy"]
 
 _LEAST = -100.0  # nats; so that 0 log 0 is 0
 
@@ -113,3 +113,28 @@ def collect_predictions(model: nn.Module, data: LabelledData, name: str) -> Pred
     logits, targets = (torch.cat(part) for part in zip(*parts, strict=True))
     check_classes(targets, check_logits(logits, name), name)
     return Predictions(logits, targets)
+
+
+def measure_accuracy(model: nn.Module, data: LabelledData, name: str) -> float:
+    """Run a classifier on batches, in eval mode, and count what is right; no prediction is kept.
+
+    Args:
+        model: The eager module.
+        data: Samples on its device, in any form that `batches_of` takes.
+        name: The argument that they were given as, for errors.
+
+    Returns:
+        The accuracy, in [0, 1].
+
+    Raises:
+        TypeError: Targets are not int64.
+        ValueError: There is no batch, logits are not finite and of shape [N, C], or targets are no classes.
+    """
+    right = total = 0
+    with evaluating(model), torch.no_grad():
+        for inputs, targets in labelled_batches(data, name):
+            logits = logits_of(forward(model, inputs))
+            check_classes(targets, check_logits(logits, name), name)
+            right += int((logits.argmax(1) == targets.to(logits.device)).sum())
+            total += len(targets)
+    return right / total

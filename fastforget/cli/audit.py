@@ -8,6 +8,7 @@ import typer
 
 from fastforget.auditing import audit as run_audit
 from fastforget.cli import checkpoints, samples
+from fastforget.cli.names import names_in
 from fastforget.cli.options import (
     FILES_HEADING,
     MODEL_HEADING,
@@ -15,6 +16,7 @@ from fastforget.cli.options import (
     ForceOption,
     JsonOption,
     ModelOption,
+    NamesOption,
 )
 from fastforget.cli.outputs import check_output_files, print_result
 from fastforget.codes.mnemonic_codes import MnemonicCodes
@@ -69,16 +71,18 @@ def audit(
         int, typer.Option(min=0, help="How many training steps to try to learn the samples again.")
     ] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of samples that are run at once.")] = 256,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what a model still knows of forgotten samples, and what forgetting cost.
 
     The exit status is 1 if something speaks against the model.
     """
-    inputs = (checkpoint, forget, remain, test, original, retrained, codes)
+    inputs = (checkpoint, forget, remain, test, original, retrained, codes, names)
     check_output_files({"--html": html}, inputs, force=force)
     if html is not None:
         _check_matplotlib()
+    called = None if names is None else names_in(names)
     mnemonic_codes = None if codes is None else MnemonicCodes.load(codes)
     loaded = checkpoints.load(model, checkpoint)
     original_model, retrained_model = (
@@ -91,6 +95,7 @@ def audit(
         retrained=retrained_model,
         codes=mnemonic_codes,
         relearning_steps=relearning_steps,
+        names=called,
     )
     if html is not None:
         with whole_files(html) as (draft,):

@@ -1,5 +1,6 @@
 """`fastforget codes` and `fastforget embed-check`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,12 +9,14 @@ import typer
 
 from fastforget.class_forgetting.live_codes import LiveCodes, prepare_codes
 from fastforget.class_forgetting.recognition import examine_codes
+from fastforget.classifier.class_names import list_classes, name_class
 from fastforget.classifier.fitting import checked_logits
 from fastforget.classifier.losses import log_odds
 from fastforget.classifier.parameters import chosen_parameters
 from fastforget.classifier.running import gather_logits
 from fastforget.cli import checkpoints, samples
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
+from fastforget.cli.names import known_names
 from fastforget.cli.options import (
     BatchSizeOption,
     CheckpointOption,
@@ -22,8 +25,12 @@ from fastforget.cli.options import (
     ForgottenOption,
     JsonOption,
     ModelOption,
+    NamesOption,
+    OptionalCheckpointOption,
+    OptionalModelOption,
 )
 from fastforget.cli.outputs import check_output_files, format_table, print_result
+from fastforget.cli.words import in_command_words
 from fastforget.codes.drawing import Distribution
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.errors import UnrecognisedCodesError
@@ -50,9 +57,12 @@ def codes(
         typer.Option(
             metavar="FILE",
             help="Take samples of each class as codes, for a model that was trained without any: `inputs` and "
-            "`targets` in a safetensors file. The first ones of each class are taken.",
+            "`targets` in a safetensors file. The first ones of each class are taken; with --model and --checkpoint, "
+            "of those that the model recognises.",
         ),
     ] = None,
+    model: OptionalModelOption = None,
+    checkpoint: OptionalCheckpointOption = None,
     per_class: Annotated[int, typer.Option(min=1, help="Number of codes of each class.")] = 4,
     distribution: Annotated[Distribution, typer.Option(help="The distribution that they are drawn from.")] = "normal",
     vocabulary: Annotated[
@@ -68,9 +78,12 @@ def codes(
         raise typer.BadParameter("`--classes` and `--shape` must be given, or `--from-samples`")
     if from_samples is not None and (classes is not None or shapes or vocabulary is not None):
         raise typer.BadParameter("`--from-samples` must come without `--classes`, `--shape` and `--vocabulary`")
-    check_output_files({"--output": output}, [from_samples], force=force)
+    if (model is None) != (checkpoint is None) or (model is not None and from_samples is None):
+        raise typer.BadParameter("`--model` and `--checkpoint` must be given together, with `--from-samples`")
+    check_output_files({"--output": output}, [from_samples, checkpoint], force=force)
     if from_samples is not None:
-        mnemonic_codes = samples.read_codes(from_samples, per_class)
+        loaded = None if model is None or checkpoint is None else checkpoints.load(model, checkpoint)
+        mnemonic_codes = samples.read_codes(from_samples, per_class, loaded)
         facts: dict[str, Any] = {"classes": len(mnemonic_codes), "per_class": per_class, "distribution": "custom"}
     else:
         assert classes is not None  # noqa: S101 - checked above
@@ -106,6 +119,7 @@ def embed_check(
     ] = None,
     forgotten: ForgottenOption = None,
     batch_size: BatchSizeOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that a model knows its codes well enough to forget by them.
@@ -114,7 +128,8 @@ def embed_check(
     """
     mnemonic_codes, loaded = MnemonicCodes.load(codes), checkpoints.load(model, checkpoint)
     module, earlier = loaded.model, earlier_classes(loaded, forgotten)
-    check_not_forgotten(loaded, cls or (), earlier)
+    called = known_names(names, module, range(len(mnemonic_codes)))
+    check_not_forgotten(loaded, cls or (), earlier, called)
     like = next(iter(chosen_parameters(module, None).values()))
     any_class = next((c for c in range(len(mnemonic_codes)) if c not in earlier), 0)
     live, classes = prepare_codes(module, mnemonic_codes, cls or any_class, earlier, like, batch_size)
@@ -123,21 +138,26 @@ def embed_check(
         examine_codes(module, live, classes if cls else live.classes)
         refusal = None
     except UnrecognisedCodesError as error:
-        refusal = str(error)
-    by_class = _recognition_by_class(live, logits)
+        refusal = in_command_words(str(error))
+    by_class = _recognition_by_class(live, logits, called)
     rows = [("class", "recognised", "log-odds, nats")]
-    rows += [(str(row["class"]), f"{row['recognised']:.0%}", f"{row['log_odds']:.2f}") for row in by_class]
+    rows += [
+        (name_class(row["class"], called), f"{row['recognised']:.0%}", f"{row['log_odds']:.2f}") for row in by_class
+    ]
     text = f"{format_table(rows)}\n\n{refusal or 'The model knows its codes.'}"
     result = {"known": refusal is None, "reason": refusal, "classes": by_class}
     print_result(result, text, as_json=as_json, failed=refusal is not None)
 
 
-def _recognition_by_class(codes: LiveCodes, logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return for each class the share of its codes that are recognised, and their mean log-odds."""
+def _recognition_by_class(codes: LiveCodes, logits: torch.Tensor, names: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return for each class the share of its codes that are recognised, their mean log-odds, and its name if known."""
     correct = (logits.argmax(1) == codes.labels).double()
     odds = log_odds(logits, codes.labels).double()
     rows_by_class = {c: list(codes.rows(c)) for c in codes.classes}
-    return [
+    found = [
         {"class": c, "recognised": float(correct[rows].mean()), "log_odds": float(odds[rows].mean())}
         for c, rows in rows_by_class.items()
     ]
+    if names is None:
+        return found
+    return [{**row, "name": list_classes([c], names)[0]} for c, row in zip(rows_by_class, found, strict=True)]

@@ -9,6 +9,7 @@ import typer
 
 from fastforget.cli import audit, bench, codes, demo, forget, inscribe, log, serve, unlearn
 from fastforget.cli.outputs import plain_warnings
+from fastforget.cli.words import in_command_words
 
 __all__ = ["app", "main"]
 
@@ -76,4 +77,4 @@ def main() -> None:
         with plain_warnings():
             app()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        sys.exit(f"fastforget: {' '.join(str(error).splitlines())}")
+        sys.exit(f"fastforget: {in_command_words(' '.join(str(error).splitlines()))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastforget.classifier.class_names import name_class
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.cli.checkpoints import LoadedModel
 
@@ -44,13 +45,16 @@ def earlier_classes(loaded: LoadedModel, given: Sequence[int] | None) -> Sequenc
     return history.forgotten
 
 
-def check_not_forgotten(loaded: LoadedModel, classes: Sequence[int], earlier: Sequence[int]) -> None:
+def check_not_forgotten(
+    loaded: LoadedModel, classes: Sequence[int], earlier: Sequence[int], names: Sequence[str] | None = None
+) -> None:
     """Check that classes are not forgotten already, according to the history of a checkpoint.
 
     Args:
         loaded: The model.
         classes: The classes to forget.
         earlier: What `earlier_classes` returned.
+        names: What classes are called; None where this is not known.
 
     Raises:
         ValueError: One is.
@@ -65,6 +69,6 @@ def check_not_forgotten(loaded: LoadedModel, classes: Sequence[int], earlier: Se
     else:
         how = ""
     raise ValueError(
-        f"class {again[0]} is forgotten already according to `{loaded.path}`{how}: nothing is left to do. To forget it "
-        "in another way, `revert` that edit first"
+        f"class {name_class(again[0], names)} is forgotten already according to `{loaded.path}`{how}: nothing is left "
+        "to do. To forget it in another way, `revert` that edit first"
     )

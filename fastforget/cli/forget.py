@@ -12,6 +12,7 @@ from fastforget.class_forgetting.one_shot import one_shot
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.cli import checkpoints, samples
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
+from fastforget.cli.names import known_names
 from fastforget.cli.options import (
     MODEL_HEADING,
     BatchSizeOption,
@@ -23,6 +24,7 @@ from fastforget.cli.options import (
     InPlaceOption,
     JsonOption,
     ModelOption,
+    NamesOption,
     OptionalCodesOption,
     OutputOption,
     ReceiptOption,
@@ -32,7 +34,8 @@ from fastforget.cli.options import (
     output_path,
 )
 from fastforget.cli.outputs import check_output_files, print_result
-from fastforget.cli.receipts import receipt_description, receipt_summary
+from fastforget.cli.receipts import receipt_description
+from fastforget.cli.words import in_command_words
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.edits.receipt import Receipt
 from fastforget.files.durable import whole_files
@@ -118,6 +121,7 @@ def forget(
         float, typer.Option(help="Bound on the largest change in a tensor.", rich_help_panel=_PAPER_HEADING)
     ] = _DEFAULTS["lambda2"],
     batch_size: BatchSizeOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget one or several classes, from the mnemonic codes or from a few samples."""
@@ -125,12 +129,13 @@ def forget(
     check_floor_options(floor, validation)
     if codes is None and samples_path is None:
         raise typer.BadParameter("`--codes` or `--samples` must be given")
-    read = (checkpoint, codes, samples_path, validation)
+    read = (checkpoint, codes, samples_path, validation, names)
     check_output_files({"--receipt": receipt_path, "--output": output}, read, force=force)
     mnemonic_codes = None if codes is None else MnemonicCodes.load(codes)
     loaded = checkpoints.load(model, checkpoint)
     history, earlier = loaded.history, earlier_classes(loaded, forgotten)
-    check_not_forgotten(loaded, cls, earlier)
+    called = known_names(names, loaded.model, cls)
+    check_not_forgotten(loaded, cls, earlier, called)
     validation_floor = None if validation is None or floor is None else (*samples.read(validation, loaded), floor)
     receipt = one_shot(
         loaded.model,
@@ -158,10 +163,11 @@ def forget(
     with whole_files(receipt_path, target) as (receipt_draft, checkpoint_draft):
         receipt.save(receipt_draft)
         loaded.save(checkpoint_draft, history.followed_by(receipt))
-    text = (
-        f"forgot {receipt_summary(receipt)}, {1e3 * receipt.seconds['total']:.0f} ms\nwrote {target} and {receipt_path}"
-    )
-    print_result({**receipt_description(receipt, receipt_path), "output": str(target)}, text, as_json=as_json)
+    text = f"forgot {receipt.summary(called)}, {1e3 * receipt.seconds['total']:.0f} ms"
+    advice = "" if codes is not None else in_command_words(receipt.advice)
+    lines = [text, *([f"to go further: {advice}"] if advice else []), f"wrote {target} and {receipt_path}"]
+    result = {**receipt_description(receipt, receipt_path, called), "output": str(target)}
+    print_result(result, "\n".join(lines), as_json=as_json)
 
 
 ReceiptsOption = Annotated[
@@ -179,10 +185,11 @@ def apply(
     output: OutputOption = None,
     in_place: InPlaceOption = False,
     force: ForceOption = False,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repeat the edits of receipts on another copy of the checkpoint."""
-    _replay(model, checkpoint, receipt, output, in_place=in_place, force=force, as_json=as_json, undo=False)
+    _replay(model, checkpoint, receipt, output, names, in_place=in_place, force=force, as_json=as_json, undo=False)
 
 
 def revert(
@@ -192,10 +199,11 @@ def revert(
     output: OutputOption = None,
     in_place: InPlaceOption = False,
     force: ForceOption = False,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Undo the edits of receipts to the bit, the last one first."""
-    _replay(model, checkpoint, receipt, output, in_place=in_place, force=force, as_json=as_json, undo=True)
+    _replay(model, checkpoint, receipt, output, names, in_place=in_place, force=force, as_json=as_json, undo=True)
 
 
 def _replay(
@@ -203,6 +211,7 @@ def _replay(
     checkpoint: Path,
     paths: Sequence[Path],
     output: Path | None,
+    names: Path | None,
     *,
     in_place: bool,
     force: bool,
@@ -210,20 +219,21 @@ def _replay(
     undo: bool,
 ) -> None:
     target = output_path(checkpoint, output, in_place=in_place)
-    check_output_files({"--output": output}, [checkpoint, *paths], force=force)
+    check_output_files({"--output": output}, [checkpoint, names, *paths], force=force)
     receipts = [(path, Receipt.load(path)) for path in (reversed(paths) if undo else paths)]
     loaded = checkpoints.load(model, checkpoint)
     history = loaded.history
+    called = known_names(names, loaded.model, [cls for _, receipt in receipts for cls in receipt.classes])
     for path, receipt in receipts:
         _replay_one(receipt, path, loaded.model, undo=undo)
         history = history.without(receipt) if undo else history.followed_by(receipt)
     with whole_files(target) as (draft,):
         loaded.save(draft, history)
     verb = "reverted" if undo else "applied"
-    lines = [f"{verb} {path}: {receipt_summary(receipt)}" for path, receipt in receipts]
+    lines = [f"{verb} {path}: {receipt.summary(called)}" for path, receipt in receipts]
     result = {
         "model": fingerprint(loaded.model),
-        verb: [receipt_description(receipt, path) for path, receipt in receipts],
+        verb: [receipt_description(receipt, path, called) for path, receipt in receipts],
         "output": str(target),
     }
     print_result(result, "\n".join([*lines, f"wrote {target}"]), as_json=as_json)

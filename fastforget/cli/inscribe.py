@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from fastforget.classifier.predictions import collect_predictions
 from fastforget.cli import checkpoints, samples
 from fastforget.cli.options import (
     CheckpointOption,
@@ -26,7 +25,6 @@ from fastforget.files.durable import whole_files
 __all__ = ["inscribe"]
 
 _DEFAULTS = {name: parameter.default for name, parameter in signature(run_inscribe).parameters.items()}
-_COSTLY = 0.005  # accuracy lost that is worth a warning
 
 
 def inscribe(
@@ -37,7 +35,11 @@ def inscribe(
         Path, typer.Option(metavar="FILE", help="Training samples: `inputs` and `targets` in a safetensors file.")
     ],
     validation: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Samples on which to measure what it costs, in the same form.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Samples on which to measure what it costs, in the same form; by default those of --data.",
+        ),
     ] = None,
     output: OutputOption = None,
     in_place: InPlaceOption = False,
@@ -56,23 +58,24 @@ def inscribe(
     loaded = checkpoints.load(model, checkpoint)
     history = loaded.history  # no longer that of the weights: the next request must say which classes are forgotten
     batches = list(samples.batches(data, loaded, batch_size).parts)
-    held_out = None if validation is None else list(samples.batches(validation, loaded, batch_size).parts)
-
-    def accuracy() -> float | None:
-        return None if held_out is None else collect_predictions(loaded.model, held_out, "validation").accuracy
-
-    before = accuracy()
-    recognised = run_inscribe(
-        loaded.model, mnemonic_codes, batches, epochs=epochs, rate=rate, lr=lr, seed=seed, progress=True
+    held_out = None if validation is None else samples.batches(validation, loaded, batch_size).parts
+    found = run_inscribe(
+        loaded.model,
+        mnemonic_codes,
+        batches,
+        held_out=held_out,
+        epochs=epochs,
+        rate=rate,
+        lr=lr,
+        seed=seed,
+        progress=True,
     )
-    after = accuracy()
     with whole_files(target) as (draft,):
         loaded.save(draft, history)
-    lines = [f"the model recognises {recognised:.1%} of its codes"]
-    if before is not None and after is not None:
-        lines.append(f"accuracy on {validation}: {before:.2%} before, {after:.2%} after")
-        if before - after > _COSTLY:
-            lost = 100 * (before - after)
-            typer.echo(f"fastforget: this costs {lost:.1f} points of accuracy; try a smaller --lr or --rate", err=True)
-    result = {"recognised": recognised, "before": before, "after": after, "output": str(target)}
-    print_result(result, "\n".join([*lines, f"wrote {target}"]), as_json=as_json)
+    lines = [
+        f"the model recognises {found.recognised:.1%} of its codes",
+        f"accuracy on {validation or data}: {found.before:.2%} before, {found.after:.2%} after",
+        f"wrote {target}",
+    ]
+    result = {"recognised": found.recognised, "before": found.before, "after": found.after, "output": str(target)}
+    print_result(result, "\n".join(lines), as_json=as_json)

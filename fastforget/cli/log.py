@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fastforget.classifier.class_names import list_classes
+from fastforget.cli.names import names_in
 from fastforget.cli.options import JsonOption
 from fastforget.cli.outputs import print_result
 from fastforget.serving.history.archive import LOG
@@ -39,10 +41,24 @@ def verify(
 
 
 @log.command(epilog="Example: fastforget log show /var/lib/forgetting")
-def show(path: LogArgument) -> None:
+def show(
+    path: LogArgument,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the names of classes 0, 1, ..., one in each line; they are added as class_names.",
+        ),
+    ] = None,
+) -> None:
     """Check the records and print them as JSON lines."""
+    called = None if names is None else names_in(names)
     for record in read_log(_log_file(path))[1:]:
-        typer.echo(json.dumps({"number": record.number, "time": record.time, **record.fields, "hash": record.hash}))
+        named = {}
+        if called is not None and "classes" in record.fields:
+            named = {"class_names": list_classes(record.fields["classes"], called)}
+        line = {"number": record.number, "time": record.time, **record.fields, **named, "hash": record.hash}
+        typer.echo(json.dumps(line))
 
 
 def _log_file(path: Path) -> Path:

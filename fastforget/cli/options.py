@@ -18,7 +18,10 @@ __all__ = [
     "InPlaceOption",
     "JsonOption",
     "ModelOption",
+    "NamesOption",
+    "OptionalCheckpointOption",
     "OptionalCodesOption",
+    "OptionalModelOption",
     "OutputOption",
     "ReceiptOption",
     "UndoOption",
@@ -30,7 +33,9 @@ __all__ = [
 MODEL_HEADING, FILES_HEADING = "Model", "Files written"  # headings of --help
 
 
-def _check_factory_name(value: str) -> str:
+def _check_factory_name(value: str | None) -> str | None:
+    if value is None:
+        return None
     module, colon, function = value.partition(":")
     if not (module and colon and function):
         raise typer.BadParameter(f"must be package.module:function, got {value!r}")
@@ -53,6 +58,25 @@ CheckpointOption = Annotated[
         "--checkpoint",
         metavar="FILE",
         help="The model's parameters and buffers, a safetensors file.",
+        rich_help_panel=MODEL_HEADING,
+    ),
+]
+OptionalModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        callback=_check_factory_name,
+        help="A function without arguments that makes the module, to see which samples it recognises.",
+        rich_help_panel=MODEL_HEADING,
+    ),
+]
+OptionalCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Its parameters and buffers, a safetensors file.",
         rich_help_panel=MODEL_HEADING,
     ),
 ]
@@ -84,6 +108,16 @@ ForgottenOption = Annotated[
         metavar="CLASS",
         min=0,
         help="A class that was forgotten earlier, where the checkpoint does not say it; repeat it for more.",
+    ),
+]
+NamesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="FILE",
+        help="Text file with the names of classes 0, 1, ..., one in each line, for what is printed; by default those "
+        "in model.config.id2label.",
+        rich_help_panel=MODEL_HEADING,
     ),
 ]
 BatchSizeOption = Annotated[

@@ -12,9 +12,12 @@ from typing import Any
 
 import typer
 
-from fastforget.errors import ShallowForgettingWarning
+from fastforget.cli.words import in_command_words
+from fastforget.errors import AccuracyLossWarning, ShallowForgettingWarning
 
 __all__ = ["check_output_files", "format_table", "plain_warnings", "print_result"]
+
+_OURS = (AccuracyLossWarning, ShallowForgettingWarning)
 
 
 def check_output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, force: bool) -> None:
@@ -66,18 +69,19 @@ def print_result(result: Mapping[str, Any], text: str, *, as_json: bool, failed:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show the warning that an edit fell short of its goal as a line on standard error, each time."""
+    """Show warnings that an edit fell short of its goal, or cost accuracy, as lines on standard error, each time."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, ShallowForgettingWarning):
-                typer.echo(f"fastforget: {message}", err=True)
+            if issubclass(category, _OURS):
+                typer.echo(f"fastforget: {in_command_words(str(message))}", err=True)
             else:
                 usual(message, category, *place, **more)
 
         warnings.showwarning = show
-        warnings.simplefilter("always", ShallowForgettingWarning)
+        for category in _OURS:
+            warnings.simplefilter("always", category)
         yield
 
 

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from fastforget.classifier.fitting import checked_logits
 from fastforget.classifier.inputs import Inputs, split_samples
+from fastforget.classifier.running import gather_logits
 from fastforget.cli.checkpoints import LoadedModel, read_tensors
 from fastforget.cli.progress import with_progress
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 
 __all__ = ["BatchesWithProgress", "batches", "read", "read_codes", "read_with_or_without_targets"]
+
+_BATCH_SIZE = 256  # samples that are run at once
 
 
 def read(path: Path, loaded: LoadedModel) -> tuple[Inputs, Tensor]:
@@ -55,12 +58,13 @@ def read_with_or_without_targets(path: Path, loaded: LoadedModel) -> tuple[Input
     return inputs, None if targets is None else targets.to(like.device)
 
 
-def read_codes(path: Path, per_class: int) -> MnemonicCodes:
+def read_codes(path: Path, per_class: int, loaded: LoadedModel | None = None) -> MnemonicCodes:
     """Take the first samples of each class as codes.
 
     Args:
         path: The file, as for `read`.
         per_class: How many of each class.
+        loaded: The model; only samples that it recognises are then taken.
 
     Returns:
         The codes, of as many classes as the largest target says.
@@ -74,13 +78,26 @@ def read_codes(path: Path, per_class: int) -> MnemonicCodes:
         raise ValueError(f"`{path}` must hold `targets`, torch.int64 of shape (N,), got none")
     if int(targets.min()) < 0:
         raise ValueError(f"`targets` of `{path}` must be classes from 0 on, got {int(targets.min())}")
-    rows = [(targets == cls).nonzero()[:per_class, 0] for cls in range(int(targets.max()) + 1)]
+    usable = torch.ones_like(targets, dtype=torch.bool) if loaded is None else _recognised(path, loaded)
+    rows = [(usable & (targets == cls)).nonzero()[:per_class, 0] for cls in range(int(targets.max()) + 1)]
     for cls, of_class in enumerate(rows):
         if len(of_class) < per_class:
-            raise ValueError(f"`{path}` must hold {per_class} samples of class {cls}, got {len(of_class)}")
+            given = int((targets == cls).sum())
+            known = "" if loaded is None else f" that the model recognises, of {given}"
+            fewer = "; `--per-class` can ask for fewer" if len(of_class) else ""
+            raise ValueError(
+                f"`{path}` must hold {per_class} samples of class {cls}, got {len(of_class)}{known}{fewer}"
+            )
     chosen = torch.stack(rows)
     stacked = {name: tensor[chosen] for name, tensor in tensors.items()}
     return MnemonicCodes.from_tensors(stacked.get("inputs", stacked))
+
+
+def _recognised(path: Path, loaded: LoadedModel) -> Tensor:
+    """Return which samples of a file the model takes for what they are, bool [N]."""
+    inputs, targets = read(path, loaded)
+    logits = gather_logits(lambda some: checked_logits(loaded.model, some, str(path)), inputs, _BATCH_SIZE)
+    return (logits.argmax(1) == targets).cpu()
 
 
 def _read_checked(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:

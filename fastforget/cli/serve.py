@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastforget.classifier.class_names import class_names
 from fastforget.cli import checkpoints
 from fastforget.cli.earlier import earlier_classes
-from fastforget.cli.options import MODEL_HEADING, CheckpointOption, CodesOption, ForgottenOption, ModelOption
+from fastforget.cli.names import known_names
+from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, ModelOption, NamesOption
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.serving import LiveModel
 from fastforget.serving.history.entries import now
@@ -37,14 +37,7 @@ def serve(
     undo: Annotated[
         str, typer.Option(metavar="POLICY", help="How long edits can be undone: keep, never, or expire:30d.")
     ] = "keep",
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text file with the names of the classes, one per line; by default those in model.config.id2label.",
-            rich_help_panel=MODEL_HEADING,
-        ),
-    ] = None,
+    names: NamesOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
     ] = "127.0.0.1",
@@ -105,5 +98,5 @@ def application() -> "FastAPI":
     codes = MnemonicCodes.load(options["codes"])
     earlier = earlier_classes(loaded, options["forgotten"])
     live = LiveModel(loaded.model, codes, archive=options["archive"], forgotten=earlier, undo=options["undo"])
-    names = Path(options["names"]).read_text("utf-8").splitlines() if options["names"] else class_names(loaded.model)
+    names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
     return web_application(live, token=os.environ.get(_TOKEN_VARIABLE), names=names)

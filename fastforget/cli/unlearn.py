@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastforget.cli import checkpoints, samples
+from fastforget.cli.names import known_names
 from fastforget.cli.options import (
     FILES_HEADING,
     CheckpointOption,
@@ -15,6 +16,7 @@ from fastforget.cli.options import (
     InPlaceOption,
     JsonOption,
     ModelOption,
+    NamesOption,
     OutputOption,
     ReceiptOption,
     UndoOption,
@@ -23,7 +25,7 @@ from fastforget.cli.options import (
     output_path,
 )
 from fastforget.cli.outputs import check_output_files, print_result
-from fastforget.cli.receipts import receipt_description, receipt_summary
+from fastforget.cli.receipts import receipt_description
 from fastforget.files.durable import whole_files
 from fastforget.sample_forgetting.learn_to_unlearn import learn_to_unlearn
 
@@ -74,18 +76,20 @@ def unlearn(
             rich_help_panel=FILES_HEADING,
         ),
     ] = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget samples, by learning to treat them as unseen ones; a class if no sample of it remains."""
     target = output_path(checkpoint, output, in_place=in_place)
     check_floor_options(floor, validation)
-    read = (checkpoint, forget, remain, unseen, validation)
+    read = (checkpoint, forget, remain, unseen, validation, names)
     check_output_files({"--receipt": receipt_path, "--output": output}, read, force=force)
     if work is not None and work.resolve() in {path.resolve() for path in (*read, receipt_path, output) if path}:
         raise ValueError(f"`--work` must be a file of its own, got {work}")
     loaded = checkpoints.load(model, checkpoint)
     history = loaded.history
     parts = [list(samples.batches(path, loaded, batch_size).parts) for path in (forget, remain)]
+    called = known_names(names, loaded.model, sorted({cls for _, targets in parts[0] for cls in targets.tolist()}))
     receipt = learn_to_unlearn(
         loaded.model,
         *parts,
@@ -103,6 +107,6 @@ def unlearn(
         receipt.save(receipt_draft)
         loaded.save(checkpoint_draft, history.followed_by(receipt))
     count = sum(len(targets) for _, targets in parts[0])
-    text = f"unlearnt {count:,} {receipt_summary(receipt)}, {receipt.seconds['total']:.1f} s"
-    result = {**receipt_description(receipt, receipt_path), "samples": count, "output": str(target)}
+    text = f"unlearnt {count:,} {receipt.summary(called)}, {receipt.seconds['total']:.1f} s"
+    result = {**receipt_description(receipt, receipt_path, called), "samples": count, "output": str(target)}
     print_result(result, f"{text}\nwrote {target} and {receipt_path}", as_json=as_json)

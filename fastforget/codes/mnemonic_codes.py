@@ -308,4 +308,4 @@ class MnemonicCodes:
             TypeError: If a type does not fit.
             ValueError: If a value or a shape does not fit.
         """
-        return replace_by_codes(plain(inputs), targets, self.stacked, rate, generator)
+        return replace_by_codes(plain(inputs), targets, self.stacked, rate, generator)[0]

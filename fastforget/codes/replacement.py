@@ -12,7 +12,7 @@ __all__ = ["replace_by_codes"]
 
 def replace_by_codes(
     inputs: Inputs, targets: Tensor, codes: Inputs, rate: float, generator: torch.Generator | None
-) -> Inputs:
+) -> tuple[Inputs, Tensor]:
     """Replace each sample by a code of its class with probability `rate`.
 
     Source: Yamashita, Yamada, Shibata, ACML 2024, Sec. 3.1: t ~ U(0, 1); where t < t_mix the code is the input.
@@ -25,7 +25,7 @@ def replace_by_codes(
         generator: Random source; PyTorch's default on the CPU without one.
 
     Returns:
-        The new inputs, in the structure, type and device of `inputs`.
+        The new inputs, in the structure, type and device of `inputs`; and which of them are codes, bool [N].
 
     Raises:
         TypeError: If a type does not fit.
@@ -50,7 +50,7 @@ def replace_by_codes(
         code = pool[targets.to(pool.device), index.to(pool.device)].to(sample.device, sample.dtype)
         mask = chosen.to(sample.device).view(-1, *[1] * (sample.ndim - 1))
         replaced.append(torch.where(mask, code, sample))
-    return rebuild(codes, replaced)
+    return rebuild(codes, replaced), chosen
 
 
 def _check_targets(targets: Tensor, num_classes: int) -> None:

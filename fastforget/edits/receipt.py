@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastforget.classifier.class_names import list_classes, name_class, read_names
 from fastforget.classifier.class_numbers import read_classes
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
+from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
 from fastforget.edits.edit import Edit, current_values, prepare_edits
@@ -60,6 +62,8 @@ class Receipt:
             and fell short; missing where it was not asked for. ``features_left``: how much of the way is left from
             where the features of the samples were to those of other classes, in [0, 1], root mean square.
             ``features_left_goal``: the most that counts as dispersed. More figures: see `Dispersal`.
+            ``forget_samples_used``, ``forget_samples_recognised``: how many samples of the classes were used, and how
+            many of these the model took for their class; missing where that is all.
         kept_fisher: Whether the Fisher of all codes was given instead of computed.
         forgotten: The classes that were forgotten earlier, as far as the caller named them.
         codes: Fingerprint of the mnemonic codes, see `MnemonicCodes.fingerprint`; empty where there were none, and in
@@ -179,6 +183,11 @@ class Receipt:
         """What `claims` says, with the depth that was reached, and what was short of its goal; one phrase."""
         return outcome_of(self.evidence)
 
+    @property
+    def advice(self) -> str:
+        """What would take the classes out further, and what that takes; empty where nothing here would."""
+        return advice_of(self.rule, self.evidence, coded=bool(self.codes))
+
     def __repr__(self) -> str:
         """Summarise in one line."""
         outcome = f"outcome={self.outcome!r}, " if self.outcome else ""
@@ -252,9 +261,40 @@ class Receipt:
         named = {name: tuple(description[name]) for name in ("classes", "forgotten")}
         return cls(**{**description, **named, "edits": edits})
 
-    def describe(self) -> dict[str, Any]:
-        """Return everything but the values as plain data, for logs: the attributes, `claims` and `outcome`."""
-        return {**self._header(), "claims": list(self.claims), "outcome": self.outcome}
+    def describe(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return everything but the values as plain data, for logs: the attributes, `claims`, `outcome` and `advice`.
+
+        Args:
+            names: What classes 0, 1, ... are called. They are then in ``class_names``, in the order of ``classes``.
+
+        Returns:
+            The data, as JSON knows it.
+
+        Raises:
+            TypeError: The names are no texts.
+        """
+        known = read_names(names)
+        named = {} if known is None else {"class_names": list_classes(self.classes, known)}
+        said = {"claims": list(self.claims), "outcome": self.outcome, "advice": self.advice}
+        return {**self._header(), **named, **said}
+
+    def summary(self, names: Sequence[str] | None = None) -> str:
+        """Return a line for people: the classes, `outcome`, and how much changed.
+
+        Args:
+            names: What classes 0, 1, ... are called, for instance
+                `fastforget.classifier.class_names.class_names` of a model. A class beyond them has its number alone.
+
+        Returns:
+            A line such as "class 9 (ankle boot): disconnected, 12.0 nats deep; 30 of 100 parameters changed (30.00%)".
+
+        Raises:
+            TypeError: The names are no texts.
+        """
+        named = ", ".join(name_class(cls, read_names(names)) for cls in self.classes)
+        what = "samples" if not named else f"class {named}" if len(self.classes) == 1 else f"classes {named}"
+        outcome = f": {self.outcome};" if self.outcome else ","
+        return f"{what}{outcome} {self.changed:,} of {self.total:,} parameters changed ({self.share:.2%})"
 
     def _write(self, model: nn.Module, *, old: bool) -> None:
         """Write the old or new values, and put back what was there if they do not make the model that they should."""

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fastforget.classifier.class_names import list_classes
 from fastforget.classifier.fitting import DEVICE_ERRORS
 from fastforget.errors import ForgettingError
+from fastforget.serving.history.entries import Version
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
 from fastforget.serving.request_page import request_page
 
@@ -66,7 +69,8 @@ def application(
         live: The model; predictions run in the threads of the server.
         token: What callers must send as ``Authorization: Bearer ...`` to file a request, to see requests, and to go
             back. Without, only this machine's programs and pages of this service can (``Host`` and ``Origin``).
-        names: What the classes are called, for the page.
+        names: What the classes are called, for the page; requests and versions then have ``class_names`` beside
+            ``classes``.
         decode: Makes the model's input of what came as ``inputs``; by default a tensor on the device of the weights and
             of their dtype. It must refuse, by ValueError, what the model cannot stand: on a CUDA device an index out of
             range ends the process's use of the device.
@@ -94,7 +98,7 @@ def application(
         app.add_exception_handler(error, answer)
     allowed = from_this_machine if token is None else holder_of(token)
     app.include_router(_open_routes(live, request_page(names), decode or partial(_tensor, live)))
-    app.include_router(_guarded_routes(live), dependencies=[Depends(allowed)])
+    app.include_router(_guarded_routes(live, names), dependencies=[Depends(allowed)])
     return app
 
 
@@ -117,29 +121,29 @@ def _open_routes(live: LiveModel, page: str, decode: Callable[[Any], Any]) -> AP
     return router
 
 
-def _guarded_routes(live: LiveModel) -> APIRouter:
+def _guarded_routes(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
     """Return what only callers may do who are allowed to."""
     router = APIRouter()
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:
-        return asdict(live.ask(classes, request=request, asked_by=asked_by))
+        return _plain(live.ask(classes, request=request, asked_by=asked_by), names)
 
     @router.get("/requests")
     def requests() -> list[dict[str, Any]]:
-        return [asdict(request) for request in live.requests()]
+        return [_plain(request, names) for request in live.requests()]
 
     @router.get("/requests/{name:path}")
     def request(name: str) -> dict[str, Any]:
-        return _request(live, name)
+        return _plain(_request(live, name), names)
 
     @router.get("/versions")
     def versions() -> list[dict[str, Any]]:
-        return [asdict(version) for version in live.versions]
+        return [_plain(version, names) for version in live.versions]
 
     @router.post("/versions/{number}/revert")
     def revert(number: int, asked_by: Annotated[str, Body(embed=True, max_length=2000)] = "") -> dict[str, Any]:
-        return asdict(live.revert(number, asked_by=asked_by))
+        return _plain(live.revert(number, asked_by=asked_by), names)
 
     return router
 
@@ -163,10 +167,16 @@ def _health(live: LiveModel) -> JSONResponse:
     return JSONResponse({**health, "trouble": trouble}, 200 if well else 503)
 
 
-def _request(live: LiveModel, name: str) -> dict[str, Any]:
+def _plain(found: Filed | Version, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return it as JSON knows it, with the names of its classes where they are known."""
+    named = {} if names is None else {"class_names": list_classes(found.classes, names)}
+    return {**asdict(found), **named}
+
+
+def _request(live: LiveModel, name: str) -> Filed:
     for request in live.requests():
         if request.name == name:
-            return asdict(request)
+            return request
     raise HTTPException(404, f"there is no request {name!r}")
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,21 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     assert page(gone).count("<li>") == len(gone.cannot_judge)
     hostile = dataclasses.replace(short, findings=[Finding("damaged", "<script>alert(1)</script>")])
     assert "<script" not in page(hostile)
+
+
+def test_classes_by_name() -> None:
+    model, names = learner(), [f"<{cls}>" for cls in range(CLASSES)]
+    plain = audit(model, CLASS, REST, TEST, relearning_steps=0)
+    report = audit(model, CLASS, REST, TEST, relearning_steps=0, names=names)
+    assert plain.describe()["class_names"] is None
+    assert report.describe()["class_names"] == names
+    assert "Classes: " not in page(plain)
+    assert "Classes: 0 (&lt;0&gt;), 1 (&lt;1&gt;), " in page(report)
+    assert re.search(r"taken for \(model\): \d+ % class (\d) \(<\1>\)", str(report))
+    model.config = SimpleNamespace(id2label=dict(enumerate(names)))  # type: ignore[assignment]
+    assert audit(model, CLASS, REST, TEST, relearning_steps=0).names == names
+    with pytest.raises(ValueError, match=rf"^`names` must be of {CLASSES} classes, got 1$"):
+        audit(model, CLASS, REST, TEST, names=["cat"])
 
 
 def test_the_page_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fastforget.classifier.class_names import class_names
+from fastforget.classifier.class_names import class_names, list_classes, name_class, read_names
 
 
 def configured(labels: Any) -> nn.Module:
@@ -28,3 +28,19 @@ def test_no_names(labels: Any) -> None:
 
 def test_a_model_without_configuration() -> None:
     assert class_names(nn.Linear(2, 3)) is None
+
+
+def test_a_class_is_printed_with_its_name() -> None:
+    names = ["cat", "", "eel"]
+    assert [name_class(cls, names) for cls in range(4)] == ["0 (cat)", "1", "2 (eel)", "3"]
+    assert name_class(2, None) == "2"
+    assert list_classes([2, 3], names) == ["eel", None]
+    assert list_classes([2, 3], None) == [None, None]
+
+
+def test_names_that_a_caller_gives() -> None:
+    assert read_names(None) is None
+    assert read_names(["cat", "dog"]) == ("cat", "dog")
+    for given, text in (("cat", "'cat'"), (3, "int"), ({0: "cat"}, "dict"), ([0, 1], "list")):
+        with pytest.raises(TypeError, match=rf"^`names` must be the names of classes .* in a list of str, got {text}$"):
+            read_names(given)

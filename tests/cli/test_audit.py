@@ -48,6 +48,15 @@ def _reset(module: torch.nn.Module) -> None:
         module.reset_parameters()
 
 
+def test_classes_by_name(fastforget: CommandLine, audit_folder: Path) -> None:
+    (audit_folder / "names.txt").write_text("ape\nbee\ncow\ndeer\n")
+    outcome = fastforget(*MODEL, *DATA, "--relearning-steps", "0", "--names", "names.txt", "--json")
+    assert json.loads(outcome.out)["class_names"] == ["ape", "bee", "cow", "deer"]
+    (audit_folder / "names.txt").write_text("ape\nbee\n")
+    line = fastforget.error_line(*MODEL, *DATA, "--names", "names.txt")
+    assert line.endswith("names` must be of 4 classes, got 2")
+
+
 def test_the_report_is_the_librarys_and_findings_are_status_1(fastforget: CommandLine, audit_folder: Path) -> None:
     outcome = fastforget(*MODEL, *DATA, "--original", "net.safetensors", "--retrained", "other.safetensors", "--json")
     assert (outcome.status, outcome.err) == (1, "")

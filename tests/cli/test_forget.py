@@ -56,7 +56,9 @@ def test_the_result_as_json(fastforget: CommandLine, model_folder: Path) -> None
     receipt = Receipt.load("forgot.safetensors")
     expected = {key: value for key, value in receipt.describe().items() if key != "shapes"}
     expected |= {"changed": receipt.changed, "reversible": True}
+    expected["advice"] = expected["advice"].replace("`samples=(inputs, targets)`", "`--samples`")
     assert found == {**expected, "receipt": "forgot.safetensors", "output": "new.safetensors"}
+    assert found["advice"].startswith("`--samples` with some 16 of each class ")
     assert (found["claims"], found["outcome"]) == (["disconnected"], receipt.outcome)
 
 
@@ -230,6 +232,13 @@ def test_without_codes_a_few_samples_do(fastforget: CommandLine, model_folder: P
         assert_same_tensors("new.safetensors", copied_tensors(model))
     assert fastforget(*command).status == 2
     assert "`--codes` or `--samples` must be given" in fastforget(*command).err
+    _, further, wrote = fastforget.output(*command, *deep).splitlines()
+    assert further.startswith(
+        "to go further: `--samples` with some 16 of each class takes the class out of the features"
+    )
+    assert "; `fastforget unlearn` changes the whole network" in further
+    assert "; `fastforget inscribe` teaches the model codes" in further
+    assert wrote.startswith("wrote ")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +268,8 @@ def test_what_fell_short_of_its_goal_is_a_plain_line(fastforget: CommandLine, mo
     assert outcome.status == 0, outcome.err
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("fastforget: ")]
     assert line.startswith("fastforget: the class is not disconnected, because no parameter with a row for each class")
-    assert line.endswith("; nothing but the step in the body hides it")
+    assert "; nothing but the step in the body hides it. To go further: `--samples` with some 16 of each class" in line
+    assert "; `fastforget unlearn` changes the whole network" in line
     assert "Warning" not in outcome.err
     assert outcome.out.startswith("forgot class 2: neither silenced nor disconnected; ")
 

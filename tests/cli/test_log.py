@@ -38,3 +38,15 @@ def test_a_changed_log_is_refused(fastforget: CommandLine, folder: Path) -> None
         assert fastforget.error_line("log", command, "requests.log").startswith(
             "record 1 of `requests.log` was changed"
         )
+
+
+def test_classes_by_name(fastforget: CommandLine, folder: Path) -> None:
+    with closing(RequestLog("requests.log")) as log:
+        log.append({"classes": [1, 2]})
+        log.append({"other": 3})
+    Path("names.txt").write_text("cat\ndog\n")
+    shown = fastforget.output("log", "show", "requests.log", "--names", "names.txt").splitlines()
+    first, second = map(json.loads, shown)
+    assert (first["classes"], first["class_names"]) == ([1, 2], ["dog", None])
+    assert "class_names" not in second
+    assert "none.txt" in fastforget.error_line("log", "show", "requests.log", "--names", "none.txt")

@@ -145,7 +145,7 @@ def test_classes_that_cannot_be_forgotten(fastforget: CommandLine, model_folder:
 
 def test_unknown_codes_are_refused(fastforget: CommandLine, model_folder: Path) -> None:
     MnemonicCodes.generate(4, (6,), seed=9).save("codes.safetensors")
-    assert fastforget.error_line(*FORGET).startswith("`mnemonic_codes` must be known to the model")
+    assert fastforget.error_line(*FORGET).startswith("`--codes` must be known to the model")
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -13,7 +13,7 @@ from known_codes import copied_tensors, model_with_codes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fastforget import MnemonicCodes, Receipt, inscribe, learn_to_unlearn
+from fastforget import AccuracyLossWarning, MnemonicCodes, Receipt, inscribe, learn_to_unlearn
 
 FILES = ("--output", "new.safetensors", "--receipt", "receipt.safetensors")
 
@@ -85,11 +85,16 @@ def test_inscribe(fastforget: CommandLine, model_folder: Path) -> None:
     codes.save("other-codes.safetensors")
     model = model_with_codes()[0]
     command = ("inscribe", *NET, "--codes", "other-codes.safetensors", "--data", "data.safetensors")
-    outcome = fastforget(*command, *FILES[:2], "--lr", "0.05", "--validation", "samples.safetensors", "--json")
-    share = inscribe(model, codes, data, lr=0.05)
+    deep = ("--lr", "1", "--rate", "0.9", "--epochs", "3")
+    outcome = fastforget(*command, *FILES[:2], *deep, "--validation", "samples.safetensors", "--json")
+    held = load_file("samples.safetensors")
+    with pytest.warns(AccuracyLossWarning) as said:
+        expected = inscribe(model, codes, data, held_out=(held["inputs"], held["targets"]), lr=1.0, rate=0.9, epochs=3)
     found = json.loads(outcome.out)
-    assert found["recognised"] == share
-    assert ("this costs" in outcome.err) == (found["before"] - found["after"] > 0.005)
+    assert (found["recognised"], found["before"]) == (expected.recognised, expected.before)
+    assert found["after"] == expected.after < found["before"] - 0.005
+    text = str(said[0].message).replace("`held_out`", "`--validation`").replace("`lr` or `rate`", "`--lr` or `--rate`")
+    assert f"fastforget: {text}\n" in outcome.err
     _assert_holds("new.safetensors", copied_tensors(model))
 
 
@@ -104,10 +109,30 @@ def test_samples_as_codes(fastforget: CommandLine, model_folder: Path) -> None:
         assert_same_bits(taken.inputs[taken.labels == cls], x[y == cls][:3])  # type: ignore[index]
 
 
+def test_samples_that_the_model_recognises_as_codes(fastforget: CommandLine, model_folder: Path) -> None:
+    held = load_file("samples.safetensors")
+    x, y = held["inputs"].repeat(3, 1), held["targets"].repeat(3)
+    y[0] = 1  # the model takes it for class 0
+    _saved("few", x, y)
+    command = ("codes", "--from-samples", "few.safetensors", "--output", "taken.safetensors")
+    fastforget.output(*command, "--per-class", "2", *NET)
+    taken = MnemonicCodes.load("taken.safetensors")
+    with torch.no_grad():
+        said = model_with_codes()[0](taken.inputs).argmax(1)
+    assert torch.equal(said, taken.labels)
+    assert not (taken.tensor[1] == x[0]).all(1).any()
+    line = fastforget.error_line(*command, "--per-class", "6", "--force", *NET)
+    text = "must hold 6 samples of class 0, got 5 that the model recognises, of 5; `--per-class` can ask for fewer"
+    assert line.endswith(text)
+    outcome = fastforget(*command, *NET[:2])
+    assert outcome.status == 2
+    assert "must be given together" in " ".join(outcome.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        (("--per-class", "9"), 1, "must hold 9 samples of class 0, got 8"),
+        (("--per-class", "9"), 1, "must hold 9 samples of class 0, got 8; `--per-class` can ask for fewer"),
         (("--classes", "4"), 2, "must come without"),
         (("--shape", "6"), 2, "must come without"),
     ],

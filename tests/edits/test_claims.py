@@ -50,3 +50,16 @@ def test_claims_and_what_was_short(
 def test_what_one_shot_did_is_claimed() -> None:
     assert edited()[2].claims == ("disconnected",)
     assert edited("paper")[2].outcome == "neither silenced nor disconnected"
+
+
+def test_classes_by_name() -> None:
+    receipt = replace(edited()[2], classes=(1, 2), evidence=DEEP)
+    share = f"{receipt.changed} of {receipt.total} parameters changed ({receipt.share:.2%})"
+    assert receipt.summary() == f"classes 1, 2: disconnected, 12.0 nats deep; {share}"
+    assert receipt.summary(["cat", "dog"]) == f"classes 1 (dog), 2: disconnected, 12.0 nats deep; {share}"
+    assert replace(receipt, classes=(0,), evidence={}).summary(["cat"]) == f"class 0 (cat), {share}"
+    assert replace(receipt, classes=(), evidence={}).summary(["cat"]) == f"samples, {share}"
+    assert receipt.describe(["cat", "dog"]) == {**receipt.describe(), "class_names": ["dog", None]}
+    for said in (receipt.summary, receipt.describe):
+        with pytest.raises(TypeError, match=r"^`names` must be the names of classes"):
+            said("cat")

@@ -181,6 +181,24 @@ def test_mappings_are_inputs() -> None:
     assert all(torch.equal(mixed[0][name], mixed[1][name]) for name in codes.inputs)  # type: ignore[call-overload, union-attr]
 
 
+def test_data_sets_of_hugging_face() -> None:
+    """Of which a row is a dict of plain values, and a column may be anything."""
+    datasets, arrow = pytest.importorskip("datasets"), pytest.importorskip("pyarrow")
+    model, codes = model_with_codes(TwoInputs, per_class=4, named=True)
+    inputs = codes.inputs
+    assert isinstance(inputs, dict)
+    columns = {**{name: leaf.tolist() for name, leaf in inputs.items()}, "label": codes.labels.tolist()}
+    found, expected = copy.deepcopy(model), copy.deepcopy(model)
+    # With a fingerprint of ours: to make one, some versions pickle the table, which not every pyarrow stands.
+    data = datasets.Dataset(datasets.table.InMemoryTable(arrow.table(columns)), fingerprint="ours")
+    receipt = one_shot(found, None, 1, samples=data)
+    assert receipt.after == one_shot(expected, None, 1, samples=(inputs, codes.labels)).after
+    assert collect_predictions(model, data, "data").accuracy == 1
+    with pytest.raises(ValueError, match=r"^mappings in `samples` must have either `labels` or `label`, got"):
+        one_shot(model, None, 1, samples=data.remove_columns("label"))
+
+
+@pytest.mark.filterwarnings("ignore::fastforget.AccuracyLossWarning")
 def test_inscription() -> None:
     codes = MnemonicCodes.generate(4, (30,), per_class=1)
     named = MnemonicCodes.from_tensors({"input": codes.tensor})
@@ -188,7 +206,7 @@ def test_inscription() -> None:
     for given, data in ((codes, REMAIN), (named, mappings(REMAIN)), (codes, whole(REST)), (codes, whole(REST))):
         model = learner()
         model[3].p = 0.0  # type: ignore[operator, union-attr, assignment] # else dropout draws from the outer state
-        share = inscribe(model, given, data, epochs=8, lr=0.05)
+        share = inscribe(model, given, data, epochs=8, lr=0.05).recognised
         found.append(fingerprint(model))
         assert share >= 0.75
     assert found[0] == found[1]

@@ -207,6 +207,16 @@ def test_weights_that_somebody_else_changed() -> None:
         assert web.get("/health").status_code == 503
 
 
+def test_classes_by_name() -> None:
+    live = LiveModel(network(), CODES)
+    with client(live, names=["ape", "bee"]) as web:
+        asked = web.post("/requests", json={"classes": [1, 3], "request": "a"}).json()
+        assert (asked["classes"], asked["class_names"]) == ([1, 3], ["bee", None])
+        assert web.get("/requests").json()[0]["class_names"] == ["bee", None]
+        assert web.get("/requests/a").json()["class_names"] == ["bee", None]
+        assert web.get("/versions").json()[0]["class_names"] == []
+
+
 def test_names_cannot_end_the_script() -> None:
     with client(LiveModel(network(), CODES), names=["</script><script>alert(1)</script>"]) as web:
         text = web.get("/").text
