@@ -1,6 +1,6 @@
 """Make a network of timm forget a class that it learnt without codes, from a few images, and save it for timm.
 
-    # with the extra demo, and timm (without torchvision: pip install --no-deps timm)
+    # with the extras demo and timm
     python examples/timm_model.py --folder forgotten --forget 3
 
 Any classifier of timm can stand in place of the small one here.

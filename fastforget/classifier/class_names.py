@@ -44,6 +44,6 @@ def _names_of_timm(model: nn.Module) -> Mapping[Any, Any]:
     names, described = settings.get("label_names"), settings.get("label_descriptions")
     if isinstance(names, (list, tuple)):
         names = dict(enumerate(names))
-    if not isinstance(names, Mapping):
-        return {}
+    if not isinstance(names, Mapping) or getattr(model, "num_classes", len(names)) != len(names):
+        return {}  # those that are not as many are of an earlier output layer
     return {cls: described.get(name, name) if isinstance(described, Mapping) else name for cls, name in names.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -136,7 +136,10 @@ def _writer(model: nn.Module) -> Callable[[Path], object]:
         from timm.models import save_for_hf  # noqa: PLC0415 (not every installation has it)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("models of timm need timm to be saved: pip install timm") from error
-    return lambda folder: save_for_hf(model, folder, safe_serialization=True)
+    # timm leaves out the names of classes where their number is not that of the network in its list.
+    settings = dict(cast("Mapping[str, Any]", model.pretrained_cfg)) if class_names(model) else {}
+    labels = {key: settings[key] for key in ("label_names", "label_descriptions") if settings.get(key)}
+    return lambda folder: save_for_hf(model, folder, model_config=labels, safe_serialization=True)
 
 
 def _in_order(receipts: Any) -> list[Receipt]:

@@ -42,6 +42,10 @@ def test_names_in_the_settings_of_timm(settings: Any, names: list[str] | None) -
     model = nn.Linear(2, 2)
     model.pretrained_cfg = settings
     assert class_names(model) == names
+    model.num_classes = 2
+    assert class_names(model) == names
+    model.num_classes = 3  # the names are those of another output layer
+    assert class_names(model) is None
 
 
 def test_a_model_without_configuration() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip("timm")
+    libraries = pytest.importorskip("sweep.libraries")  # which imports timm without torchvision
+    if find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    timm = libraries.import_timm()
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     data, model = load_digits(0), timm.create_model(TIMM, num_classes=10, in_chans=1)

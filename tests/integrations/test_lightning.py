@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -53,6 +54,19 @@ def fit(loader: Any, callback: EmbedCodes, validation: Any = None, **settings: A
     return model
 
 
+class Batches:
+    """A loader of batches that somebody keeps."""
+
+    def __init__(self, *batches: Any) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 def replaced(inputs: Tensor, labels: Tensor, codes: Tensor) -> Tensor:
     """Return which samples are a code of their class."""
     matches = (inputs[:, None] == codes[labels].to(inputs.dtype)).flatten(2).all(2)
@@ -75,7 +89,7 @@ def test_a_share_of_the_training_batches_and_none_of_validation() -> None:
 
 def test_batches_that_the_user_keeps_stay_as_they_are() -> None:
     batches = [[INPUTS.clone(), LABELS.clone()] for _ in range(2)]
-    model = fit(batches, EmbedCodes(CODES, rate=1.0))
+    model = fit(Batches(*batches), EmbedCodes(CODES, rate=1.0))
     assert all(replaced(inputs, labels, CODES.tensor).all() for inputs, labels in model.trained)
     assert all((inputs == 7).all() for inputs, _ in batches)
 
@@ -97,14 +111,14 @@ def test_accumulation_and_half_precision() -> None:
 
 def test_tuples_are_refused() -> None:
     with pytest.raises(TypeError, match=r"a batch must be a list .*, got a tuple: put .*CodesDataset around"):
-        fit([(INPUTS, LABELS)], EmbedCodes(CODES))
+        fit(Batches((INPUTS, LABELS)), EmbedCodes(CODES))
 
 
 def test_batches_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"`inputs` must have shape \(32, 6\), .* got \(32, 5\)"):
-        fit([[INPUTS[:, :5], LABELS]], EmbedCodes(CODES))
+        fit(Batches([INPUTS[:, :5], LABELS]), EmbedCodes(CODES))
     with pytest.raises(ValueError, match="mappings in `batch` must have either `labels` or `label`"):
-        fit([{"image": INPUTS}], EmbedCodes(CODES))
+        fit(Batches({"image": INPUTS}), EmbedCodes(CODES))
 
 
 def test_arguments() -> None:

@@ -23,14 +23,15 @@ mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("default")  # warnings of other libraries are no errors
 
 
-@pytest.fixture(params=["folder", "sqlite"])
+@pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A store of its own for each test."""
+    """A store of its own for each test, in a folder unless the test asks for another."""
+    kind = getattr(request, "param", "folder")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.chdir(tmp_path)
-    if request.param == "sqlite":
+    if kind == "sqlite":
         pytest.importorskip("alembic")
-    store = (tmp_path / "store").as_uri() if request.param == "folder" else f"sqlite:///{tmp_path}/mlflow.db"
+    store = (tmp_path / "store").as_uri() if kind == "folder" else f"sqlite:///{tmp_path}/mlflow.db"
     mlflow.set_tracking_uri(store)
     mlflow.set_registry_uri(store)
     made = mlflow.MlflowClient()
@@ -52,6 +53,7 @@ def files(version: Any) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
 
 
+@pytest.mark.parametrize("client", ["folder", "sqlite"], indirect=True)
 def test_a_version_with_receipt_and_tags(client: Any) -> None:
     model, receipt = forgotten()
     log_forgotten(model, receipt, "animals")
