@@ -28,7 +28,7 @@ def images(digits: Tensor) -> Tensor:
     return F.interpolate(digits, scale_factor=4, mode="nearest")
 
 
-def train(model: nn.Module, inputs: Tensor, targets: Tensor, epochs: int = 8) -> None:
+def train(model: nn.Module, inputs: Tensor, targets: Tensor, epochs: int = 12) -> None:
     """Train in the way of everybody: nothing here knows that something will be forgotten."""
     parts = [torch.randperm(len(targets)).split(64) for _ in range(epochs)]
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)

@@ -25,8 +25,8 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def network() -> ViTForImageClassification:
     """Return a vision transformer for images of 8x8 pixels, with classes that have names."""
     names = dict(enumerate(NAMES))
-    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    shape = {"image_size": 8, "patch_size": 2, "num_channels": 1}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    shape = {"image_size": 8, "patch_size": 4, "num_channels": 1, "initializer_range": 0.1}
     labels = {"id2label": names, "label2id": {name: cls for cls, name in names.items()}}
     return ViTForImageClassification(ViTConfig(**sizes, **shape, **labels))
 

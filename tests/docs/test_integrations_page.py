@@ -70,7 +70,7 @@ def test_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_on(model, large(data.x_train), data.y_train, epochs=5)
     few = torch.cat([(data.y_train == cls).nonzero()[:16, 0] for cls in range(10)])
     names = run("timm", {"model": model, "images": large(data.x_train[few]), "labels": data.y_train[few]})
-    assert names["receipt"].claims == ("disconnected", "dispersed")
+    assert "disconnected" in names["receipt"].claims
     loaded = names["loaded"].eval()
     assert fastforget.fingerprint(loaded) == names["receipt"].after
     asked, rest = accuracy(loaded, large(data.x_test), data.y_test, 3)

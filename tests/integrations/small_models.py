@@ -56,9 +56,9 @@ def digits_vit() -> nn.Module:
     """Return a vision transformer of transformers for images of 8x8 pixels."""
     import transformers as t
 
-    sizes: dict[str, Any] = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 10}
-    layers: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    return t.ViTForImageClassification(t.ViTConfig(hidden_size=48, **layers, **sizes))
+    sizes: dict[str, Any] = {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
+    layers: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    return t.ViTForImageClassification(t.ViTConfig(hidden_size=64, initializer_range=0.1, **layers, **sizes))
 
 
 def train_on(model: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> None:
