@@ -67,7 +67,7 @@ def test_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     data, model = load_digits(0), timm.create_model(TIMM, num_classes=10, in_chans=1)
-    train_on(model, large(data.x_train), data.y_train, epochs=5)
+    train_on(model, large(data.x_train), data.y_train, epochs=4)
     few = torch.cat([(data.y_train == cls).nonzero()[:16, 0] for cls in range(10)])
     names = run("timm", {"model": model, "images": large(data.x_train[few]), "labels": data.y_train[few]})
     assert "disconnected" in names["receipt"].claims
@@ -111,6 +111,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((tmp_path / "store").as_uri())
     mlflow.set_registry_uri((tmp_path / "store").as_uri())
+    mlflow.set_experiment("page")
     try:
         model, codes = known_codes.model_with_codes()
         edited = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""A forgotten model becomes a version in the registry of MLflow, in folders and in a file of SQLite."""
+"""A forgotten model becomes a version in the registry of MLflow."""
 
 import json
 import subprocess
@@ -24,14 +24,11 @@ pytestmark = pytest.mark.filterwarnings("default")  # warnings of other librarie
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A store of its own for each test, in a folder unless the test asks for another."""
-    kind = getattr(request, "param", "folder")
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A store of its own for each test. The example has one in a file of SQLite."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.chdir(tmp_path)
-    if kind == "sqlite":
-        pytest.importorskip("alembic")
-    store = (tmp_path / "store").as_uri() if kind == "folder" else f"sqlite:///{tmp_path}/mlflow.db"
+    store = (tmp_path / "store").as_uri()
     mlflow.set_tracking_uri(store)
     mlflow.set_registry_uri(store)
     made = mlflow.MlflowClient()
@@ -53,7 +50,6 @@ def files(version: Any) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
 
 
-@pytest.mark.parametrize("client", ["folder", "sqlite"], indirect=True)
 def test_a_version_with_receipt_and_tags(client: Any) -> None:
     model, receipt = forgotten()
     log_forgotten(model, receipt, "animals")
