@@ -41,7 +41,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text file with the names of the classes, one per line; by default those in model.config.id2label.",
+            help="Text file with the names of the classes, one per line; by default those that the model knows.",
             rich_help_panel=MODEL_HEADING,
         ),
     ] = None,

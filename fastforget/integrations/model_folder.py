@@ -165,18 +165,14 @@ def _earlier(folder: Path, first: Receipt) -> EditHistory:
 
 
 def _check_no_other_weights(folder: Path) -> None:
-    """Refuse a folder with weights that would stay there beside the new ones."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    others = [
-        each.name
-        for each in found
-        if (each.is_dir() and each.name.startswith("checkpoint-"))
-        or (each.suffix in _WEIGHTS and each.name not in _NO_WEIGHTS and not _is_replaced(each.name))
-    ]
+    """Refuse a folder with weights, at any depth, that would stay there beside the new ones."""
+    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in _WEIGHTS)
+    others = [file.as_posix() for file in files if file.name not in _NO_WEIGHTS and not _is_replaced(str(file))]
     if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise ValueError(
-            f"`folder` must hold no weights from before the edit, which may know the class still, got {others}: remove "
-            "them, or choose another folder"
+            "`folder` must hold no weights from before the edit, which may know the class still, got "
+            f"{others[:3]}{more}: remove them, or choose another folder"
         )
 
 

@@ -45,6 +45,13 @@ def test_what_is_loaded_is_what_the_history_speaks_of(tmp_path: Path, kind: str)
     assert not list((tmp_path / "new" / "model").glob("*.bin"))
 
 
+def test_the_models_are_of_the_kinds_that_are_hard_to_save() -> None:
+    bert, bart = configured("bert"), configured("bart")
+    assert dict(bert.named_buffers()).keys() - bert.state_dict().keys()
+    weights = dict(bart.named_parameters(remove_duplicate=False))
+    assert len({id(weight) for weight in weights.values()}) < len(weights)
+
+
 def test_weights_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file of an earlier number of parts stays, which would know the class."""
     model = configured("vit")
@@ -163,15 +170,22 @@ def test_the_processor_is_saved_too(tmp_path: Path) -> None:
     assert transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)("cat")["input_ids"] == [1]
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "adapter_model.safetensors", "checkpoint-500"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "optimizer.pt", "adapter_model.safetensors", "checkpoint-5/model.safetensors"]
+)
 def test_old_weights_are_refused(tmp_path: Path, name: str) -> None:
     model = configured("vit")
     receipt = edited(model, 2)
-    (tmp_path / "training_args.bin").write_bytes(b"")
-    (tmp_path / name).mkdir() if name.startswith("checkpoint") else (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"`folder` must hold no weights from before the edit.*got \['{name}'\]"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    for file in (name, "training_args.bin", "model.safetensors"):
+        (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"`folder` must hold no weights from before the edit.*got \['{name}'\]:"):
         save_forgotten(model, tmp_path, receipt)
-    assert {file.name for file in tmp_path.iterdir()} == {name, "training_args.bin"}
+    assert not (tmp_path / HISTORY).exists()
+    for number in range(4):
+        (tmp_path / f"more-{number}.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"got \['.*', '.*', '.*'\] and 2 more: remove them"):
+        save_forgotten(model, tmp_path, receipt)
 
 
 class Adapted(nn.Linear):
