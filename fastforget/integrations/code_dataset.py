@@ -38,7 +38,7 @@ class CodesDataset(Dataset[Any]):
 
     Raises:
         TypeError: An argument has the wrong type, or the first sample does not fit the codes.
-        ValueError: A value or a shape is wrong. Reading a sample raises both as well.
+        ValueError: A value or a shape is wrong. A later sample that does not fit raises the same when it is read.
 
     Example:
         >>> codes = MnemonicCodes.generate(3, {"pixel_values": (1, 8, 8)})

@@ -69,13 +69,13 @@ def log_forgotten(
         MlflowException: MLflow refuses the name, or the store cannot be reached.
     """
     module, past = eager(model), EditHistory() if history is None else history
-    for name, value, kind in (
-        ("receipt", receipt, Receipt),
-        ("registered_model_name", registered_model_name, str),
-        ("history", past, EditHistory),
+    for name, value, kind, what in (
+        ("receipt", receipt, Receipt, "a Receipt"),
+        ("registered_model_name", registered_model_name, str, "a text"),
+        ("history", past, EditHistory, "an EditHistory"),
     ):
         if not isinstance(value, kind):
-            raise TypeError(f"`{name}` must be a {kind.__name__}, got {type(value).__name__}")
+            raise TypeError(f"`{name}` must be {what}, got {type(value).__name__}")
     check_audit(audit, receipt)
     check_fingerprint(receipt, module, old=True)
     try:

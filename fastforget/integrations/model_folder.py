@@ -63,6 +63,7 @@ def save_forgotten(
         TypeError: An argument has the wrong type.
         ValueError: The receipts do not follow each other, the model is not as the last one left it, or the folder holds
             other weights. Or the audit is of another model, or the model has adapters. Nothing is written.
+        NotADirectoryError: ``folder`` is a file.
         ModuleNotFoundError: timm is not installed.
     """
     path, module = Path(folder), eager(model)
@@ -75,7 +76,7 @@ def save_forgotten(
     check_audit(audit, edits[-1])
     before = _earlier(path, edits[0]) if history is None else history
     check_fingerprint(edits[-1], module, old=True)
-    _check_no_other_weights(path)
+    _check_folder(path)
     for receipt in edits:
         before = before.followed_by(receipt)
     old = {file: _identity(file) for file in path.glob("model*") if _is_replaced(file.name)}
@@ -164,8 +165,10 @@ def _earlier(folder: Path, first: Receipt) -> EditHistory:
     return EditHistory(edits[: places[-1] + 1]) if places else EditHistory()
 
 
-def _check_no_other_weights(folder: Path) -> None:
-    """Refuse a folder with weights, at any depth, that would stay there beside the new ones."""
+def _check_folder(folder: Path) -> None:
+    """Refuse a file, and a folder with weights, at any depth, that would stay there beside the new ones."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"`folder` must be a folder, got a file, {folder}")
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in _WEIGHTS)
     others = [file.as_posix() for file in files if file.name not in _NO_WEIGHTS and not _is_replaced(str(file))]
     if others:

@@ -141,9 +141,9 @@ def test_refusals_log_nothing(client: Any) -> None:
         log_forgotten(other, receipt, "animals")
     with pytest.raises(TypeError, match="`receipt` must be a Receipt, got str"):
         log_forgotten(model, "receipt", "animals")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="`registered_model_name` must be a str, got int"):
+    with pytest.raises(TypeError, match="`registered_model_name` must be a text, got int"):
         log_forgotten(model, receipt, 3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="`history` must be a EditHistory, got list"):
+    with pytest.raises(TypeError, match="`history` must be an EditHistory, got list"):
         log_forgotten(model, receipt, "animals", history=[])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`audit` must be an AuditReport, got str"):
         log_forgotten(model, receipt, "animals", audit="good")  # type: ignore[arg-type]
