@@ -192,7 +192,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     model = configured("vit")
     receipt = edited(model, 2)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="`folder` must be a folder, got a file, .*file"):
+    with pytest.raises(NotADirectoryError, match=r"`folder` must be a folder, got a file, .*file"):
         save_forgotten(model, tmp_path / "file", receipt)
     assert (tmp_path / "file").read_text() == "mine"
 
