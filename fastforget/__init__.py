@@ -19,7 +19,7 @@ from fastforget.functional.topk import topk_mask
 from fastforget.sample_forgetting.learn_to_unlearn import learn_to_unlearn
 
 if TYPE_CHECKING:  # imported when they are asked for, see `__getattr__`
-    from fastforget import baselines, distributed, serving
+    from fastforget import baselines, distributed, integrations, serving
 
 __version__ = LIBRARY_VERSION
 
@@ -40,6 +40,7 @@ __all__ = [
     "fisher_diagonal",
     "harmonize",
     "inscribe",
+    "integrations",
     "learn_to_unlearn",
     "one_shot",
     "serving",
@@ -49,7 +50,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a part that most programs do without, when it is first asked for (PEP 562)."""
-    if name in {"baselines", "distributed", "serving"}:
+    if name in {"baselines", "distributed", "integrations", "serving"}:
         return import_module(f"fastforget.{name}")
     raise AttributeError(f"module 'fastforget' has no attribute {name!r}")
 

@@ -51,7 +51,8 @@ def import_timm() -> ModuleType:
     vars(sys.modules["torchvision.ops.misc"])["FrozenBatchNorm2d"] = _FrozenBatchNorm2d
     constants: dict[str, object] = {}
     exec((data / "constants.py").read_text(), constants)  # noqa: S102 - a file of numbers, without its package
-    _put("timm.data", **{name: value for name, value in constants.items() if name.isupper()})
+    stand_in = _put("timm.data", **{name: value for name, value in constants.items() if name.isupper()})
+    stand_in.__path__ = [str(data)]  # what is asked for by its own name, and needs no torchvision, is timm's
     try:
         return importlib.import_module("timm")
     finally:

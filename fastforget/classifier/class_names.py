@@ -13,7 +13,7 @@ __all__ = ["class_names", "list_classes", "name_class", "read_names"]
 
 
 def class_names(model: nn.Module) -> list[str] | None:
-    """Return the names in ``model.config.id2label``, where models of transformers have them.
+    """Return the names in ``model.config.id2label`` of transformers, or in ``model.pretrained_cfg`` of timm.
 
     Args:
         model: Any module.
@@ -25,9 +25,10 @@ def class_names(model: nn.Module) -> list[str] | None:
     Raises:
         TypeError: Not an eager module.
     """
-    found = getattr(getattr(eager(model), "config", None), "id2label", None)
+    inner = eager(model)
+    found = getattr(getattr(inner, "config", None), "id2label", None)
     if not isinstance(found, Mapping):
-        return None
+        found = _names_of_timm(inner)
     named = {str(key): str(name) for key, name in found.items()}  # a configuration in JSON has strings for keys
     names = [named.get(str(cls)) for cls in range(len(named))]
     known = [name for name in names if name is not None]
@@ -75,3 +76,16 @@ def name_class(cls: int, names: Sequence[str] | None) -> str:
 def list_classes(classes: Sequence[int], names: Sequence[str] | None) -> list[str | None]:
     """Return the names of classes, for programs; None for one that has none."""
     return [names[cls] if names is not None and 0 <= cls < len(names) else None for cls in classes]
+
+
+def _names_of_timm(model: nn.Module) -> Mapping[Any, Any]:
+    """Return the names by class: descriptions of the names in ``label_names`` where there are some."""
+    settings = getattr(model, "pretrained_cfg", None)
+    if not isinstance(settings, Mapping):
+        return {}
+    names, described = settings.get("label_names"), settings.get("label_descriptions")
+    if isinstance(names, (list, tuple)):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or getattr(model, "num_classes", len(names)) != len(names):
+        return {}  # those that are not as many are of an earlier output layer
+    return {cls: described.get(name, name) if isinstance(described, Mapping) else name for cls, name in names.items()}

@@ -26,6 +26,7 @@ class PastEdit:
         forgotten: The classes that were forgotten earlier, by the history or as the caller named them.
         codes: Fingerprint of the codes.
         versions: Of the libraries.
+        outcome: What was done to the classes, in words.
     """
 
     classes: tuple[int, ...]
@@ -37,6 +38,7 @@ class PastEdit:
     forgotten: tuple[int, ...]
     codes: str
     versions: Mapping[str, str]
+    outcome: str
 
 
 @dataclass(frozen=True)

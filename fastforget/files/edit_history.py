@@ -56,6 +56,7 @@ _FIELDS: Fields = {
     "codes": ("a text", is_text),
     "created": ("a text", is_text),
     "forgotten": ("a list of classes", list_of(is_count)),
+    "outcome": ("a text", is_text),
     "rule": ("a text", is_text),
     "settings": ("an object of numbers and texts", object_of(lambda value: is_number(value) or is_text(value))),
     "versions": ("an object of texts", object_of(is_text)),

@@ -26,6 +26,28 @@ def test_no_names(labels: Any) -> None:
     assert class_names(configured(labels)) is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"label_names": ("n1", "n2")}, ["n1", "n2"]),
+        ({"label_names": {"1": "n2", "0": "n1"}}, ["n1", "n2"]),
+        ({"label_names": ["n1", "n2"], "label_descriptions": {"n1": "cat"}}, ["cat", "n2"]),
+        ({"label_names": {"0": "n1", "2": "n2"}}, None),
+        ({"label_names": "n1"}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_names_in_the_settings_of_timm(settings: Any, names: list[str] | None) -> None:
+    model = nn.Linear(2, 2)
+    model.pretrained_cfg = settings
+    assert class_names(model) == names
+    model.num_classes = 2
+    assert class_names(model) == names
+    model.num_classes = 3  # the names are those of another output layer
+    assert class_names(model) is None
+
+
 def test_a_model_without_configuration() -> None:
     assert class_names(nn.Linear(2, 3)) is None
 

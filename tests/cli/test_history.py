@@ -26,7 +26,7 @@ def edits(path: str) -> list[dict[str, Any]]:
 
 
 def as_noted(receipt: Receipt, forgotten: list[int]) -> dict[str, Any]:
-    names = ("rule", "created", "before", "after", "codes")
+    names = ("rule", "created", "before", "after", "codes", "outcome")
     return {
         **{name: getattr(receipt, name) for name in names},
         "classes": list(receipt.classes),
