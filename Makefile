@@ -181,14 +181,15 @@ coverage: $(STAMP)
 	$(BIN)/python benchmarks/coverage_matrix.py
 
 # The models of transformers and timm, each beside a float64 loop: writes docs/results/architectures.md, in fifteen minutes;
-# sweep-few is a reduced set, which leaves the page as it is. timm without its dependencies: one is torchvision, and
-# through it another PyTorch.
+# sweep-few is a reduced set, which leaves the page as it is, and the test that needs transformers. timm without its
+# dependencies: one is torchvision, and through it another PyTorch.
 SWEEP := $(BIN)/python benchmarks/sweep/run.py
 sweep: sweep-libraries
 	$(SWEEP)
 
 sweep-few: sweep-libraries
 	$(SWEEP) --only few --output build/sweep
+	$(BIN)/pytest tests/docs/test_your_model_page.py $(PYTEST_ARGS)
 
 .PHONY: sweep-libraries
 sweep-libraries: $(STAMP)
