@@ -28,7 +28,7 @@ from fastforget.errors import AccuracyLossWarning
 __all__ = ["Inscription", "inscribe"]
 
 _COSTLY = 0.005  # accuracy lost that is worth a warning
-# Weight of the divergence: with 1, networks of digits and of Fashion-MNIST lost more accuracy, and with 10 no less.
+# Weight of the divergence; docs/results/one-shot.md says how it was chosen.
 _HELD = 4.0
 
 
