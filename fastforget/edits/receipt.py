@@ -18,7 +18,7 @@ from fastforget.classifier.fingerprint import fingerprint
 from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
-from fastforget.edits.edit import Edit, current_values, prepare_edits
+from fastforget.edits.edit import Edit, write_exactly
 from fastforget.files import receipt_file
 from fastforget.files.fields import is_number, is_text
 from fastforget.files.versions import current_versions
@@ -208,7 +208,7 @@ class Receipt:
         """
         check_reversible(self)
         check_fingerprint(self, model, old=True)
-        self._write(eager(model), old=True)
+        write_exactly(eager(model), self.edits, self.before, old=True)
 
     def apply(self, model: nn.Module) -> None:
         """Make the same edit on another copy of the model.
@@ -221,7 +221,7 @@ class Receipt:
                 edit; the model is as it was.
         """
         check_fingerprint(self, model, old=False)
-        self._write(eager(model), old=False)
+        write_exactly(eager(model), self.edits, self.after, old=False)
 
     def without_undo(self) -> Receipt:
         """Return the same receipt without the old values: it can be applied but not reverted."""
@@ -295,28 +295,6 @@ class Receipt:
         what = "samples" if not named else f"class {named}" if len(self.classes) == 1 else f"classes {named}"
         outcome = f": {self.outcome};" if self.outcome else ","
         return f"{what}{outcome} {self.changed:,} of {self.total:,} parameters changed ({self.share:.2%})"
-
-    def _write(self, model: nn.Module, *, old: bool) -> None:
-        """Write the old or new values, and put back what was there if they do not make the model that they should."""
-        write = prepare_edits(model, self.edits, old=old)
-        current = current_values(model, [self.edits])
-        for name, edit in self.edits.items():
-            if not old and edit.spoils(current[name]):
-                raise ValueError(f"this receipt must hold finite values, got NaN or infinity for `{name}`")
-        put_back = prepare_edits(model, current, old=False)
-        try:
-            write()
-            found = fingerprint(model)
-        except BaseException:
-            put_back()
-            raise
-        expected = self.before if old else self.after
-        if found != expected:
-            put_back()
-            raise ValueError(
-                f"this receipt must hold the values of the model {expected}, but they make {found}: it was changed or "
-                "forged; the model is as it was"
-            )
 
     def _header(self) -> dict[str, Any]:
         """Return what a file says beside the values."""

@@ -107,6 +107,6 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.syspath_prepend(tmp_path)
     outcome = CommandLine(monkeypatch, capsys)(*command[2:])  # transformers shows progress on standard error
     assert outcome.status == 0
-    assert outcome.out.startswith("forgot class 3: disconnected")
+    assert outcome.out.startswith(f"forgot class 3 ({names[3]}): disconnected")
     edited = transformers.AutoModelForSequenceClassification.from_pretrained("edited")
     assert fastforget.fingerprint(edited) == receipt.after
