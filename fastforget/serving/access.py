@@ -4,43 +4,61 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Annotated
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from fastapi import Header, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BodyLimit", "check_token", "from_this_machine", "holder_of"]
+__all__ = ["BodyLimit", "Guard", "check_token", "from_this_machine", "holder_of", "is_let_in"]
 
+Guard: TypeAlias = Callable[[Request], None]
+
+_SHORTEST = 16  # characters of a token
+_CONTAINERS = 250_000  # lists and objects in a body: each takes a hundred times the bytes that were sent
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+_OF_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError for a token that is empty, or that no header could hold."""
-    if token is not None and not (token and token.isascii() and token.isprintable()):
-        raise ValueError("`token` must be printable ASCII characters, and at least one")
+    """Raise ValueError for a token that is short, or that no header could hold."""
+    if token is not None and not (len(token) >= _SHORTEST and token.isascii() and token.isprintable()):
+        raise ValueError(f"`token` must be printable ASCII characters, at least {_SHORTEST} of them")
 
 
-def holder_of(token: str) -> Callable[[str], None]:
+def holder_of(token: str) -> Guard:
     """Return what refuses, 401, a request without the token."""
 
-    def check(authorization: Annotated[str, Header()] = "") -> None:
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+    def check(request: Request) -> None:
+        sent = request.headers.get("authorization", "")
+        if not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
             raise HTTPException(401, "this needs the token", {"WWW-Authenticate": "Bearer"})
 
     return check
 
 
+def is_let_in(guard: Guard, request: Request) -> bool:
+    """Return whether a guard lets a request in."""
+    try:
+        guard(request)
+    except HTTPException:
+        return False
+    return True
+
+
 def from_this_machine(request: Request) -> None:
-    """Refuse what a page of another site makes a browser on this machine send.
+    """Refuse what a page of another site makes a browser on this machine send, and what a proxy passes on.
 
     Args:
         request: The request.
 
     Raises:
-        HTTPException: 403 for another host or origin, 415 for a body that a form of another site could send.
+        HTTPException: 403 for another host or origin and for a proxy, 415 for a body that a form of another site could
+            send.
     """
+    if any(name in request.headers for name in _OF_PROXIES):
+        raise HTTPException(403, "without a token this is not for requests that a proxy passes on")
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     name = urlsplit(f"//{host}").hostname
     if name not in _THIS_MACHINE or (origin is not None and urlsplit(origin).netloc != host):
@@ -50,7 +68,7 @@ def from_this_machine(request: Request) -> None:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, 413, before anything holds them.
+    """Refuses bodies that are too large, or hold too many lists, 413, before anything holds or reads them.
 
     Args:
         app: What gets the others.
@@ -70,14 +88,18 @@ class BodyLimit:
         if not length.isdigit() or int(length) > self._limit:
             await JSONResponse({"detail": self._refusal}, 413)(scope, receive, send)
             return
-        left = self._limit
+        left, containers = self._limit, 0
 
         async def counted() -> Message:
-            nonlocal left
+            nonlocal left, containers
             message = await receive()
-            left -= len(message.get("body", b""))
+            body = message.get("body", b"")
+            left -= len(body)
+            containers += body.count(b"[") + body.count(b"{")
             if left < 0:  # it came in parts, and without a length
                 raise HTTPException(413, self._refusal)
+            if containers > _CONTAINERS:
+                raise HTTPException(413, f"a body must hold at most {_CONTAINERS} lists and objects")
             return message
 
         await self._app(scope, counted, send)

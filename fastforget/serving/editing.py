@@ -84,19 +84,21 @@ class OpenEdit:
         return self._enter(entry, kept, [kept])
 
     def make_way_back(self, target: Version) -> Version:
-        """Go back to an earlier version on the draft, record it, and make it.
+        """Go back to an earlier version on the draft, record it, and make it; nothing, if it has the same edits.
 
         Args:
             target: A version whose edits are all among those of the current one.
 
         Returns:
-            The new version.
+            The new version, or the current one.
 
         Raises:
             TimeoutError: Predictions did not end in time.
             ValueError: Old values are not kept, or are wrong.
             OSError: The history cannot be read or written.
         """
+        if target.edits == self.before.edits:
+            return self.before
         touched = self._replica.move_draft(self.before, target)
         return self._enter(self._entry("revert", target.fingerprint, to=target.number), None, touched)
 

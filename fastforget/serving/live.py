@@ -206,7 +206,7 @@ class LiveModel:
             asked_by: Who asks for it.
 
         Returns:
-            A new version with the same weights.
+            A new version with the same weights; the current one if these are its own.
 
         Raises:
             ForgettingError: Another edit is being made.

@@ -21,14 +21,14 @@ from fastforget.serving.history.entries import Version
 from fastforget.serving.history.errors import ArchiveError
 from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
-from fastforget.serving.request_page import request_page
+from fastforget.serving.request_page import RequestPage
 
 try:
     from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import StrictInt
 
-    from fastforget.serving.access import BodyLimit, check_token, from_this_machine, holder_of
+    from fastforget.serving.access import BodyLimit, Guard, check_token, from_this_machine, holder_of, is_let_in
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("serving by HTTP needs FastAPI: pip install 'fastforget[serve]'") from error
 
@@ -59,7 +59,8 @@ def application(
     GET     ``/requests``             all of them, with what became of them; ``/requests/{name}`` one
     GET     ``/versions``             all versions
     POST    ``/versions/{n}/revert``  go back
-    GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow
+    GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow;
+                                      which classes are forgotten is for those alone who may file requests
     ======  ========================  ===========================================================================
 
     A request is on record when 202 comes back. The thread of `LiveModel.follow`, which the application starts and ends,
@@ -68,7 +69,8 @@ def application(
     Args:
         live: The model; predictions run in the threads of the server.
         token: What callers must send as ``Authorization: Bearer ...`` to file a request, to see requests, and to go
-            back. Without, only this machine's programs and pages of this service can (``Host`` and ``Origin``).
+            back; at least 16 characters. Without, only this machine's programs and pages of this service can
+            (``Host`` and ``Origin``), and not through a proxy.
         names: What the classes are called, for the page; requests and versions then have ``class_names`` beside
             ``classes``.
         decode: Makes the model's input of what came as ``inputs``; by default a tensor on the device of the weights and
@@ -82,7 +84,7 @@ def application(
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
-        ValueError: The token is empty, or no header could hold it.
+        ValueError: The token is short, or no header could hold it.
     """
     check_token(token)
 
@@ -92,31 +94,31 @@ def application(
         yield
         await asyncio.to_thread(live.close)
 
-    app = FastAPI(title="fastforget", lifespan=lifespan)
+    app = FastAPI(title="fastforget", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
     for error, answer in _ANSWERS.items():
         app.add_exception_handler(error, answer)
     allowed = from_this_machine if token is None else holder_of(token)
-    app.include_router(_open_routes(live, request_page(names), decode or partial(_tensor, live)))
+    app.include_router(_open_routes(live, RequestPage.of(names), decode or partial(_tensor, live), allowed))
     app.include_router(_guarded_routes(live, names), dependencies=[Depends(allowed)])
     return app
 
 
-def _open_routes(live: LiveModel, page: str, decode: Callable[[Any], Any]) -> APIRouter:
+def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any], allowed: Guard) -> APIRouter:
     """Return what anybody may do who reaches the port."""
     router = APIRouter()
 
     @router.get("/", response_class=HTMLResponse)
-    def show_page() -> str:
-        return page
+    def show_page() -> HTMLResponse:
+        return HTMLResponse(page.text, headers=page.headers)
 
     @router.post("/predict")
     def predict(inputs: Annotated[Any, Body(embed=True)]) -> dict[str, Any]:
         return _predict(live, decode, inputs)
 
     @router.get("/health")
-    def health() -> JSONResponse:
-        return _health(live)
+    def health(request: Request) -> JSONResponse:
+        return _health(live, told=is_let_in(allowed, request))
 
     return router
 
@@ -159,8 +161,10 @@ def _predict(live: LiveModel, decode: Callable[[Any], Any], inputs: Any) -> dict
     return {"outputs": outputs, "version": prediction.version}
 
 
-def _health(live: LiveModel) -> JSONResponse:
+def _health(live: LiveModel, *, told: bool) -> JSONResponse:
     health = live.health()
+    if not told:  # a class may be a person
+        del health["classes"]
     well = health["intact"] and health["trouble"] is None
     # the trouble may name files, and this is for anybody: it is logged
     trouble = None if health["trouble"] is None else "it cannot follow its archive, see the log of the service"

@@ -26,7 +26,7 @@ SERVE = ("serve", *NET, *CODES, "--archive", "archive")
 
 def request(port: int, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"}
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer a secret of this test"}
     message = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, headers)
     with urllib.request.urlopen(message, timeout=10) as answer:  # noqa: S310
         return json.load(answer)
@@ -51,7 +51,7 @@ def test_a_service_forgets_and_remembers_that_it_did(model_folder: Path, fastfor
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "fastforget", *SERVE, "--port", str(port)]
-    environment = {**os.environ, "FASTFORGET_TOKEN": "secret", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "FASTFORGET_TOKEN": "a secret of this test", "OMP_NUM_THREADS": "1"}
     for version in (0, 1):  # the second one starts where the first one ended
         process = subprocess.Popen(command, env=environment)  # noqa: S603
         try:

@@ -1,5 +1,7 @@
 """A live model behind HTTP."""
 
+import base64
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,13 +106,13 @@ def test_what_cannot_be_done(path: str, sent: Any, status: int, text: str) -> No
 
 def test_only_who_has_the_token_can_edit() -> None:
     live = LiveModel(network(), CODES)
-    with client(live, token="a secret") as web:  # noqa: S106
+    with client(live, token="a secret of this test") as web:  # noqa: S106
         assert web.get("/").status_code == web.get("/health").status_code == 200
         assert web.post("/predict", json={"inputs": X.tolist()}).status_code == 200
         for sent in (
             {},
-            {"Authorization": "a secret"},
-            {"Authorization": "Bearer a secre"},
+            {"Authorization": "a secret of this test"},
+            {"Authorization": "Bearer a secret of this tes"},
             {"Authorization": "Bearer é"},
         ):
             headers = {name: value.encode() for name, value in sent.items()}
@@ -119,10 +121,10 @@ def test_only_who_has_the_token_can_edit() -> None:
             assert web.get("/requests", headers=headers).status_code == 401
             assert web.get("/versions", headers=headers).status_code == 401
         assert live.requests() == ()
-        right = {"Authorization": "Bearer a secret"}
+        right = {"Authorization": "Bearer a secret of this test"}
         assert web.post("/requests", json={"classes": [3]}, headers=right).status_code == 202
-    for wrong in ("", "s\u00e9cret", "two\nlines"):
-        with pytest.raises(ValueError, match=r"^`token` must be printable ASCII characters, and at least one$"):
+    for wrong in ("", "fifteen letters", "s\u00e9cret of this test", "two\nlines of this test"):
+        with pytest.raises(ValueError, match=r"^`token` must be printable ASCII characters, at least 16 of them$"):
             application(live, token=wrong)
 
 
@@ -137,6 +139,8 @@ def test_only_who_has_the_token_can_edit() -> None:
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:9"}, 403),
         ({"Host": "elsewhere.example"}, 403),  # which its owner made to be this machine
+        ({"X-Forwarded-For": "192.0.2.1"}, 403),
+        ({"Via": "1.1 proxy"}, 403),
         ({"Content-Type": "text/plain"}, 415),
         ({"Content-Type": ""}, 415),
     ],
@@ -153,6 +157,44 @@ def test_pages_of_other_sites_cannot_file_or_undo(headers: dict[str, str], statu
         assert bool(live.requests()) == (status == 202)
 
 
+def test_which_classes_are_forgotten_is_not_for_everybody() -> None:
+    """A class may be a person."""
+    live = LiveModel(network(), CODES)
+    live.forget(3)
+    with client(live, token="a secret of this test") as web:  # noqa: S106
+        right = {"Authorization": "Bearer a secret of this test"}
+        assert web.get("/health", headers=right).json()["classes"] == [3]
+        for headers in ({}, {"Authorization": "Bearer another"}):
+            found = web.get("/health", headers=headers)
+            assert found.status_code == 200
+            assert "classes" not in found.json()
+    with client(live) as web:
+        assert web.get("/health").json()["classes"] == [3]
+        assert "classes" not in web.get("/health", headers={"Host": "elsewhere.example"}).json()
+        assert web.get("/docs").status_code == web.get("/openapi.json").status_code == 404
+
+
+def test_the_page_runs_its_own_script_alone() -> None:
+    with client(LiveModel(network(), CODES), names=["<b>", "two", "3", "4", "5", "6"]) as web:
+        answer = web.get("/")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        for tag in ("script", "style"):
+            content = answer.text.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
+            digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"{tag}-src 'sha256-{digest}'" in policy
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
+def test_a_way_back_that_was_gone_is_not_gone_again() -> None:
+    live = LiveModel(network(), CODES)
+    with client(live) as web:
+        live.forget(3)
+        found = [web.post("/versions/0/revert", json={"asked_by": ""}).json()["number"] for _ in range(3)]
+    assert found == [2, 2, 2]
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e400", "-Infinity"])
 def test_inputs_must_be_finite(number: str) -> None:
     with client(LiveModel(network(), CODES)) as web:
@@ -163,10 +205,15 @@ def test_inputs_must_be_finite(number: str) -> None:
 
 def test_bodies_that_are_too_large() -> None:
     live = LiveModel(network(), CODES)
-    with TestClient(application(live, token="a secret", limit=1000), base_url=HERE) as web:  # noqa: S106
+    with TestClient(application(live, token="a secret of this test", limit=1000), base_url=HERE) as web:  # noqa: S106
         assert web.post("/requests", content=b" " * 1001).status_code == 413
         assert web.post("/predict", content=(b" " * 300 for _ in range(5))).status_code == 413
         assert web.post("/predict", json={"inputs": [[0.0] * 12]}).status_code == 200
+    with client(live) as web:
+        lists = b'{"inputs": [' + b"[]," * 250_000 + b"[]]}"
+        refused = web.post("/predict", content=lists, headers={"Content-Type": "application/json"})
+        assert refused.status_code == 413
+        assert "at most 250000 lists" in refused.text
 
 
 def test_what_is_wrong_here_is_not_told_to_everybody(tmp_path: Path) -> None:
