@@ -74,7 +74,9 @@ class OutputLayer:
             _Run.of(model, part, [self.weight], parameters)
             for part, _ in split_samples(inputs, None, samples, batch_size or samples)
         ]
-        return torch.cat([run.features(self.weight) for run in runs]), torch.cat([run.logits.detach() for run in runs])
+        # A hook of the model may have started a graph, as that of transformers for gradient checkpointing does.
+        features = torch.cat([run.features(self.weight).detach() for run in runs])
+        return features, torch.cat([run.logits.detach() for run in runs])
 
     def run(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the features [N, D] and the logits [N, C] of samples, as functions of the model's own parameters.

