@@ -28,6 +28,7 @@ from fastforget.classifier.compilation import eager
 from fastforget.classifier.data_forms import Batches, LabelledData, batches_of
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.modes import reproducible
+from fastforget.classifier.problem_type import check_one_class_each
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.membership.model import MembershipModel
 
@@ -120,6 +121,8 @@ def audit(
     settings = AuditSettings(tuple(shadows), dict(attacks or {}), codes, relearning_steps, cost, read_names(names))
     beside = {"original": original, "retrained": retrained}
     given = {"model": eager(model), **{name: eager(other) for name, other in beside.items() if other is not None}}
+    for module in given.values():
+        check_one_class_each(module)
     with reproducible(given["model"], 0):
         parts = {"forget": forget, "remain": remain, "test": test}
         return _measure(given, AuditData(**{name: _repeatable(part, name) for name, part in parts.items()}), settings)

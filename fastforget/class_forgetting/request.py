@@ -19,6 +19,7 @@ from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.modes import check_eval
 from fastforget.classifier.parameters import chosen_parameters, without_embedding_tables
+from fastforget.classifier.problem_type import check_one_class_each
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.fisher.diagonal import FisherDiagonal
 
@@ -149,6 +150,7 @@ def read_request(
         when = "without `samples`" if samples is None else 'with `fisher` or rule="paper"'
         raise ValueError(f"`mnemonic_codes` must be given {when}, got None")
     allowed = chosen_parameters(model, None if parameters is None else list(parameters))
+    check_one_class_each(model)
     check_eval(model)
     moving = allowed if rule == "paper" or parameters is not None else without_embedding_tables(model, allowed)
     scope = Scope(allowed, moving, allowed if update else moving)

@@ -20,6 +20,7 @@ from fastforget.classifier.inputs import Inputs, plain
 from fastforget.classifier.losses import check_depends
 from fastforget.classifier.modes import evaluating, fresh_casts
 from fastforget.classifier.predictions import measure_accuracy
+from fastforget.classifier.problem_type import check_one_class_each
 from fastforget.classifier.running import forward, logits_of
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.codes.replacement import replace_by_codes
@@ -113,6 +114,7 @@ def inscribe(
         Inscription(recognised=1.0, before=1.0, after=1.0)
     """
     _check(codes, epochs=epochs, rate=rate, lr=lr)
+    check_one_class_each(eager(model))
     generator, like = torch.Generator().manual_seed(seed), next(model.parameters(), None)
     batches = batches_of(data, "data", generator)
     if not isinstance(batches, Sized):

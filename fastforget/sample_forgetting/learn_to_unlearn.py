@@ -16,6 +16,7 @@ from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.modes import check_eval, reproducible
 from fastforget.classifier.parameters import chosen_parameters
+from fastforget.classifier.problem_type import check_one_class_each
 from fastforget.edits.edit import write_edits
 from fastforget.edits.receipt import Receipt
 from fastforget.edits.shortfall import warn_of_shortfall
@@ -192,6 +193,7 @@ def learn_to_unlearn(
     check_attacks(attacks, model)
     check_checkpoint(checkpoint, every)
     chosen = chosen_parameters(model, None if parameters is None else list(parameters))
+    check_one_class_each(model)
     check_eval(model)
     data = UnlearningData(forget, remain, unseen)
     with reproducible(model, seed):
