@@ -54,11 +54,6 @@ class Edit:
         """Return the edit without the values before."""
         return Edit.selected(self.shape, self.indices, None, self.new)
 
-    def spoils(self, current: Edit) -> bool:
-        """Return whether a new value is NaN or infinite where the current one, of the same element, is not."""
-        spoilt = ~_finite(self.new)
-        return bool(spoilt.any()) and bool((spoilt.to(current.new.device) & _finite(current.new)).any())
-
     def _check(self) -> None:
         size = math.prod(self.shape)
         if self.new.dim() != 1 or (self.indices is None and len(self.new) != size):
@@ -94,11 +89,11 @@ def current_values(model: nn.Module, edits: Iterable[Mapping[str, Edit]]) -> dic
     for name in sorted(touching):
         value = tensors[name].detach()
         places = [edit.indices for edit in touching[name]]
-        known = [place for place in places if place is not None]
+        known = [place.to(value.device) for place in places if place is not None]
         if len(known) < len(places):
             values[name] = Edit.selected(tuple(value.shape), None, None, value.flatten().clone())
         else:
-            indices = torch.cat([place.to(value.device) for place in known]).unique()
+            indices = known[0] if len(known) == 1 else torch.cat(known).unique()  # this waits for the device
             values[name] = Edit.selected(tuple(value.shape), indices, None, value.flatten()[indices])
     return values
 
@@ -123,9 +118,8 @@ def write_exactly(model: nn.Module, edits: Mapping[str, Edit], expected: str, *,
     """
     write = prepare_edits(model, edits, old=old)
     current = current_values(model, [edits])
-    for name, edit in edits.items():
-        if not old and edit.spoils(current[name]):
-            raise ValueError(f"this receipt must hold finite values, got NaN or infinity for `{name}`")
+    if not old:
+        _check_finite(edits, current)
     put_back = prepare_edits(model, current, old=False)
     try:
         write()
@@ -184,6 +178,18 @@ def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> 
             whole.append((target, changed.view(edit.shape)))
     drop = prepare_to_drop(model, edits)
     return partial(_write, [_joined(group) for group in sparse.values()], whole, drop)
+
+
+def _check_finite(edits: Mapping[str, Edit], current: Mapping[str, Edit]) -> None:
+    """Raise ValueError if a new value is NaN or infinite where the current one, of the same element, is not."""
+    spoilt: dict[torch.device, dict[str, Tensor]] = {}
+    for name, edit in edits.items():
+        now = current[name].new
+        spoilt.setdefault(now.device, {})[name] = (~_finite(edit.new.to(now.device)) & _finite(now)).any()
+    for flags in spoilt.values():
+        for name, found in zip(flags, torch.stack(list(flags.values())).tolist(), strict=True):
+            if found:
+                raise ValueError(f"this receipt must hold finite values, got NaN or infinity for `{name}`")
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastforget import ForgettingError, MnemonicCodes, one_shot
 from fastforget.classifier.losses import log_odds
+from fastforget.edits.edit import write_edits
 
 
 def floor_data(codes: MnemonicCodes) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ def test_backs_off_until_the_floor_holds() -> None:
         assert edit.old is not None
         edit.new.copy_(edit.old + (edit.new - edit.old) / 0.8)
     longer = model_with_codes(convnet)[0]
-    receipt.apply(longer)
+    write_edits(longer, receipt.edits, old=False)
     assert remaining_accuracy(longer, inputs, targets, 0) < accuracy
     assert bool((log_odds(model(codes.inputs), codes.labels)[codes.labels == 0] < 0).all())
 

@@ -37,8 +37,12 @@ def test_one_shot(
         assert_holds(near_model(distant), copied_tensors(model))
         del waits[:]
         found.revert(distant)
-        assert counted(waits) == {"classifier/fingerprint.py": 1}
+        assert counted(waits) == {"classifier/fingerprint.py": 2}  # the model before it and after it
         assert_holds(near_model(distant), before)
+        del waits[:]
+        found.apply(distant)
+        assert counted(waits) == {"classifier/fingerprint.py": 2, "edits/edit.py": 1}  # and whether values are finite
+        assert_holds(near_model(distant), copied_tensors(model))
     leaves = len(SHAPES_OF[build])
     if rule == "natural" and isinstance(cls, list):
         # The codes, and twice for what differs in the end, of all parameters together; the rest for each class.
