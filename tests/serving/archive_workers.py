@@ -57,17 +57,21 @@ def live(folder: str) -> LiveModel:
 
 
 def edit(subject: LiveModel, generator: random.Random) -> bool:
-    """Forget a class, or revert all if few are left. Return False if another process made an edit first."""
+    """Forget a class, or revert all if few are left. Return whether an edit was made.
+
+    Another process may have made one first, or have reverted all already.
+    """
+    name = str(generator.random())
     try:
         left = sorted(set(range(6)) - set(subject.version.classes))
         if len(left) > 2 and generator.random() < 0.7:
-            subject.forget(generator.choice(left))
+            subject.forget(generator.choice(left), request=name)
         else:
-            subject.revert(0)
+            subject.revert(0, request=name)
     except (ForgettingError, ValueError):
         subject.catch_up()
         return False
-    return True
+    return any(entry.request == name for entry in subject._history.entries())
 
 
 def fork(work: object, *args: object) -> int:
@@ -120,8 +124,8 @@ def killed(folder: str) -> None:
         time.sleep(generator.uniform(0.01, 0.15))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        started = live(folder)  # a replica that starts now, and completes a record that was not acknowledged
         witness.catch_up()  # a replica that keeps running
-        started = live(folder)  # a replica that starts now
         assert witness.version.fingerprint == started.version.fingerprint == replayed(folder)
         assert torch.equal(witness(X), started(X))
         assert witness.health()["intact"]
