@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["application", "serve"]
 
 _OPTIONS_VARIABLE, _TOKEN_VARIABLE = "FASTFORGET_SERVE", "FASTFORGET_TOKEN"
+_CONNECTIONS = 1_000  # of one worker at a time; others are answered 503
+_SECONDS_TO_END = 10  # that requests under way have when the service is told to end
 
 
 def serve(
@@ -59,7 +61,14 @@ def serve(
     uvicorn = _import_uvicorn()
     application()  # reports faults here, once, and not in every worker
     uvicorn.run(
-        "fastforget.cli.serve:application", factory=True, host=host, port=port, workers=workers, log_level="warning"
+        "fastforget.cli.serve:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        log_level="warning",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_SECONDS_TO_END,
     )
 
 

@@ -59,8 +59,13 @@ def test_a_service_forgets_and_remembers_that_it_did(model_folder: Path, fastfor
             if not version:
                 request(port, "requests", {"classes": [2], "asked_by": "a test", "request": "ticket"})
                 poll(port, "requests/ticket", lambda found: found["state"] == "done")
+            with socket.create_connection(("127.0.0.1", port)) as half:  # a request that never ends holds nobody
+                half.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+                time.sleep(0.2)
+                process.terminate()
+                process.wait(30)
         finally:
-            process.terminate()
+            process.kill()
             process.wait(30)
     printed = fastforget.output("log", "verify", "archive/requests.jsonl")
     assert "2 records, none changed" in printed  # one for the request, one when it was done
