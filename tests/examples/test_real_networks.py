@@ -40,6 +40,7 @@ def table(printed: str) -> dict[str, tuple[float, float]]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("magika") is None, reason="magika, with the network, is not installed")
+@pytest.mark.filterwarnings("ignore:`samples` hold none of class:fastforget.ShallowForgettingWarning")  # of 210 types
 @pytest.mark.parametrize("level", ["output", "features"])
 def test_a_file_type(level: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("onnx", "onnxruntime"):
