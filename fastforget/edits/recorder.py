@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Concatenate, ParamSpec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastforget.classifier.class_numbers import read_classes
 from fastforget.classifier.clock import Clock
@@ -63,8 +63,8 @@ def recording(
 ) -> Iterator[Recording]:
     """Record what a block of code does to the parameters and buffers of a model.
 
-    After an error in the block, or if an element became NaN or infinite, the values are put back. The block must change
-    the model in place, and leave its architecture.
+    After an error in the block, or if an element became NaN or infinite, the values are put back. The block must leave
+    the names, shapes and dtypes of parameters and buffers.
 
     Args:
         model: Any module. Of a compiled or replicated one, the module behind it is recorded.
@@ -92,20 +92,40 @@ def recording(
     clock = Clock()
     source = eager(model)
     said, named = read_settings(rule, settings), read_classes("classes", classes)
-    values = dict(chain(source.named_parameters(), source.named_buffers()))
+    values = _tensors(source)
     for name, value in values.items():
         check_device(f"`{name}`", value)
     before = {name: value.detach().clone() for name, value in values.items()}
     record = Recording(source)
     try:
         yield record
+        _check_architecture(values, _tensors(source))
         receipt = Receipt.between(before, source, rule=rule, classes=named, settings=said)
     except BaseException:
         with torch.no_grad():
-            for name, value in values.items():
-                value.copy_(before[name])
+            for now in (values, _tensors(source)):  # a parameter may have been replaced by another
+                for name, value in now.items():
+                    if name in before and _kind(value) == _kind(before[name]):
+                        value.copy_(before[name])
         raise
     record.end(replace(receipt, seconds=clock.seconds()))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(model.named_parameters(), model.named_buffers()))
+
+
+def _kind(value: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+    return tuple(value.shape), value.dtype
+
+
+def _check_architecture(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    for name in [*before, *after]:
+        was, now = (_kind(tensors[name]) if name in tensors else "none" for tensors in (before, after))
+        if was != now:
+            raise ValueError(
+                f"the block of `recording` must leave the architecture, but `{name}` was {was} and is {now}"
+            )
 
 
 def recorded(

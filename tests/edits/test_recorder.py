@@ -82,6 +82,43 @@ def test_after_an_error_of_the_method_all_is_put_back() -> None:
         breaks(model)
 
 
+def test_a_parameter_that_was_replaced_is_recorded_and_put_back() -> None:
+    model = mlp()
+    original = copied_tensors(model)
+
+    def replace() -> None:
+        layer = model.get_submodule("0")
+        layer.weight = nn.Parameter(layer.weight.detach() * 2)
+
+    with recording(model, "twice") as edit:
+        replace()
+    assert edit.receipt.edits.keys() == {"0.weight"}
+    edit.receipt.revert(model)
+    assert_holds(model, original)
+
+    def fail() -> None:
+        replace()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"), recording(model, "twice"):
+        fail()
+    assert_holds(model, original)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (nn.Linear(6, 32), r"`0\.weight` was \(\(64, 6\), torch\.float32\) and is \(\(32, 6\), torch\.float32\)$"),
+        (nn.Linear(6, 64, bias=False), r"`0\.bias` was .* and is none$"),
+        (nn.Linear(6, 64).double(), r"`0\.weight` was .* and is \(\(64, 6\), torch\.float64\)$"),
+    ],
+)
+def test_the_architecture_must_stay(layer: nn.Module, text: str) -> None:
+    model = mlp()
+    with pytest.raises(ValueError, match=text), recording(model, "other"):
+        model.register_module("0", layer)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "text"),
     [
