@@ -241,6 +241,18 @@ def audit_figures() -> str:
     return markdown(("problem", "model", *shown), lines)
 
 
+def novel_classes() -> str:
+    """Return what is found of forgotten classes and of classes that the network never saw."""
+    shown = ["linear probe", "nearest class mean", "again 5", "again 20", "again 5 with a usual bias"]
+    lines = []
+    for (problem, kind), rows in groups(load("novel-classes"), "problem", "kind").items():
+        values = [[mean(row[f"{name}{end}"] for row in rows) for end in ("", ", novel")] for name in shown]
+        wrong, missed = (sum(bool(row[key]) for row in rows) for key in ("wrong", "missed"))
+        lines.append((problem, kind, len(rows), *[f"{own:.0f}, {novel:.0f}" for own, novel in values], wrong, missed))
+    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
+    return markdown(("problem", "model", "models", *shown, "wrong", "missed"), lines)
+
+
 def calibration() -> str:
     rows = load("calibration")
     bins = [(0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 100.0)]
@@ -315,6 +327,7 @@ TABLES = {
     "what-remains": what_remains,
     "audit-verdicts": audit_verdicts,
     "audit-figures": audit_figures,
+    "novel-classes": novel_classes,
     "shifts": shifts,
     "serving-load": serving_load,
     **inside_tables.TABLES,

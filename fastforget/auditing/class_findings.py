@@ -63,17 +63,32 @@ class _Excess:
 
     @classmethod
     def of(cls, metric: Metric | None, samples: int, margin: float, without: float | None = None) -> _Excess | None:
-        """Compare a metric with its value for the retrained model, or with ``without`` where there is none."""
-        goal = None if metric is None else metric.retrained if metric.retrained is not None else without
-        if metric is None or metric.value is None or goal is None:
+        """Compare a metric with its value for the retrained model, or else for classes that this model never saw.
+
+        Of these the largest counts: one class is told by its features more easily than another.
+
+        Args:
+            metric: It, or None where it was not measured.
+            samples: Of how many it is a share.
+            margin: What may differ beside chance.
+            without: The value where there is neither; None to compare with nothing.
+
+        Returns:
+            What is above it, or None.
+        """
+        if metric is None or metric.value is None:
+            return None
+        goal, whose = without, "0 % expected"
+        if metric.retrained is not None:
+            goal, whose = metric.retrained, f"of the retrained model {100 * metric.retrained:.1f} %"
+        elif metric.novel:
+            goal, whose = max(metric.novel), f"of classes that it never saw up to {100 * max(metric.novel):.1f} %"
+        if goal is None:
             return None
         error = error_of_difference(metric.value, goal, samples)
         threshold = max(margin, STANDARD_ERRORS * error)
         if metric.value - goal <= threshold:
             return None
-        expected = f"of the retrained model {100 * goal:.1f} %" if metric.retrained is not None else "0 % expected"
-        text = (
-            f"{100 * metric.value:.1f} % of the test samples of forgotten classes ({expected}; standard error of the "
-        )
+        text = f"{100 * metric.value:.1f} % of the test samples of forgotten classes ({whose}; standard error of the "
         text += f"difference {100 * error:.1f} points, threshold {100 * threshold:.1f})"
         return cls(metric.value, threshold, text)

@@ -5,15 +5,16 @@ Each is the accuracy on their test samples, after something that an attacker wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
 from fastforget.auditing.best_bias import best_offsets, old_offsets, shifted, usual_offsets
 from fastforget.auditing.features import Features, ModelFeatures
-from fastforget.auditing.few_samples import samples_of
+from fastforget.auditing.few_samples import Part, samples_of
 from fastforget.auditing.finding import standard_error
 from fastforget.auditing.metric import Metric
+from fastforget.auditing.novel_classes import NovelClass, compare_again, compare_probes
 from fastforget.auditing.probes import linear_probe, nearest_mean
 from fastforget.auditing.relearning import AGAIN, again_curve
 from fastforget.auditing.subjects import Subject, Subjects, compared
@@ -24,8 +25,6 @@ __all__ = ["FEW", "KNOWN", "ClassMeasures"]
 
 FEW, KNOWN = 10, 50  # samples of each class: for biases, means and relearning; for the linear probe
 
-Part = tuple[object, Tensor]
-
 
 class ClassMeasures:
     """Measures what models still have of classes that are gone.
@@ -35,10 +34,18 @@ class ClassMeasures:
         gone: The classes.
         few: Batches of ten training samples of each class, these included.
         test: Batches of test data.
+        novel: Classes that no model saw, in the place of the first of the classes.
     """
 
-    def __init__(self, subjects: Subjects, gone: Sequence[int], few: Sequence[Part], test: Batches) -> None:
-        self._subjects, self._gone, self._few = subjects, list(gone), few
+    def __init__(
+        self,
+        subjects: Subjects,
+        gone: Sequence[int],
+        few: Sequence[Part],
+        test: Batches,
+        novel: Sequence[NovelClass] = (),
+    ) -> None:
+        self._subjects, self._gone, self._few, self._novel = subjects, list(gone), few, novel
         self._unseen = samples_of(test, gone)
         self._seen = {name: collect_predictions(subject.model, few, "remain") for name, subject in subjects}
         self._usual = {name: usual_offsets(seen, self._gone) for name, seen in self._seen.items()}
@@ -76,6 +83,7 @@ class ClassMeasures:
             ("linear probe", linear_probe, KNOWN, "a linear classifier of the features, trained on {} of each class"),
             ("nearest class mean", nearest_mean, FEW, "the nearest class mean of the features, of {} of each class"),
         )
+        metrics = []
         for name, classify, count, how in kinds:
 
             def accuracy(found: ModelFeatures | None, classify=classify, count=count) -> float | None:  # type: ignore[no-untyped-def]
@@ -86,7 +94,12 @@ class ClassMeasures:
 
             values = {key: accuracy(found) for key, found in features.items()}
             meaning = f"share of test samples of the forgotten classes that are right by {how.format(count)}"
-            yield self._of_shares(name, meaning, values)
+            metrics.append(self._of_shares(name, meaning, values))
+        audited = self._subjects.audited.model
+        classifiers = [(classify, count) for _, classify, count, _ in kinds]
+        if self._novel:
+            metrics = list(compare_probes(metrics, classifiers, audited, features["model"], self._gone, self._novel))
+        yield from metrics
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Return the accuracy while all classes are learnt again, see `again_curve`, by model."""
@@ -95,16 +108,25 @@ class ClassMeasures:
     def again(self, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Iterator[Metric]:
         """Yield what the curves are after some steps, and what is reached if the bias is put back first."""
         meaning = f"share of test samples of the forgotten classes that are right after {{}} SGD steps on {FEW} of each"
-        for step in AGAIN:
-            values = {name: dict(curve)[step] for name, curve in curves.items()}
-            yield self._of_shares(f"again {step}", meaning.format(step), values)
+        values = {step: {name: dict(curve)[step] for name, curve in curves.items()} for step in AGAIN}
+        metrics = [self._of_shares(f"again {step}", meaning.format(step), values[step]) for step in AGAIN]
+        yield from self._beside_novel(metrics, AGAIN)
         if self._usual["model"] is not None:
             found = {
                 name: again_curve(subject.model, self._few, self._unseen, self._usual[name], (5,))[0][1]
                 for name, subject in self._subjects
             }
             text = f"{meaning.format(5)}, with a usual bias from the start"
-            yield self._of_shares("again 5 with a usual bias", text, found)
+            metric = self._of_shares("again 5 with a usual bias", text, found)
+            yield from self._beside_novel([metric], (5,), self._usual["model"])
+
+    def _beside_novel(
+        self, metrics: Sequence[Metric], steps: Sequence[int], offsets: Tensor | None = None
+    ) -> Iterable[Metric]:
+        if not self._novel:
+            return metrics
+        audited = self._subjects.audited.model
+        return compare_again(metrics, steps, audited, self._few, self._gone, self._novel, offsets)
 
     def mass(self) -> dict[str, list[float]]:
         """Return the share of test samples of the classes that each class is predicted for, by model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.classifier.data_forms import Batches
 
-__all__ = ["first_of_each", "samples_of"]
+__all__ = ["after_first_of_each", "first_of_each", "samples_of"]
 
 Part = tuple[Any, Tensor]
 
@@ -27,17 +27,12 @@ def first_of_each(batches: Iterable[Part], count: int) -> list[Part]:
     Returns:
         Batches (inputs, targets). Texts of different lengths stay in batches of their own.
     """
-    seen = Counter[int]()
-    parts: list[Part] = []
-    for inputs, targets in batches:
-        rows = []
-        for row, target in enumerate(targets.tolist()):
-            seen[target] += 1
-            if seen[target] <= count:
-                rows.append(row)
-        if rows:
-            parts.append(_rows((inputs, targets), targets.new_tensor(rows)))
-    return _merged(parts)
+    return _chosen(batches, lambda place: place < count)
+
+
+def after_first_of_each(batches: Iterable[Part], count: int) -> list[Part]:
+    """Return all but the first ``count`` samples of each class, see `first_of_each`."""
+    return _chosen(batches, lambda place: place >= count)
 
 
 def samples_of(batches: Batches, classes: Sequence[int]) -> list[Part]:
@@ -48,6 +43,21 @@ def samples_of(batches: Batches, classes: Sequence[int]) -> list[Part]:
         if bool(wanted.any()):
             parts.append(_rows((inputs, targets), wanted.nonzero().squeeze(1)))
     return parts
+
+
+def _chosen(batches: Iterable[Part], wanted: Callable[[int], bool]) -> list[Part]:
+    """Return the samples whose place among those of their class is wanted."""
+    seen = Counter[int]()
+    parts: list[Part] = []
+    for inputs, targets in batches:
+        rows = []
+        for row, target in enumerate(targets.tolist()):
+            if wanted(seen[target]):
+                rows.append(row)
+            seen[target] += 1
+        if rows:
+            parts.append(_rows((inputs, targets), targets.new_tensor(rows)))
+    return _merged(parts)
 
 
 def _rows(part: Part, rows: Tensor) -> Part:

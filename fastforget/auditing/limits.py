@@ -12,7 +12,12 @@ __all__ = ["find_limits"]
 
 
 def find_limits(
-    subjects: Subjects, features: Mapping[str, ModelFeatures | None], shadows: int, *, learnt_again: bool
+    subjects: Subjects,
+    features: Mapping[str, ModelFeatures | None],
+    shadows: int,
+    *,
+    learnt_again: bool,
+    novel: bool = False,
 ) -> Iterator[str]:
     """Yield what cannot be judged, and why, a sentence each without its end.
 
@@ -21,15 +26,15 @@ def find_limits(
         features: Their features, None for those without an output layer.
         shadows: How many reference models there were.
         learnt_again: Whether models were made to learn again.
+        novel: Whether there are samples of classes that the model never saw.
     """
     gone = bool(subjects.gone_classes)
     if subjects.retrained is None:
-        more = ["whether it is further from the samples than a model that never saw them"]
-        if gone:
-            more.insert(0, "whether its features hold more of the class than those of a model that never saw it")
-            if learnt_again:
-                more.insert(1, "whether it is easier to learn again")
-        yield f"{', '.join(more)}: that takes `retrained`"
+        if gone and not novel:
+            more = ["whether its features hold more of the class than those of a model that never saw it"]
+            more += ["whether it is easier to learn again"] if learnt_again else []
+            yield f"{', '.join(more)}: that takes `retrained`, or `novel`"
+        yield "whether it is further from the samples than a model that never saw them: that takes `retrained`"
     if subjects.original is None:
         yield "what forgetting cost: that takes `original`"
     without = [name for name, found in features.items() if found is None]

@@ -24,6 +24,7 @@ class Metric:
         original: Of the model before forgetting, where given.
         retrained: Of the retrained model, where given.
         error: Standard error, where known.
+        novel: Of classes that the model never saw, a value for each, where such were given.
     """
 
     name: str
@@ -33,12 +34,18 @@ class Metric:
     original: float | None = None
     retrained: float | None = None
     error: float | None = None
+    novel: tuple[float, ...] | None = None
 
     @property
     def gap(self) -> float | None:
         """The distance to the retrained model, or to the number that is the target; None if neither is known."""
         goal = self.retrained if self.retrained is not None else self.target
         return abs(self.value - goal) if self.value is not None and not isinstance(goal, str) else None
+
+    @property
+    def of_novel(self) -> float | None:
+        """The mean over novel classes, None where there are none."""
+        return sum(self.novel) / len(self.novel) if self.novel else None
 
 
 def format_number(value: float | None) -> str:

@@ -109,15 +109,16 @@ def _names(report: AuditRecord) -> str:
 
 
 def _table(report: AuditRecord) -> str:
-    head = "".join(
-        f"<th{'' if name in ('metric', 'best', 'what it is') else ' class=number'}>{name}</th>"
-        for name in ("metric", "audited", "original", "retrained", "best", "what it is")
-    )
-    return f"<table>\n<tr>{head}</tr>\n" + "\n".join(map(_row, report.metrics.values())) + "\n</table>"
+    novel = any(metric.novel for metric in report.metrics.values())
+    numbers = ("audited", "original", "retrained", *["novel classes"] * novel)
+    titles = ("<th>metric</th>", *(f"<th class=number>{name}</th>" for name in numbers))
+    head = "".join((*titles, "<th>best</th>", "<th>what it is</th>"))
+    rows = "\n".join(_row(metric, novel=novel) for metric in report.metrics.values())
+    return f"<table>\n<tr>{head}</tr>\n{rows}\n</table>"
 
 
-def _row(metric: Metric) -> str:
-    numbers = (metric.value, metric.original, metric.retrained)
+def _row(metric: Metric, *, novel: bool) -> str:
+    numbers = (metric.value, metric.original, metric.retrained, *[metric.of_novel] * novel)
     best = _BEST[metric.target] if isinstance(metric.target, str) else f"{metric.target:g}"
     cells = "".join(f'<td class="number">{format_number(number)}</td>' for number in numbers)
     return (

@@ -66,19 +66,13 @@ class AuditReport(AuditRecord):
 
     def __str__(self) -> str:
         """Return a table for the terminal, and the findings."""
-        rows = [("metric", "model", "original", "retrained", "best")]
+        novel = any(metric.novel for metric in self.metrics.values())
+        rows = [("metric", "model", "original", "retrained", *["novel classes"] * novel, "best")]
         for metric in self.metrics.values():
             best = metric.target if isinstance(metric.target, str) else f"{metric.target:g}"
             best = "as retrained" if best == "retrained" else best
-            rows.append(
-                (
-                    metric.name,
-                    format_number(metric.value),
-                    format_number(metric.original),
-                    format_number(metric.retrained),
-                    best,
-                )
-            )
+            numbers = (metric.value, metric.original, metric.retrained, *[metric.of_novel] * novel)
+            rows.append((metric.name, *map(format_number, numbers), best))
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))

@@ -18,6 +18,7 @@ from fastforget.auditing.few_samples import first_of_each
 from fastforget.auditing.findings import find_all
 from fastforget.auditing.limits import find_limits
 from fastforget.auditing.metric import Metric
+from fastforget.auditing.novel_classes import NovelClass, divide
 from fastforget.auditing.relearning import relearning_curve
 from fastforget.auditing.report import AuditReport
 from fastforget.auditing.subjects import AuditData, Subject, Subjects
@@ -28,6 +29,7 @@ from fastforget.classifier.compilation import eager
 from fastforget.classifier.data_forms import Batches, LabelledData, batches_of
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.modes import reproducible
+from fastforget.classifier.predictions import collect_predictions
 from fastforget.classifier.problem_type import check_one_class_each
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.membership.model import MembershipModel
@@ -43,6 +45,7 @@ def audit(
     *,
     original: nn.Module | None = None,
     retrained: nn.Module | None = None,
+    novel: LabelledData | None = None,
     shadows: Sequence[nn.Module] = (),
     attacks: Mapping[str, MembershipModel] | None = None,
     codes: MnemonicCodes | None = None,
@@ -83,8 +86,9 @@ def audit(
 
     Of classes none of whose samples remain, what is found is named: *hidden*, where another bias brings them back;
     *still in the features* and *easier to learn again*, each beyond what the retrained model shows, by more than four
-    standard errors and more than two networks differ that were trained with different seeds. What cannot be judged is
-    in ``report.cannot_judge``.
+    standard errors and more than two networks differ that were trained with different seeds. Without a retrained model
+    the last two are judged by ``novel``: classes that the model never saw, put in the place of the forgotten one. A
+    finding is what exceeds the best known of them. What cannot be judged is in ``report.cannot_judge``.
 
     Source: metrics and attacks name theirs where they are defined.
 
@@ -96,6 +100,8 @@ def audit(
         test: Batches of test data that no model was trained on.
         original: The model before forgetting; it shows what forgetting cost.
         retrained: The model trained again without the samples.
+        novel: Samples of classes that the model was never trained on, at least 20 of each. Their targets are numbers of
+            one's own, one for each class. Only where a class none of whose samples remain is forgotten.
         shadows: Models trained like the original without the samples, for the attacks by reference models.
         attacks: Membership models of the original, by name. Leave out those whose feedback the method used.
         codes: Mnemonic codes of the model, for the trigger. Inputs must then be one floating-point tensor.
@@ -118,7 +124,10 @@ def audit(
         >>> sorted(report.metrics)[:3]
         ['attack: confidence', 'attack: correctness', 'attack: entropy']
     """
-    settings = AuditSettings(tuple(shadows), dict(attacks or {}), codes, relearning_steps, cost, read_names(names))
+    strangers = () if novel is None else tuple(divide(novel))
+    settings = AuditSettings(
+        tuple(shadows), dict(attacks or {}), codes, relearning_steps, cost, strangers, read_names(names)
+    )
     beside = {"original": original, "retrained": retrained}
     given = {"model": eager(model), **{name: eager(other) for name, other in beside.items() if other is not None}}
     for module in given.values():
@@ -137,6 +146,7 @@ class AuditSettings:
     codes: MnemonicCodes | None
     relearning_steps: int
     cost: Cost | None
+    novel: tuple[NovelClass, ...] = ()
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -176,7 +186,8 @@ def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSe
         metrics += measures.measure_similarity(features)
     drawn = _Drawn()
     if subjects.gone_classes:
-        leftovers = ClassMeasures(subjects, subjects.gone_classes, first_of_each(known, FEW), data.test)
+        novel = [each.in_place_of(subjects.gone_classes[0]) for each in settings.novel]
+        leftovers = ClassMeasures(subjects, subjects.gone_classes, first_of_each(known, FEW), data.test, novel)
         drawn.mass = leftovers.mass()
         with clock.phase("bias"):
             metrics += leftovers.biases()
@@ -192,8 +203,15 @@ def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSe
                 metrics += leftovers.again(drawn.again)
     with clock.phase("trigger"):
         metrics += _trigger(subjects, settings.codes, data)
-    learnt_again = settings.relearning_steps > 0
-    drawn.limits = list(find_limits(subjects, features, len(settings.shadows), learnt_again=learnt_again))
+    drawn.limits = list(
+        find_limits(
+            subjects,
+            features,
+            len(settings.shadows),
+            learnt_again=settings.relearning_steps > 0,
+            novel=bool(settings.novel),
+        )
+    )
     phases = {name: seconds for name, seconds in clock.seconds().items() if name != "total"}
     report = _report({metric.name: metric for metric in metrics}, subjects, drawn, phases)
     report = replace(report, names=settings.names or class_names(models["model"]))
@@ -222,6 +240,10 @@ def _check_classes(subjects: Subjects, settings: AuditSettings) -> None:
     missing = set(audited.forgotten_classes) - tested
     if missing:
         raise ValueError(f"`test` must hold samples of every class to forget, got none of {sorted(missing)}")
+    if settings.novel and not subjects.gone_classes:
+        raise ValueError("`novel` must be left out where samples of the same classes remain, which it cannot judge")
+    for novel in settings.novel:
+        collect_predictions(audited.model, novel.in_place_of(0).known, "novel")
     if tested.isdisjoint(audited.remaining_classes):
         raise ValueError(f"`test` must hold samples of classes that remain, got none of {audited.remaining_classes}")
 

@@ -58,6 +58,14 @@ def audit(
             metavar="FILE", help="Checkpoint trained without the forgotten samples.", rich_help_panel=MODEL_HEADING
         ),
     ] = None,
+    novel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Samples of classes that the model never saw, numbered anew, to compare its features with.",
+            rich_help_panel=_SAMPLES_HEADING,
+        ),
+    ] = None,
     codes: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Mnemonic codes, to try them as triggers.", rich_help_panel=MODEL_HEADING),
@@ -78,7 +86,7 @@ def audit(
 
     The exit status is 1 if something speaks against the model.
     """
-    inputs = (checkpoint, forget, remain, test, original, retrained, codes, names)
+    inputs = (checkpoint, forget, remain, test, original, retrained, novel, codes, names)
     check_output_files({"--html": html}, inputs, force=force)
     if html is not None:
         _check_matplotlib()
@@ -93,6 +101,7 @@ def audit(
         *(samples.batches(path, loaded, batch_size) for path in (forget, remain, test)),
         original=original_model,
         retrained=retrained_model,
+        novel=None if novel is None else samples.read(novel, loaded),
         codes=mnemonic_codes,
         relearning_steps=relearning_steps,
         names=called,

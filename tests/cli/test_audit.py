@@ -13,7 +13,7 @@ import pytest
 import torch
 from cli.command_line import CODES, FORGET, CommandLine
 from learners import CLASSES, FRESH, MEMBERS, OTHERS, SIZE, batches, learner
-from safetensors.torch import save_file, save_model
+from safetensors.torch import load_file, save_file, save_model
 
 from fastforget import MnemonicCodes, audit
 
@@ -89,6 +89,20 @@ def test_samples_that_were_never_seen_give_no_finding(fastforget: CommandLine, a
     assert line.startswith("`--html` must be a new file, got audit.html")
     line = fastforget.error_line(*MODEL, *DATA, "--html", "net.safetensors", "--force")
     assert line == "`--html` must not be a file that is read, got net.safetensors"
+
+
+def test_classes_that_the_model_never_saw(fastforget: CommandLine, audit_folder: Path) -> None:
+    """The samples to forget are all there are of class 1 here; the novel ones are numbered anew."""
+    (x, y), fresh = load_file("forget.safetensors").values(), load_file("fresh.safetensors")
+    save_file({"inputs": x[y == 1], "targets": y[y == 1]}, "ones.safetensors")
+    save_file({"inputs": x[y != 1], "targets": y[y != 1]}, "others.safetensors")
+    save_file({"inputs": 3 - fresh["inputs"][:40], "targets": torch.arange(40) % 2}, "novel.safetensors")
+    data = ["--forget", "ones.safetensors", "--remain", "others.safetensors", "--test", "fresh.safetensors"]
+    found = json.loads(fastforget(*MODEL, *data, "--novel", "novel.safetensors", "--json").out)
+    assert len(found["metrics"]["linear probe"]["novel"]) == 2
+    save_file({"inputs": fresh["inputs"][:5], "targets": torch.zeros(5, dtype=torch.int64)}, "few.safetensors")
+    line = fastforget.error_line(*MODEL, *data, "--novel", "few.safetensors")
+    assert line.endswith("must hold at least 20 samples of each class, got 5 of class 0")
 
 
 def test_a_terminal_shows_how_far_it_is(audit_folder: Path) -> None:
