@@ -19,7 +19,7 @@ import os
 import random
 import sysconfig
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +41,7 @@ ENDINGS = {
     "toml": "toml", "ts": "typescript", "ttf": "ttf", "txt": "txt", "wav": "wav", "xml": "xml", "xz": "xz",
     "yaml": "yaml", "yml": "yaml", "zip": "zip",
 }  # fmt: skip
+NOVEL = ("enc", "mo", "pc", "vim")  # endings of types that it was not taught
 END, BLOCK, PADDING = 1024, 4096, 256  # bytes of each end of a file that are seen, and read; the token beyond them
 BATCH = 32
 
@@ -112,14 +113,14 @@ def tokens_of(file: Path) -> Tensor:
     return torch.tensor([*head, *gaps[0], *gaps[1], *tail])
 
 
-def files_by_type(roots: Sequence[Path]) -> dict[str, list[Path]]:
+def files_by_type(roots: Sequence[Path], endings: Mapping[str, str] = ENDINGS) -> dict[str, list[Path]]:
     """Return the files below some folders by the type that their ending says, in random order."""
     found = defaultdict(list)
     for root in roots:
         for folder, folders, names in os.walk(root):
             folders.sort()
             for name in sorted(names):
-                kind = ENDINGS.get(name.rpartition(".")[2]) if "." in name else None
+                kind = endings.get(name.rpartition(".")[2]) if "." in name else None
                 if kind is not None:
                     found[kind].append(Path(folder) / name)
     for files in found.values():
@@ -203,6 +204,10 @@ def main() -> None:
     few = {names.index(kind): tokens for kind, tokens in found.items() if names.index(kind) not in chosen}
     parts = [given.files, given.measured, given.measured]
     edit, known, test = (join({cls: t.split(parts)[part] for cls, t in chosen.items()}) for part in range(3))
+    strangers = files_by_type(given.roots, {ending: ending for ending in NOVEL})
+    novel = {number: different(files, 2 * given.measured) for number, files in enumerate(strangers.values())}
+    novel = {number: tokens for number, tokens in novel.items() if len(tokens) == 2 * given.measured}
+    print(f"types that the network never saw: {[list(strangers)[number] for number in novel]}")
     differences = check_conversion(model, folder / "model.onnx", test[0])
     print(f"{len(differences)} files: the probabilities are those of ONNX Runtime")
     print(f"to {differences.median():.0e} for half of the files, to {differences.max():.0e} for all\n")
@@ -215,7 +220,13 @@ def main() -> None:
     inside = known[1] == cls
     forget = (known[0][inside], known[1][inside])
     report = fastforget.audit(
-        model, forget, without(known, cls), test, original=original, relearning_steps=given.relearning_steps
+        model,
+        forget,
+        without(known, cls),
+        test,
+        original=original,
+        novel=join(novel) if novel else None,
+        relearning_steps=given.relearning_steps,
     )
     print_table(report, cls)
     unseen, of = join(few)

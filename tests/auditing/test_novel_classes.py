@@ -142,7 +142,7 @@ def test_a_model_without_an_output_layer_is_learnt_again_alone() -> None:
         (lambda: strangers([20, 19]), ValueError, "at least 20 samples of each class, got 19 of class 1"),
         (lambda: (strangers([20])[0], torch.zeros(20)), TypeError, "int64"),
         (lambda: (strangers([20])[0][:5], strangers([20])[1]), ValueError, "`targets` must have the batch size"),
-        (lambda: [], ValueError, "novel"),
+        (list, ValueError, "novel"),
         (lambda: (torch.full_like(strangers([20])[0], torch.nan), strangers([20])[1]), ValueError, "`novel`"),
         (lambda: "files", TypeError, "novel"),
     ],

@@ -93,7 +93,8 @@ def test_samples_that_were_never_seen_give_no_finding(fastforget: CommandLine, a
 
 def test_classes_that_the_model_never_saw(fastforget: CommandLine, audit_folder: Path) -> None:
     """The samples to forget are all there are of class 1 here; the novel ones are numbered anew."""
-    (x, y), fresh = load_file("forget.safetensors").values(), load_file("fresh.safetensors")
+    known, fresh = load_file("forget.safetensors"), load_file("fresh.safetensors")
+    x, y = known["inputs"], known["targets"]
     save_file({"inputs": x[y == 1], "targets": y[y == 1]}, "ones.safetensors")
     save_file({"inputs": x[y != 1], "targets": y[y != 1]}, "others.safetensors")
     save_file({"inputs": 3 - fresh["inputs"][:40], "targets": torch.arange(40) % 2}, "novel.safetensors")

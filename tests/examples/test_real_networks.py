@@ -35,7 +35,7 @@ def run(name: str, *flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 def table(printed: str) -> dict[str, tuple[float, float]]:
     """Return the original's figure and that after the edit, of each line of the table."""
-    lines = re.findall(r"^(\S.*?) {2,}(\d+\.\d) +(\d+\.\d)$", printed, re.MULTILINE)
+    lines = re.findall(r"^(\S.*?) {2,}(\d+\.\d) +(\d+\.\d)(?: +\d+\.\d)?$", printed, re.MULTILINE)
     return {title: (float(original), float(now)) for title, original, now in lines}
 
 
