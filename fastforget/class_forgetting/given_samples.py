@@ -14,6 +14,7 @@ from fastforget.classifier.fitting import checked_logits
 from fastforget.classifier.inputs import Inputs, check_finite, count_samples, plain, transform
 from fastforget.classifier.labelled_batches import joined
 from fastforget.classifier.running import gather_logits
+from fastforget.classifier.targets import kind_of
 
 __all__ = ["GivenSamples", "read_samples"]
 
@@ -135,7 +136,7 @@ def _pair_of(samples: object) -> tuple[Inputs, Tensor | None]:
         inputs, targets = samples
         if targets is None or (targets.dim() == 1 and targets.dtype == torch.int64):
             return plain(inputs), targets
-        raise TypeError("the targets of `samples` must be torch.int64 [N], or None")
+        raise TypeError(f"the targets of `samples` must be torch.int64 [N], or None, got {kind_of(targets)}")
     if isinstance(samples, Tensor):
         raise TypeError("`samples` must be (inputs, targets), or (inputs, None) without labels, got Tensor")
     return joined(samples, "samples")  # type: ignore[arg-type]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from fastforget.classifier.inputs import Inputs, count_samples, plain
+from fastforget.classifier.targets import as_classes, kind_of
 
 __all__ = ["BATCH_SIZE", "Batch", "Batches", "LabelledData", "batches_of", "whole_of"]
 
 BATCH_SIZE = 64  # the most samples in a batch of a whole data set
 
 Batch: TypeAlias = tuple[Inputs, Tensor]
+Classes: TypeAlias = Tensor | Sequence[int] | npt.NDArray[np.integer[Any]]
 Batches: TypeAlias = Iterable[tuple[Any, Tensor]]  # of a DataLoader, for instance
-LabelledData: TypeAlias = Batches | Iterable[Mapping[str, Any]] | tuple[Any, Tensor] | Mapping[str, Any] | Dataset[Any]
+LabelledData: TypeAlias = Batches | Iterable[Mapping[str, Any]] | tuple[Any, Classes] | Mapping[str, Any] | Dataset[Any]
 
 _LABELS = ("labels", "label")
 _FORMS = "batches (inputs, targets), a pair of both, or a data set"
@@ -41,7 +45,8 @@ def batches_of(data: LabelledData, name: str, shuffle: torch.Generator | None = 
                                            model's inputs by name, so others must be left out (`select_columns`)
     ====================================== ============================================================================
 
-    A pair is told from two batches by its members: targets are a tensor, a batch is a pair or a mapping.
+    A pair is told from two batches by its members: targets are a tensor, or whole numbers in a list or in an array of
+    NumPy; a batch is a pair or a mapping.
 
     Args:
         data: The samples.
@@ -68,7 +73,7 @@ def batches_of(data: LabelledData, name: str, shuffle: torch.Generator | None = 
             raise TypeError(f"`{name}` must be a data set with a length, got {type(data).__name__}")
         return _Cut(partial(_collated, data, name), len(data), shuffle)
     if isinstance(data, (Tensor, str)) or not any(hasattr(type(data), name) for name in ("__iter__", "__getitem__")):
-        raise TypeError(f"`{name}` must be {_FORMS}, got {_kind(data)}")
+        raise TypeError(f"`{name}` must be {_FORMS}, got {kind_of(data)}")
     return _SizedPairs(data, name) if isinstance(data, Sized) else _Pairs(data, name)
 
 
@@ -90,7 +95,7 @@ def whole_of(data: object, name: str) -> Batch | None:
         return _without_labels(data, name)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return None
-    first, second = data
+    first, second = data[0], as_classes(data[1])
     if _may_be_batch(first) and _may_be_batch(second):
         if not isinstance(first, Mapping) and not _are_classes(first[1]) and all(map(_are_classes, second)):
             raise TypeError(
@@ -100,7 +105,7 @@ def whole_of(data: object, name: str) -> Batch | None:
     if not isinstance(second, Tensor) and _may_be_batch(first):
         return None  # a batch, and something that the pass will name
     if not _are_classes(second):
-        raise TypeError(f"targets of `{name}` must be torch.int64 [N], got {_kind(second)}")
+        raise TypeError(f"targets of `{name}` must be torch.int64 [N], got {kind_of(second)}")
     return plain(first), second
 
 
@@ -162,8 +167,8 @@ def _pair(batch: object, name: str) -> Batch:
     if isinstance(batch, Mapping):
         return _without_labels(batch, name)
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TypeError(f"`{name}` must hold batches (inputs, targets) or mappings with `labels`, got {_kind(batch)}")
-    return plain(batch[0]), batch[1]
+        raise TypeError(f"`{name}` must hold batches (inputs, targets) or mappings with `labels`, got {kind_of(batch)}")
+    return plain(batch[0]), as_classes(batch[1])
 
 
 def _without_labels(batch: Mapping[str, Any], name: str) -> Batch:
@@ -171,10 +176,10 @@ def _without_labels(batch: Mapping[str, Any], name: str) -> Batch:
     found = [key for key in _LABELS if key in batch]
     if len(found) != 1:
         raise ValueError(f"mappings in `{name}` must have either `labels` or `label`, got {list(batch)}")
-    labels = batch[found[0]]
+    labels = as_classes(batch[found[0]])
     if not isinstance(labels, Tensor) or not labels.dim():
         raise TypeError(
-            f"`{found[0]}` of `{name}` must be the classes of a batch, torch.int64 [N], got {_kind(labels)}; "
+            f"`{found[0]}` of `{name}` must be the classes of a batch, torch.int64 [N], got {kind_of(labels)}; "
             "a DataLoader makes batches of samples"
         )
     return {key: value for key, value in batch.items() if key != found[0]}, labels
@@ -186,9 +191,3 @@ def _may_be_batch(value: object) -> bool:
 
 def _are_classes(value: object) -> bool:
     return isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.int64
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__

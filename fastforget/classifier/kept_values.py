@@ -7,8 +7,11 @@ other parameters, such a model answers with the old ones, and no gradient reache
 
 from __future__ import annotations
 
+import dis
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 __all__ = ["keep_nothing", "kept_beside", "prepare_to_drop", "without_kept_values"]
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_ANY_NAME = {"setattr", "__setattr__", "__dict__", "vars"}  # what may assign an attribute without naming it
 
 
 class _Attribute(NamedTuple):
@@ -34,11 +38,12 @@ def without_kept_values(model: nn.Module) -> Iterator[None]:
     """Run a model on other parameters than its own.
 
     Inside, dicts and lists hold no values of parameters, so that these are computed anew. Afterwards all attributes are
-    what they were; what the run has kept is dropped.
+    what they were; what the run has kept is dropped. So are lists of the parameters themselves: a recurrent layer has
+    one, in which PyTorch 2.13's `functional_call` leaves the others.
     """
-    before = list(_attributes(model))
+    before = list(_attributes(model, with_parameters=True))
     for attribute in before:
-        if attribute.contents is not None and _has_kept(attribute):
+        if attribute.contents is not None and not _has_parameters(attribute) and _has_kept(attribute):
             attribute.value.clear()
     try:
         yield
@@ -92,16 +97,58 @@ def prepare_to_drop(model: nn.Module, names: Iterable[str]) -> Callable[[], None
     return drop
 
 
-def kept_beside(module: nn.Module) -> str | None:
-    """Return the name of an attribute with floating-point numbers beside a module's parameters and buffers, if any."""
-    for attribute in _attributes(module, alone=True):
-        if any(tensor.is_floating_point() for tensor in _tensors(attribute)):
+def kept_beside(model: nn.Module, path: str) -> str | None:
+    """Return the name of an attribute that may hold what was computed of a module's parameters, if any.
+
+    It holds floating-point numbers, and is no constant of the constructor.
+
+    Args:
+        model: The whole model.
+        path: Of the module.
+    """
+    for attribute in _attributes(model.get_submodule(path), alone=True):
+        if any(tensor.is_floating_point() for tensor in _tensors(attribute)) and not _is_constant(attribute, model):
             return attribute.name
     return None
 
 
-def _attributes(model: nn.Module, *, alone: bool = False) -> Iterator[_Attribute]:
-    """Yield the attributes of modules that hold tensors or may come to."""
+def _is_constant(attribute: _Attribute, model: nn.Module) -> bool:
+    """Whether a tensor was made by the constructor of a module's class, and nothing else can be seen to change it."""
+    module, name, value, _ = attribute
+    if not isinstance(value, Tensor) or value.requires_grad or value.is_inference() or value._version > 0:  # noqa: SLF001
+        return False
+    if any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()):  # noqa: SLF001
+        return False
+    own = {cls for cls in type(module).__mro__ if cls not in nn.Module.__mro__}
+    others = {cls for m in model.modules() for cls in type(m).__mro__ if not cls.__module__.startswith("torch.")}
+    made = False
+    for cls in own | (others - {*nn.Module.__mro__}):
+        for member, defined in vars(cls).items():
+            for code in _code_of(defined):
+                if cls in own and member == "__init__":
+                    made |= _assigns(code, name)
+                elif _assigns(code, name) or not _ANY_NAME.isdisjoint(code.co_names):
+                    return False
+    return made
+
+
+def _code_of(defined: Any) -> Iterator[CodeType]:
+    """Yield the code of what a class defines, with that of the functions inside."""
+    parts = (defined.fget, defined.fset) if isinstance(defined, property) else (inspect.unwrap(defined),)
+    waiting = [getattr(getattr(part, "__func__", part), "__code__", None) for part in parts]
+    while waiting:
+        code = waiting.pop()
+        if isinstance(code, CodeType):
+            yield code
+            waiting += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+
+
+def _assigns(code: CodeType, name: str) -> bool:
+    return any(step.opname == "STORE_ATTR" and step.argval == name for step in dis.get_instructions(code))
+
+
+def _attributes(model: nn.Module, *, alone: bool = False, with_parameters: bool = False) -> Iterator[_Attribute]:
+    """Yield the attributes of modules that hold tensors or may come to; those of parameters only if asked for."""
     for module in [model] if alone else model.modules():
         values = vars(module)
         for name in values.keys() - _OF_EVERY_MODULE:
@@ -114,8 +161,12 @@ def _attributes(model: nn.Module, *, alone: bool = False) -> Iterator[_Attribute
                 attribute = _Attribute(module, name, value, None)
             else:
                 continue
-            if not any(isinstance(tensor, nn.Parameter) for tensor in _tensors(attribute)):  # those move themselves
+            if with_parameters or not _has_parameters(attribute):  # those move themselves
                 yield attribute
+
+
+def _has_parameters(attribute: _Attribute) -> bool:
+    return any(isinstance(tensor, nn.Parameter) for tensor in _tensors(attribute))
 
 
 def _tensors(attribute: _Attribute) -> list[Tensor]:
@@ -143,7 +194,7 @@ def _are_of(tensor: Tensor, parameter: Tensor) -> bool:
 
 def _put_back(model: nn.Module, before: list[_Attribute]) -> None:
     known = {(id(attribute.module), attribute.name) for attribute in before}
-    for attribute in _attributes(model):
+    for attribute in _attributes(model, with_parameters=True):
         added = (id(attribute.module), attribute.name) not in known
         if added and any(tensor.grad_fn is not None for tensor in _tensors(attribute)):
             delattr(attribute.module, attribute.name)

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.classifier.data_forms import Batch, LabelledData, batches_of
 from fastforget.classifier.inputs import count_samples
+from fastforget.classifier.targets import kind_of
 
 __all__ = [
     "RepeatableBatches",
@@ -160,6 +161,5 @@ def _sized(batches: Iterator[tuple[Any, Tensor]], name: str) -> Iterator[Batch]:
 def _labelled(batches: Iterator[Batch], name: str) -> Iterator[Batch]:
     for inputs, targets in batches:
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype != torch.int64:
-            kind = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-            raise TypeError(f"targets of `{name}` must be torch.int64 [N], got {kind}")
+            raise TypeError(f"targets of `{name}` must be torch.int64 [N], got {kind_of(targets)}")
         yield inputs, targets

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from fastforget.classifier.arguments import FRACTION, check_number
 from fastforget.classifier.inputs import Inputs, count_samples, plain
+from fastforget.classifier.targets import as_classes, kind_of
 
 __all__ = ["ValidationFloor", "check_floor"]
 
@@ -48,8 +49,9 @@ def check_floor(floor: object, device: torch.device) -> ValidationFloor:
     if not isinstance(floor, (tuple, list)) or len(floor) != 3:
         raise TypeError(f"`floor` must be (inputs, targets, accuracy), got {type(floor).__name__}")
     inputs, targets, accuracy = floor
+    targets = as_classes(targets)
     if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype not in _INTEGERS:
-        raise TypeError("the targets of `floor` must be an integer tensor [N]")
+        raise TypeError(f"the targets of `floor` must be an integer tensor [N], got {kind_of(targets)}")
     check_number("the accuracy of `floor`", accuracy, FRACTION)
     inputs = plain(inputs)
     count_samples(inputs, targets)

@@ -15,11 +15,13 @@ from fastforget.class_forgetting.kept_fisher import suitable_loss
 from fastforget.class_forgetting.live_codes import LiveCodes, prepare_codes
 from fastforget.class_forgetting.one_shot import one_shot
 from fastforget.class_forgetting.recognition import examine_codes
+from fastforget.classifier.class_names import list_classes, name_class
 from fastforget.classifier.parameters import chosen_parameters
 from fastforget.classifier.running import forward, logits_of
 from fastforget.cli import checkpoints
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
-from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, JsonOption, ModelOption
+from fastforget.cli.names import known_names
+from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, JsonOption, ModelOption, NamesOption
 from fastforget.cli.outputs import format_table, print_result
 from fastforget.cli.progress import with_progress
 from fastforget.codes.mnemonic_codes import MnemonicCodes
@@ -41,6 +43,7 @@ def bench(
     cls: Annotated[int, typer.Option("--cls", metavar="CLASS", min=0, help="The class to forget.")],
     forgotten: ForgottenOption = None,
     rounds: Annotated[int, typer.Option(min=3, help="How often each is timed.")] = 20,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time forgetting on this machine, beside a forward and backward pass of the codes.
@@ -50,7 +53,8 @@ def bench(
     mnemonic_codes = MnemonicCodes.load(codes)
     loaded = checkpoints.load(model, checkpoint)
     module, earlier = loaded.model, tuple(earlier_classes(loaded, forgotten))
-    check_not_forgotten(loaded, [cls], earlier)
+    called = known_names(names, module, [cls])
+    check_not_forgotten(loaded, [cls], earlier, called)
     candidates = candidates_of(module, mnemonic_codes, cls, earlier)
     seconds = time_in_turn(candidates, module, rounds)
     milliseconds = {name: _quartiles([1e3 * each for each in times]) for name, times in seconds.items()}
@@ -65,17 +69,22 @@ def bench(
         "codes": len(mnemonic_codes) * mnemonic_codes.per_class,
         "rounds": rounds,
     }
-    result = {"milliseconds": milliseconds, **size, **machine}
-    print_result(result, _text(milliseconds, size, machine), as_json=as_json)
+    named = {} if called is None else {"class": cls, "name": list_classes([cls], called)[0]}
+    forgets = "" if called is None else f"class {name_class(cls, called)}; "
+    result = {"milliseconds": milliseconds, **named, **size, **machine}
+    print_result(result, _text(milliseconds, forgets, size, machine), as_json=as_json)
 
 
-def _text(milliseconds: dict[str, dict[str, float]], size: dict[str, int], machine: dict[str, Any]) -> str:
+def _text(
+    milliseconds: dict[str, dict[str, float]], forgets: str, size: dict[str, int], machine: dict[str, Any]
+) -> str:
     baseline = milliseconds[_BASELINE]["median"]
     rows = [["milliseconds", "lower quartile", "median", "upper quartile", "relative"]]
     for name, quartiles in milliseconds.items():
         rows.append([name, *(f"{value:.2f}" for value in quartiles.values()), f"{quartiles['median'] / baseline:.2f}"])
     return (
-        f"{format_table(rows)}\n\n{size['parameters']:,} parameters, {size['codes']} codes, {size['rounds']} rounds; "
+        f"{format_table(rows)}\n\n"
+        f"{forgets}{size['parameters']:,} parameters, {size['codes']} codes, {size['rounds']} rounds; "
         f"{machine['device']}, threads: {machine['threads']}, PyTorch {machine['torch']}"
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastforget.classifier.devices import has_kernels
 from fastforget.classifier.fingerprint import fingerprint_of
 from fastforget.classifier.inputs import Inputs, describe_structure, leaves, plain, rebuild, transform
+from fastforget.classifier.targets import as_classes
 from fastforget.codes.arguments import is_one_shape, read_integer, read_shapes, read_vocabulary
 from fastforget.codes.drawing import DISTRIBUTIONS, Distribution, draw_code
 from fastforget.codes.replacement import replace_by_codes
@@ -285,7 +286,7 @@ class MnemonicCodes:
     def embed(
         self,
         inputs: Inputs | Mapping[str, Any],
-        targets: Tensor,
+        targets: Tensor | Sequence[int],
         rate: float = 0.3,
         generator: torch.Generator | None = None,
     ) -> Inputs:
@@ -296,7 +297,7 @@ class MnemonicCodes:
 
         Args:
             inputs: [N, *shape], or a tuple or mapping like the codes; any device and type; not modified.
-            targets: The class of each sample, int64 [N].
+            targets: The class of each sample, int64 [N], or a list or NumPy array of integers.
             rate: t_mix in [0, 1].
             generator: Random source; PyTorch's default on the CPU without one, so that the draw does not depend on
                 the device of the inputs.
@@ -308,4 +309,4 @@ class MnemonicCodes:
             TypeError: If a type does not fit.
             ValueError: If a value or a shape does not fit.
         """
-        return replace_by_codes(plain(inputs), targets, self.stacked, rate, generator)[0]
+        return replace_by_codes(plain(inputs), as_classes(targets), self.stacked, rate, generator)[0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastforget.classifier.inputs import Inputs, leaves, leaves_in_order_of, rebuild
+from fastforget.classifier.targets import kind_of
 
 __all__ = ["replace_by_codes"]
 
@@ -54,8 +55,8 @@ def replace_by_codes(
 
 
 def _check_targets(targets: Tensor, num_classes: int) -> None:
-    if targets.dtype != torch.int64:
-        raise TypeError(f"`targets` must be torch.int64, got {targets.dtype}")
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+        raise TypeError(f"`targets` must be torch.int64, got {kind_of(targets)}")
     if targets.ndim != 1:
         raise ValueError(f"`targets` must be 1-D, got shape {tuple(targets.shape)}")
     if targets.numel():

@@ -15,6 +15,7 @@ from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.inputs import Inputs, check_finite, count_samples, plain
 from fastforget.classifier.losses import Loss, cross_entropy
 from fastforget.classifier.parameters import chosen_parameters
+from fastforget.classifier.targets import as_classes, check_class_targets
 from fastforget.fisher.diagonal import Definition, FisherDiagonal
 from fastforget.fisher.dtypes import sum_dtype
 from fastforget.fisher.labels import LabelSource
@@ -68,7 +69,7 @@ def fisher_diagonal(
         model: A module whose batch norms and dropouts are in eval mode.
         inputs: A tensor [N, ...], or a tuple or mapping of them, as the model's forward takes.
         targets: What the loss takes beside the model's outputs, for instance class labels [N]; None if the labels are
-            the model's own.
+            the model's own. The default loss takes labels in a list or NumPy array of integers too.
         loss: ``loss(outputs, targets)`` returns one loss per sample, [N]; the loss of sample n may depend
             on row n of outputs and targets only. With labels of the model's own, it must be the negative log-likelihood
             of classes from logits [N, C].
@@ -107,6 +108,8 @@ def fisher_diagonal(
     settings.check(targets, weights)
     is_sum = _check_reduction(reduction, into)
     watched = chosen_parameters(model, parameters)
+    if loss is cross_entropy and targets is not None:
+        targets = _classes_of(targets, next(iter(watched.values())).device)
     count, checks, first = count_samples(given, targets), DeferredChecks(), next(iter(watched.values()))
     check_finite(given, checks)
     settings.labels.check_generator(first.device)
@@ -126,6 +129,13 @@ def fisher_diagonal(
         return result
     into += result
     return into
+
+
+def _classes_of(targets: Any, device: torch.device) -> Any:
+    """Return classes as a tensor, where they were given in another form."""
+    classes = as_classes(targets)
+    check_class_targets(classes, "targets")
+    return classes if classes is targets else classes.to(device)
 
 
 @dataclass(frozen=True)

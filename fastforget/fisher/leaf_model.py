@@ -80,8 +80,7 @@ class LeafModel:
     def check_unused(self, names: Iterable[str]) -> None:
         """Raise ValueError where a parameter seems to be unused because something is kept that was made of it."""
         for name in names:
-            path = name.rpartition(".")[0]
-            kept = kept_beside(self._model.get_submodule(path))
+            kept = kept_beside(self._model, name.rpartition(".")[0])
             if kept is not None:
                 raise ValueError(
                     f"the model must use parameter `{name}`, but reads `{kept}` of the same module, it seems, which "

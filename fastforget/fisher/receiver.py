@@ -12,6 +12,8 @@ from fastforget.fisher.sums import SumsByName
 
 __all__ = ["GradientReceiver"]
 
+_BYTES = 2**25  # of gradients of single samples in memory at a time; many samples share the passes over the operands
+
 
 class GradientReceiver:
     """Adds the gradients of one backward to the sums: at once, or if a parameter has several uses, after the last."""
@@ -82,30 +84,62 @@ class GradientReceiver:
 
     def _add_family(self, parameters: Mapping[str, Tensor], wanted: list[str], made: list[str]) -> None:
         samples = self._weights.shape[1]
-        one_sample = torch.zeros(1, samples, dtype=self._weights.dtype, device=self._weights.device)
-        values = [self._computed[name].value for name in made]
-        for n in range(samples):
-            one_sample.zero_()[0, n] = 1
-            grads = {
-                name: self._gradient_of(name, parameters[name], one_sample) for name in wanted if name in self._repeated
-            }
-            if values:
-                leaves = [parameters[name] for name in wanted]
-                arriving = [
-                    self._gradient_of(name, value, one_sample).to(value.dtype)
-                    for name, value in zip(made, values, strict=True)
-                ]
-                found = torch.autograd.grad(values, leaves, arriving, retain_graph=True, allow_unused=True)
-                for name, grad in zip(wanted, found, strict=True):
-                    if grad is not None:
-                        dense = grad.to_dense() if grad.is_sparse else grad
-                        grads[name] = dense.to(one_sample.dtype) + grads[name] if name in grads else dense
-            for name, grad in grads.items():
-                self._sums.add_sample(name, grad, self._weights[:, n : n + 1])
+        arriving_at = {name: parameters[name] for name in wanted if name in self._repeated}
+        arriving_at |= {name: self._computed[name].value for name in made}
+        sizes = [value.numel() * self._weights.element_size() for value in arriving_at.values()]
+        together = min(samples, max(1, _BYTES // max(1, sum(sizes))))
+        memory = {
+            name: torch.empty((together, *value.shape), dtype=self._weights.dtype, device=self._weights.device)
+            for name, value in arriving_at.items()
+        }
+        for start in range(0, samples, together):
+            stop = min(samples, start + together)
+            gradients = {name: self._gradients_of(name, out[: stop - start], start) for name, out in memory.items()}
+            for n in range(start, stop):
+                arrived = {name: of_samples[n - start] for name, of_samples in gradients.items()}
+                for name, grad in self._of_sources(parameters, wanted, made, arrived).items():
+                    self._sums.add_sample(name, grad, self._weights[:, n : n + 1])
 
-    def _gradient_of(self, name: str, value: Tensor, one_sample: Tensor) -> Tensor:
-        """Return the gradient of one sample, summed over the uses."""
-        gradient = torch.zeros((1, *value.shape), dtype=one_sample.dtype, device=one_sample.device)
-        for use, grad in self._repeated[name]:
-            use.add_gradient(grad, one_sample, Sums(None, gradient))
-        return gradient[0]
+    def _of_sources(
+        self, parameters: Mapping[str, Tensor], wanted: list[str], made: list[str], arrived: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return one sample's gradients of parameters, from those at their uses and at what was computed of them."""
+        grads = {name: arrived[name] for name in wanted if name in arrived}
+        if not made:
+            return grads
+        values = [self._computed[name].value for name in made]
+        found = torch.autograd.grad(
+            values,
+            [parameters[name] for name in wanted],
+            [arrived[name].to(value.dtype) for name, value in zip(made, values, strict=True)],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for name, grad in zip(wanted, found, strict=True):
+            if grad is not None:
+                dense = grad.to_dense() if grad.is_sparse else grad
+                grads[name] = dense.to(self._weights.dtype) + grads[name] if name in grads else dense
+        return grads
+
+    def _gradients_of(self, name: str, gradients: Tensor, start: int) -> Tensor:
+        """Fill in the gradients of some samples, each summed over the uses.
+
+        Args:
+            name: The parameter.
+            gradients: [n, *shape] for samples ``start`` to ``start + n``; holds nothing yet.
+            start: The first sample.
+
+        Returns:
+            ``gradients``.
+        """
+        uses = self._repeated[name]
+        # A group of weights for each sample, so that the kernels keep them apart.
+        each = self._weights.new_zeros(len(gradients), self._weights.shape[1])
+        each.diagonal(start).fill_(1)
+        overwrite = uses[0][0].overwrites and uses[0][0].view is None
+        if not overwrite:
+            gradients.zero_()
+        for use, grad in uses:
+            use.add_gradient(grad, each, Sums(None, gradients, overwrite))
+            overwrite = False
+        return gradients

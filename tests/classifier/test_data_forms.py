@@ -141,7 +141,7 @@ INT = r"torch\.int64"
         (Endless(), TypeError, "^`remain` must be a data set with a length, got Endless$"),
         ((X, Y.float()), TypeError, rf"^targets of `remain` must be {INT} \[N\], got torch\.float32 \(150,\)$"),
         ((X, X), TypeError, rf"^targets of `remain` must be {INT} \[N\], got torch\.float32 \(150, 2\)$"),
-        ((X, Y.tolist()[:3]), TypeError, rf"^targets of `remain` must be {INT} \[N\], got a list of 3$"),
+        ((X, [1.0, 2.0, 0.0]), TypeError, rf"^targets of `remain` must be {INT} \[N\], got a list of 3, of float$"),
         ((X, (X, Y)), TypeError, rf"^targets of `remain` must be {INT} \[N\], got a tuple of 2$"),
         ((np.zeros((150, 2)), Y), TypeError, "^`inputs` must be a tensor, tuple or dict, got ndarray$"),
         ((X, Y[:9]), ValueError, r"^`targets` must have the batch size \(150,\) first, got shape \(9,\)$"),

@@ -189,3 +189,75 @@ def test_what_is_no_parameter_s_stays() -> None:
     fisher_diagonal(model, X, Y)
     assert set(model[3].table) == {"scale", "two"}
     assert len(model.seen) == 1
+
+
+class Constant(nn.Module):
+    """A parameter that nothing uses, beside a tensor that is no buffer; what may change that differs by ``kind``."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer, self.unused = kind, nn.Linear(TOKENS * WIDTH, CLASSES), nn.Parameter(torch.randn(3))
+        self.scale = torch.linspace(0.5, 1.5, TOKENS * WIDTH)
+        if kind == "written to":
+            self.scale[0] = 2
+        if kind == "hook":
+            self.register_forward_pre_hook(lambda *_: None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1) * self.scale)
+
+
+class Assigned(Constant):
+    def recompute(self) -> None:
+        self.scale = self.unused.detach().repeat(14)[: TOKENS * WIDTH]
+
+
+class AssignedByName(Constant):
+    def recompute(self) -> None:
+        setattr(self, "sca" + "le", self.unused.detach().repeat(14)[: TOKENS * WIDTH])
+
+
+class AssignedOutside(nn.Module):
+    """What another module assigns."""
+
+    def __init__(self, child: Constant) -> None:
+        super().__init__()
+        self.child = child
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.child.kind == "never":
+            self.child.scale = self.child.unused.detach()
+        return self.child(x)
+
+
+@pytest.mark.parametrize("samples", [1, 6])
+def test_a_constant_beside_an_unused_parameter(samples: int) -> None:
+    found = fisher_diagonal(Constant("plain").eval(), X[:samples], Y[:samples])
+    assert not found["unused"].any()
+    assert found["layer.weight"].any()
+
+
+NO_CONSTANTS = {
+    "written to": lambda: Constant("written to"),
+    "a hook": lambda: Constant("hook"),
+    "assigned": lambda: Assigned("plain"),
+    "assigned by name": lambda: AssignedByName("plain"),
+    "assigned by another module": lambda: AssignedOutside(Constant("plain")),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CONSTANTS)
+def test_what_may_change_is_no_constant(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"must use parameter `(child\.)?unused`, but reads `scale` of the same"):
+        fisher_diagonal(NO_CONSTANTS[kind]().eval(), X, Y)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_keep_their_parameters(kind: type[nn.Module]) -> None:
+    """In the list that they run with, in which PyTorch's `functional_call` leaves the tensors that it was given."""
+    model = nn.Sequential(kind(WIDTH, 6, batch_first=True))
+    before = [id(weight) for weight in model[0]._flat_weights]
+    fisher_diagonal(model, X, Y, loss=lambda outputs, _: outputs[0].square().sum((1, 2)))
+    assert [id(weight) for weight in model[0]._flat_weights] == before
+    model(X)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

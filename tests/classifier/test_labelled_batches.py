@@ -55,7 +55,7 @@ def test_no_batch(go_through: Any, none: Any) -> None:
         (Y.float(), r"torch.float32 \(6,\)"),
         (Y.int(), r"torch.int32 \(6,\)"),
         (Y[:, None], r"torch.int64 \(6, 1\)"),
-        (Y.tolist(), "list"),
+        (Y.double().tolist(), "a list of 6, of float"),
         (3, "int"),
     ],
 )

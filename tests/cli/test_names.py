@@ -50,6 +50,13 @@ def test_the_names_that_a_model_has(fastforget: CommandLine, names: Path) -> Non
     assert fastforget.output(*command, *NAMES, "--force").startswith("forgot class 2 (cow): disconnected, ")
 
 
+def test_times(fastforget: CommandLine, names: Path) -> None:
+    command = ("bench", *NET, *CODES, "--cls", "1", "--rounds", "3")
+    assert fastforget.output(*command, *NAMES).splitlines()[-1].startswith("class 1 (bee); 708 parameters, ")
+    found = json.loads(fastforget.output(*command, *NAMES, "--json"))
+    assert (found["class"], found["name"]) == (1, "bee")
+
+
 def test_a_table(fastforget: CommandLine, names: Path) -> None:
     command = ("embed-check", *NET, *CODES)
     assert "\n2 (cow)   " in fastforget.output(*command, *NAMES)

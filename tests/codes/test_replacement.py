@@ -125,7 +125,7 @@ REFUSED: list[tuple[Any, Any, float, type[Exception], str]] = [
     (torch.rand(2, 3), ZEROS, -0.1, ValueError, "`rate` must be in [0, 1], got -0.1"),
     (torch.rand(2, 3), ZEROS, 1.1, ValueError, "`rate` must be in [0, 1], got 1.1"),
     (torch.rand(2, 3), ZEROS, math.nan, ValueError, "`rate` must be in [0, 1], got nan"),
-    (torch.rand(2, 3), ZEROS.int(), 0.3, TypeError, "`targets` must be torch.int64, got torch.int32"),
+    (torch.rand(2, 3), ZEROS.int(), 0.3, TypeError, "`targets` must be torch.int64, got torch.int32 (2,)"),
     (torch.rand(2, 3), ZEROS[None], 0.3, ValueError, "`targets` must be 1-D, got shape (1, 2)"),
     (torch.rand(2, 3), ZEROS + 4, 0.3, ValueError, "`targets` must be in [0, 4), got values from 4 to 4"),
     (torch.rand(2, 3), ZEROS - 1, 0.3, ValueError, "`targets` must be in [0, 4), got values from -1 to -1"),

@@ -59,6 +59,28 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert accuracy(loaded, data.x_test[rest], data.y_test[rest], 3)[1] >= 0.9
 
 
+def test_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)
+    data = load_digits(0)
+    torch.manual_seed(0)
+    # Adapters of a network that was trained, with its classifier beside them.
+    base = digits_vit()
+    train_on(base, data.x_train, data.y_train, 15)
+    settings = peft.LoraConfig(target_modules="all-linear", modules_to_save=["classifier"])
+    model = peft.get_peft_model(base, settings)
+    train_on(model, data.x_train, data.y_train, 3)
+    frozen = {name: value.detach().clone() for name, value in model.named_parameters() if not value.requires_grad}
+    names = run("PEFT", {"model": model, "inputs": data.x_train[:320], "targets": data.y_train[:320]})
+    assert names["receipt"].classes == (3,)
+    forgotten, kept = accuracy(model, data.x_test, data.y_test, 3)
+    assert forgotten <= 0.02
+    assert kept >= 0.9
+    assert all(torch.equal(value, frozen[name]) for name, value in model.named_parameters() if name in frozen)
+    assert (tmp_path / "adapters" / "adapter_model.safetensors").exists()
+
+
 def test_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     libraries = pytest.importorskip("sweep.libraries")  # which imports timm without torchvision
     if find_spec("timm") is None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastforget import Receipt
+from fastforget.classifier.running import logits_of
 
 NAMES = ("cat", "dog", "eel", "fox")
 TIMM = "test_resnet"
@@ -66,7 +67,7 @@ def train_on(model: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> 
     model.train()
     for _ in range(epochs):
         for part in torch.randperm(len(targets)).split(64):
-            nn.functional.cross_entropy(model(inputs[part]), targets[part]).backward()
+            nn.functional.cross_entropy(logits_of(model(inputs[part])), targets[part]).backward()
             optimizer.step()
             optimizer.zero_grad()
     model.eval()
@@ -75,6 +76,5 @@ def train_on(model: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor, cls: int) -> tuple[float, float]:
     """Return the accuracy on a class and on the others."""
     with torch.no_grad():
-        outputs = model(inputs)
-    right = (outputs if isinstance(outputs, Tensor) else outputs.logits).argmax(1) == targets
+        right = logits_of(model(inputs)).argmax(1) == targets
     return right[targets == cls].double().mean().item(), right[targets != cls].double().mean().item()

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from fastforget.fisher.capture.call import tensors_in, writes
 from fastforget.fisher.capture.layout import Layout
 from fastforget.fisher.capture.recognisers.broadcast import shift_use
+from fastforget.fisher.capture.recognisers.recurrent import CELLS
 from fastforget.fisher.capture.use import Sums, add_shift
 from fastforget.fisher.capture.watch import Watch
 
@@ -187,4 +188,5 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_members("matmul mm bmm mv __matmul__"), _matmul),
     **dict.fromkeys(_members("baddbmm"), _baddbmm),
     torch.einsum: _einsum,
+    **CELLS,
 }

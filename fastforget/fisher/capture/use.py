@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastforget import ops
 
-__all__ = ["Accumulate", "AccumulateBoth", "Lookup", "Sums", "Use", "View", "add_shift"]
+__all__ = ["Accumulate", "AccumulateBoth", "Lookup", "Standardised", "Sums", "Use", "View", "add_shift"]
 
 
 class Sums(NamedTuple):
@@ -96,6 +96,24 @@ class Lookup(NamedTuple):
     weight: Tensor
     tokens: Tensor
     padding: int
+    version: int
+
+
+class Standardised(NamedTuple):
+    """A weight whose rows were standardised, as a batch norm does it with channels.
+
+    Attributes:
+        raw: The parameter, [O, ...].
+        gain: [O], or None.
+        mean: Of each row, [O].
+        reciprocal: Of each row's deviation, [O].
+        version: Of the standardised weight when it was made.
+    """
+
+    raw: Tensor
+    gain: Tensor | None
+    mean: Tensor
+    reciprocal: Tensor
     version: int
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastforget.fisher.capture.layout import Layout, LayoutState, Unknown
 from fastforget.fisher.capture.tap import Deliver, tap
 from fastforget.fisher.capture.tensor_map import TensorMap
-from fastforget.fisher.capture.use import Accumulate, AccumulateBoth, Lookup, Use, View
+from fastforget.fisher.capture.use import Accumulate, AccumulateBoth, Lookup, Standardised, Use, View
 
 __all__ = ["BeforeWrite", "Computed", "LayoutsNeededError", "Watch", "WatchedParameter"]
 
@@ -77,6 +77,7 @@ class Watch:
         used: Names of the parameters in the order of their uses.
         distrusted: Names of those that were used where nobody followed the samples any more.
         computed: Tensors that were computed from parameters alone and used like parameters, by name.
+        standardised: Which tensors are standardised weights.
         follows: Whether the layouts of activations are noted: with parameters to watch, or if somebody asks.
     """
 
@@ -92,7 +93,7 @@ class Watch:
         self._parameters = {id(leaf): WatchedParameter(name, leaf) for name, leaf in leaves.items()}
         self._detached = {id(leaf): leaf.detach() for leaf in leaves.values()}
         self._states = TensorMap[_Known]()
-        self._lookups = TensorMap[Lookup]()
+        self._lookups, self.standardised = TensorMap[Lookup](), TensorMap[Standardised]()
         self._computed_names, self._numbers = TensorMap[str](), itertools.count()
         self._listener: _Listener | None = None
         # Whether a tensor was met that requires a gradient for another reason than a watched parameter.

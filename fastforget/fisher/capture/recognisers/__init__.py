@@ -11,12 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastforget.fisher.capture.recognisers import broadcast, convolution, embedding, linear, norms, randomness
+from fastforget.fisher.capture.recognisers import (
+    broadcast,
+    convolution,
+    embedding,
+    linear,
+    norms,
+    randomness,
+    recurrent,
+)
 
 __all__ = ["RECOGNISERS"]
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {
     function: recognise
-    for module in (linear, convolution, norms, embedding, broadcast, randomness)
+    for module in (linear, convolution, norms, embedding, broadcast, recurrent, randomness)
     for function, recognise in module.RECOGNISERS.items()
 }

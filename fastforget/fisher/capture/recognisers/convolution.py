@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fastforget import ops
 from fastforget.fisher.capture.layout import Layout
-from fastforget.fisher.capture.use import Sums, Use, add_shift
+from fastforget.fisher.capture.recognisers.standardised import Convolved, StandardisedUses, standardised_weight
+from fastforget.fisher.capture.use import Accumulate, AccumulateBoth, Standardised, Sums, Use, add_shift
 from fastforget.fisher.capture.watch import Watch
 from fastforget.fisher.dtypes import autocast_operand, to_common_dtype
 
@@ -41,16 +42,13 @@ def _split_frames(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     return split
 
 
-def _convolution_uses(
-    watch: Watch, x: Tensor, layout: Layout, weight: Any, bias: Any, geometry: _Geometry, *, transposed: bool
-) -> list[Use]:
-    """The use of the weight, with that of the bias as its partner, or of the one that is a parameter."""
-    has_frames = layout.inner > 1
+def _weight_kernel(watch: Watch, layout: Layout, geometry: _Geometry, *, transposed: bool) -> AccumulateBoth:
+    """Return what adds the squares and gradients of a weight, and of a bias."""
 
     def accumulate_both(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums, bias_sums: Sums) -> None:
         fisher, gradient, moves = sums.fisher, sums.gradient, geometry
         g, a = to_common_dtype(grad, operands[0])
-        if has_frames:
+        if layout.inner > 1:
             g, a = (_split_frames(t, layout, watch.samples) for t in (g, a))
             fisher, gradient = (total if total is None else total.unsqueeze(3) for total in (fisher, gradient))
             moves = geometry.with_frames()
@@ -60,18 +58,52 @@ def _convolution_uses(
             bias_fisher=bias_sums.fisher, bias_gradient=bias_sums.gradient, overwrite=sums.overwrite,
         )  # fmt: skip
 
-    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
-        accumulate_both(grad, operands, weights, sums, Sums(None, None))
+    return accumulate_both
 
-    def accumulate_bias(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
+
+def _without_bias(kernel: AccumulateBoth) -> Accumulate:
+    return lambda grad, operands, weights, sums: kernel(grad, operands, weights, sums, Sums(None, None))
+
+
+def _bias_use(watch: Watch, bias: Any, layout: Layout) -> Use | None:
+    def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
         planes = grad.flatten(2).unflatten(0, (watch.samples, layout.inner))
         add_shift(planes, weights, sums)
 
-    bias_use = watch.use_of(bias, accumulate_bias) if watch.parameter(bias) else None
+    return watch.use_of(bias, accumulate) if watch.parameter(bias) else None
+
+
+def _convolution_uses(
+    watch: Watch, x: Tensor, layout: Layout, weight: Any, bias: Any, geometry: _Geometry, *, transposed: bool
+) -> list[Use]:
+    """The use of the weight, with that of the bias as its partner, or of the one that is a parameter."""
+    bias_use = _bias_use(watch, bias, layout)
     if not watch.parameter(weight):
         return [bias_use] if bias_use else []
-    both = accumulate_both if bias_use and not transposed and weight.numel() > 0 else None
-    return [watch.use_of(weight, accumulate, x, partner=bias_use, accumulate_both=both, overwrites=True)]
+    kernel = _weight_kernel(watch, layout, geometry, transposed=transposed)
+    both = kernel if bias_use and not transposed and weight.numel() > 0 else None
+    alone = _without_bias(kernel)
+    return [watch.use_of(weight, alone, x, partner=bias_use, accumulate_both=both, overwrites=True)]
+
+
+def _standardised_uses(
+    watch: Watch, func: Any, x: Tensor, layout: Layout, weight: Standardised, geometry: _Geometry
+) -> StandardisedUses:
+    """The uses of what a weight was standardised from."""
+    moves, groups = geometry._asdict(), geometry.groups
+
+    def convolve(input: Tensor, weight: Tensor) -> Tensor:
+        output: Tensor = func(input, weight, **moves)
+        return output
+
+    def patch_sums(input: Tensor) -> Tensor:
+        channels: Tensor = input.unflatten(1, (groups, -1)).sum(2)
+        if set(weight.raw.shape[2:]) == {1} and set(geometry.stride) == {1} and set(geometry.padding) == {0}:
+            return channels
+        return convolve(channels, channels.new_ones(groups, 1, *weight.raw.shape[2:]))
+
+    plain = _without_bias(_weight_kernel(watch, layout, geometry, transposed=False))
+    return StandardisedUses(watch, weight, Convolved(x, layout, plain, patch_sums, convolve))
 
 
 def _convolution(
@@ -101,9 +133,21 @@ def _convolution(
         padding = (0,) * dims
     input = autocast_operand(input)  # noqa: A001
     geometry = _Geometry(stride, _per_dim(padding, dims), dilation, groups)
-    uses = _convolution_uses(watch, input, layout, weight, bias, geometry, transposed=False)
-    output = func(input, watch.detached(weight), watch.detached(bias), **geometry._asdict())
-    return watch.tap(output, layout, uses)
+    detached, made_from = (watch.detached(weight), watch.detached(bias)), standardised_weight(watch, weight)
+    if made_from is None:
+        uses = _convolution_uses(watch, input, layout, weight, bias, geometry, transposed=False)
+        return watch.tap(func(input, *detached, **geometry._asdict()), layout, uses)
+    standardised = _standardised_uses(watch, func, input, layout, made_from, geometry)
+    if bias is None:
+        output = watch.tap(func(input, detached[0], **geometry._asdict()), layout, standardised.uses)
+        standardised.keep_product(output)
+        return output
+    # Less the bias, beside which a small product would be lost.
+    product = func(input, detached[0], **geometry._asdict())
+    standardised.keep_product(product)
+    bias_use = _bias_use(watch, bias, layout)
+    uses = [*standardised.uses, *([bias_use] if bias_use else [])]
+    return watch.tap(product + detached[1].view(-1, *(1,) * dims), layout, uses)
 
 
 def _transposed_convolution(

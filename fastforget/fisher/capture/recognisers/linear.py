@@ -15,7 +15,7 @@ from fastforget.fisher.capture.use import AccumulateBoth, Sums, Use, add_shift
 from fastforget.fisher.capture.watch import Watch
 from fastforget.fisher.dtypes import autocast_operand, to_common_dtype
 
-__all__ = ["RECOGNISERS"]
+__all__ = ["RECOGNISERS", "linear_uses"]
 
 
 def _matrix_use(
@@ -49,7 +49,7 @@ def _bias_use(watch: Watch, bias: Tensor, layout: Layout) -> Use:
     return watch.use_of(bias, accumulate)
 
 
-def _linear_uses(watch: Watch, weight: Any, bias: Any, x: Tensor, layout: Layout, *, transposed: bool) -> list[Use]:
+def linear_uses(watch: Watch, weight: Any, bias: Any, x: Tensor, layout: Layout, *, transposed: bool) -> list[Use]:
     """The use of the matrix, with that of the bias as its partner, or of the one that is a parameter."""
 
     def accumulate_both(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums, bias_sums: Sums) -> None:
@@ -73,7 +73,7 @@ def _linear(watch: Watch, func: Any, input: Any, weight: Any, bias: Any = None) 
     if not watch.are_parametric(weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
     input = autocast_operand(input)  # noqa: A001 - torch's name for it
-    uses = _linear_uses(watch, weight, bias, input, layout, transposed=False)
+    uses = linear_uses(watch, weight, bias, input, layout, transposed=False)
     output = func(input, watch.detached(weight), watch.detached(bias))
     return watch.tap(output, layout, uses, fresh=True)
 
@@ -96,7 +96,7 @@ def _addmm(watch: Watch, func: Any, bias: Any, input: Any, weight: Any, **kwargs
     if bias.shape != weight.shape[1:]:
         return NotImplemented
     input = autocast_operand(input)  # noqa: A001
-    uses = _linear_uses(watch, weight, bias, input, layout, transposed=True)
+    uses = linear_uses(watch, weight, bias, input, layout, transposed=True)
     return watch.tap(func(watch.detached(bias), input, watch.detached(weight)), layout, uses)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastforget import ops
 from fastforget.fisher.capture.layout import rows_by_sample
+from fastforget.fisher.capture.recognisers.standardised import standardised_rows
 from fastforget.fisher.capture.use import Sums, Use, add_shift
 from fastforget.fisher.capture.watch import Watch
 from fastforget.fisher.dtypes import autocasts, sum_dtype, to_common_dtype
@@ -128,8 +129,8 @@ def _batch_norm(
     bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
     if training or running_mean is None:
-        if watch.is_same_for_every_sample(input):
-            return NotImplemented  # a weight that is standardised
+        if watch.is_same_for_every_sample(input):  # a weight that is standardised
+            return _standardise(watch, input, running_mean, weight, bias, momentum, eps)
         raise ValueError(
             "batch norm must use running statistics: in train mode a sample's gradient depends on the others of "
             "its batch; call model.eval() first"
@@ -143,6 +144,16 @@ def _batch_norm(
         return F.batch_norm(input, running_mean, running_var, w, b, False, momentum, eps)
 
     return _channel_norm(watch, input, (weight, bias), compute, statistics)
+
+
+def _standardise(
+    watch: Watch, input: Any, running_mean: Any, weight: Any, bias: Any, momentum: float, eps: float
+) -> Any:
+    if running_mean is not None or bias is not None or not watch.parameter(input):
+        return NotImplemented
+    if weight is not None and watch.layout_state(weight) is not None:
+        return NotImplemented
+    return standardised_rows(watch, input, weight, momentum, eps)
 
 
 def _torch_batch_norm(
