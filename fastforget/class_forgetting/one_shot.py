@@ -191,7 +191,7 @@ def one_shot(
     with clock.phase("check"):
         codes = _examine(request, before)
         validation = None if floor is None else check_remaining_floor(floor, request)
-    trial_codes = codes if codes is None or request.runs_remaining else codes.to_forget()
+    trial_codes = codes if codes is None or request.runs_remaining else codes.to_forget
     step, ratios = _take_step(request, codes, trial_codes, clock)
     dispersed: dict[str, float] = {}
     if request.level == "features":
@@ -202,7 +202,7 @@ def one_shot(
     with clock.phase("floor"):
         factor = 1.0
         if validation is not None:
-            refit = partial(recalibrate, request=request, stage=step.stage, codes=codes)
+            refit = partial(recalibrate, request=request, stage=step.stage, codes=codes, trial_codes=trial_codes)
             factor, change = back_off(step, change, trial_codes, validation, refit)
         evidence = {**_evidence(request, step.stage, codes, trial_codes, change), **dispersed}
         # Run before anything is written: a model may fail.
@@ -280,7 +280,7 @@ def _evidence(
     request: ClassRequest, stage: Stage, codes: CodeBatch | None, trial_codes: CodeBatch | None, change: OutputChange
 ) -> dict[str, float]:
     """Return what the receipt says of the edit."""
-    own = None if trial_codes is None else trial_codes.to_forget().inputs
+    own = None
     if request.samples is not None and request.samples.hold_all(request.classes):
         own = request.samples.of(request.classes)
     found = read_evidence(change, stage, own, codes, trial_codes)

@@ -90,6 +90,11 @@ class ClassRequest:
         return isinstance(self.settings, NaturalSettings)
 
     @property
+    def total(self) -> int:
+        """The number of classes, C."""
+        return len(self.classes) + len(self.remaining) + len(self.forgotten)
+
+    @property
     def changes_output(self) -> bool:
         """Whether the output layer is to change."""
         return self.natural if self.output_row is None else self.output_row

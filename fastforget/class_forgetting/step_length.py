@@ -47,7 +47,7 @@ def take_step(stage: Stage, slope: Tensor, codes: CodeBatch, settings: NaturalSe
     Raises:
         ForgettingError: The direction leads nowhere, or the codes are forgotten already.
     """
-    to_forget = codes.to_forget()
+    to_forget = codes.to_forget
     (fall,), (odds,) = read_values(slope, to_forget.largest_class_mean(to_forget.log_odds))
     _check_fall(fall)
     alone = not codes.remain_rows
@@ -131,7 +131,8 @@ def _shorten_to_spill(stage: Stage, codes: CodeBatch, length: float, spill: floa
     worst: CodeBatch | None = None
     for _ in range(_SHORTENINGS):
         if worst is None or float(worst.log_odds_lost(stage.outputs(worst.inputs)).max()) <= spill:
-            most, place = codes.log_odds_lost(stage.outputs(codes.inputs)).max(0)
+            # The output layer is fitted to all codes next.
+            most, place = codes.log_odds_lost(stage.outputs(codes.inputs, examine=True)).max(0)
             if float(most) <= spill:
                 return length
             worst = codes.with_one_remaining(int(place))
