@@ -100,6 +100,12 @@ class ClassRequest:
         return self.natural if self.output_row is None else self.output_row
 
     @property
+    def runs_codes_once(self) -> bool:
+        """Whether one forward of all codes says both whether the model knows them and what their Fisher is."""
+        fits = self.codes is not None and (self.batch_size is None or self.batch_size >= len(self.codes))
+        return fits and self.natural and self.kept is None and len(self.classes) == 1 and self.level != "output"
+
+    @property
     def runs_remaining(self) -> bool:
         """Whether all remaining codes are run as well: a kept sum that is not updated spares that."""
         return self.kept is None or self.update
