@@ -38,7 +38,7 @@ def one_direction(subject: Subject, classes: Sequence[int]) -> nn.Module:
     # no remaining codes are given, so that `spill` bounds nothing
     settings = NaturalSettings(rho=0.003, widen=1.0, depth=6.0, spill=2.0, reach=16.0)
     try:
-        step = take_natural_step(model, parameters, ratios, codes.to_forget(), settings, moving=moving)
+        step = take_natural_step(model, parameters, ratios, codes.to_forget, settings, moving=moving)
     except fastforget.ForgettingError:
         return model  # no step forgets all of them
     write_edits(model, step.stage.edits(), old=False)

@@ -94,8 +94,9 @@ class CodeBatch:
         inputs: Inputs = pytree.tree_map(lambda leaf: take_rows(leaf, rows), self.inputs)
         return inputs, take_rows(self.labels, rows)
 
+    @cached_property
     def to_forget(self) -> CodeBatch:
-        """Return the codes to forget alone."""
+        """The codes to forget alone."""
         return self.only(self.forget_rows)
 
     def with_one_remaining(self, place: int) -> CodeBatch:

@@ -24,7 +24,7 @@ def read_evidence(
     Args:
         change: What was done to the output layer.
         stage: The parameters after the edit.
-        own: Samples or codes of the forgotten classes; None where there are none.
+        own: Samples of the forgotten classes; None for their codes, if there are any.
         codes: The codes before the edit; None without codes.
         trial_codes: Those that were run after it: all, or those to forget; None without codes.
 
@@ -43,8 +43,8 @@ def read_evidence(
     evidence = {"silenced_by": change.silenced_by, "disconnected": float(change.claim == "disconnected")}
     if change.claim:
         evidence |= {"output_depth": change.depth, "output_depth_goal": change.depth}
-        if own is not None:
-            logits = stage.outputs(own)
+        logits = _of_own(stage, own, trial_codes)
+        if logits is not None:
             values["output_depth"] = depth_beyond_boundary(logits, change.classes)
             finite.append(torch.isfinite(logits).all())
     if finite:
@@ -55,14 +55,19 @@ def read_evidence(
     return {**evidence, **(codes.usage() if codes is not None else {})}
 
 
+def _of_own(stage: Stage, own: Inputs | None, trial_codes: CodeBatch | None) -> Tensor | None:
+    if own is not None:
+        return stage.outputs(own)
+    return None if trial_codes is None else trial_codes.take_forget(stage.outputs(trial_codes.inputs))
+
+
 def _of_codes(codes: CodeBatch, trial_codes: CodeBatch, stage: Stage) -> dict[str, Tensor]:
-    to_forget = trial_codes.to_forget()
     with stage.step_alone():
-        by_step = stage.outputs(to_forget.inputs)
+        by_step = stage.outputs(trial_codes.inputs)
     logits = stage.outputs(trial_codes.inputs)
     parts = {
         "forget_log_odds_before": codes.take_forget(codes.log_odds),
-        "forget_log_odds_after": log_odds(by_step, to_forget.labels),
+        "forget_log_odds_after": trial_codes.take_forget(log_odds(by_step, trial_codes.labels)),
         "remain_log_odds_before": codes.take_remain(codes.log_odds),
         "remain_log_odds_after": trial_codes.take_remain(log_odds(logits, trial_codes.labels)),
     }

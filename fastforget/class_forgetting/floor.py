@@ -95,7 +95,7 @@ def back_off(
         ForgettingError: No step holds the floor and forgets the codes.
     """
     factor, best, least = 1.0, 0.0, floor.validation.accuracy
-    to_forget = None if codes is None else codes.to_forget()
+    to_forget = None if codes is None else codes.to_forget
     for _ in range(_BACK_OFFS):
         if to_forget is not None and not to_forget.beyond_boundary(step.stage.outputs(to_forget.inputs)):
             break

@@ -191,7 +191,7 @@ def subtract_codes(
         DEVICE_ERRORS: The device has no room for it now, or is in trouble.
         ValueError: The model does not take the codes, or they are not those of the sum.
     """
-    to_forget = codes.to_forget()
+    to_forget = codes.to_forget
     loss = _CheckedCrossEntropy(codes.loss.classes, codes.log_scales, live)
     try:
         forget = mean_fisher(

@@ -21,7 +21,12 @@ from fastforget.class_forgetting.output_layer import OutputChange
 from fastforget.class_forgetting.paper_rule import take_paper_step
 from fastforget.class_forgetting.recognition import examine_codes
 from fastforget.class_forgetting.request import ClassRequest, Level, read_request
-from fastforget.class_forgetting.sensitivity import Ratios, measure_sensitivity
+from fastforget.class_forgetting.sensitivity import (
+    Ratios,
+    Sensitivity,
+    measure_sensitivity,
+    recognise_and_measure,
+)
 from fastforget.class_forgetting.settings import NaturalSettings, PaperSettings
 from fastforget.class_forgetting.several_classes import take_steps_in_turn
 from fastforget.class_forgetting.stage import Stage, Standstill, Step
@@ -188,11 +193,11 @@ def one_shot(
     with clock.phase("fingerprint"):
         before = fingerprint(request.model)
         codes_given = "" if request.codes is None else request.codes.given.fingerprint()
+    codes, sensitivity = _examine(request, before, clock)
     with clock.phase("check"):
-        codes = _examine(request, before)
         validation = None if floor is None else check_remaining_floor(floor, request)
-    trial_codes = codes if codes is None or request.runs_remaining else codes.to_forget()
-    step, ratios = _take_step(request, codes, trial_codes, clock)
+    trial_codes = codes if codes is None or request.runs_remaining else codes.to_forget
+    step, ratios = _take_step(request, codes, trial_codes, sensitivity, clock)
     dispersed: dict[str, float] = {}
     if request.level == "features":
         with clock.phase("features"):
@@ -202,7 +207,7 @@ def one_shot(
     with clock.phase("floor"):
         factor = 1.0
         if validation is not None:
-            refit = partial(recalibrate, request=request, stage=step.stage, codes=codes)
+            refit = partial(recalibrate, request=request, stage=step.stage, codes=codes, trial_codes=trial_codes)
             factor, change = back_off(step, change, trial_codes, validation, refit)
         evidence = {**_evidence(request, step.stage, codes, trial_codes, change), **dispersed}
         # Run before anything is written: a model may fail.
@@ -238,7 +243,16 @@ def one_shot(
     return receipt if undo else receipt.without_undo()
 
 
-def _examine(request: ClassRequest, before: str) -> CodeBatch | None:
+def _examine(request: ClassRequest, before: str, clock: Clock) -> tuple[CodeBatch | None, Sensitivity | None]:
+    """Return the codes with their log-odds, and the Fisher if one forward can serve both."""
+    if request.codes is not None and request.runs_codes_once:
+        with clock.phase("fisher"):
+            return recognise_and_measure(request.model, request.scope.examined, request.codes, request.classes)
+    with clock.phase("check"):
+        return _examine_alone(request, before), None
+
+
+def _examine_alone(request: ClassRequest, before: str) -> CodeBatch | None:
     """Return the codes with their log-odds. A kept sum remembers them, so that the model need not be run."""
     if request.codes is None:
         return None
@@ -252,7 +266,11 @@ def _examine(request: ClassRequest, before: str) -> CodeBatch | None:
 
 
 def _take_step(
-    request: ClassRequest, codes: CodeBatch | None, trial_codes: CodeBatch | None, clock: Clock
+    request: ClassRequest,
+    codes: CodeBatch | None,
+    trial_codes: CodeBatch | None,
+    sensitivity: Sensitivity | None,
+    clock: Clock,
 ) -> tuple[Step, Ratios | None]:
     """Stage the step of the rule; also return what it knew of the parameters, unless each class had its own."""
     model, scope, settings = request.model, request.scope, request.settings
@@ -263,7 +281,9 @@ def _take_step(
             step = take_steps_in_turn(model, scope.staged, codes, settings, moving=scope.moving)
             return step, None
     with clock.phase("fisher"):
-        if request.kept is None:
+        if sensitivity is not None:
+            pass
+        elif request.kept is None:
             sensitivity = measure_sensitivity(model, scope.examined, codes, natural=request.natural)
         else:
             sensitivity = kept_fisher.subtract_codes(request.kept, model, scope.examined, request.codes, codes)
@@ -280,7 +300,7 @@ def _evidence(
     request: ClassRequest, stage: Stage, codes: CodeBatch | None, trial_codes: CodeBatch | None, change: OutputChange
 ) -> dict[str, float]:
     """Return what the receipt says of the edit."""
-    own = None if trial_codes is None else trial_codes.to_forget().inputs
+    own = None
     if request.samples is not None and request.samples.hold_all(request.classes):
         own = request.samples.of(request.classes)
     found = read_evidence(change, stage, own, codes, trial_codes)

@@ -11,16 +11,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastforget.class_forgetting.code_batch import take_rows
 from fastforget.class_forgetting.stage import Stage
 from fastforget.classifier.devices import read_values, upload
-from fastforget.classifier.inputs import Inputs, tensors_of, transform
+from fastforget.classifier.inputs import Inputs, transform
 from fastforget.classifier.losses import log_odds
-from fastforget.classifier.output_layer import OutputLayer, look_for_output_layer
+from fastforget.classifier.output_layer import Examination, OutputLayer
 from fastforget.functional.output_row import Examined, unseen_rows_of_layer
 
-__all__ = ["OutputChange", "disconnect_classes"]
+__all__ = ["Calibration", "OutputChange", "disconnect_classes"]
 
-_FINDING = 8  # samples on which the layer is looked for
 # Roundings between a bias and its logit, generously: in bfloat16 many more would let any parameter pass.
 _ROUNDING = 16.0
 
@@ -88,10 +88,38 @@ class OutputChange:
         bias.copy_(moved)
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Samples that an output layer is fitted to, as rows of a run of more of them.
+
+    Attributes:
+        run: What was run, leaves [N, ...].
+        examination: What that run says.
+        rows: Which of the N are meant; None for all.
+    """
+
+    run: Inputs
+    examination: Examination
+    rows: Sequence[int] | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """The samples."""
+        rows = self.rows
+        return self.run if rows is None else transform(lambda leaf: take_rows(leaf, rows), self.run)
+
+    @property
+    def examined(self) -> Examined:
+        """Their features and logits."""
+        found, rows = self.examination, self.rows
+        both = (found.features, found.logits)
+        return Examined(*(both if rows is None else (take_rows(values, rows) for values in both)))
+
+
 def disconnect_classes(
     stage: Stage,
-    samples: Inputs,
-    own: Inputs | None,
+    samples: Calibration,
+    own: Calibration | None,
     classes: Sequence[int],
     remaining: Sequence[int],
     depth: float,
@@ -107,8 +135,8 @@ def disconnect_classes(
 
     Args:
         stage: The parameters, with a step taken or not. The change stays in whatever step is taken later.
-        samples: Inputs of remaining classes, leaves [N, ...].
-        own: Inputs of the classes to forget, or None.
+        samples: Of remaining classes, run as they are staged.
+        own: Those of the classes to forget, or None.
         classes: The classes to forget.
         remaining: The classes that remain.
         depth: How far beyond the decision boundary samples of the classes shall end on average, nats of log-odds.
@@ -117,15 +145,13 @@ def disconnect_classes(
     Returns:
         The change; nothing is done if there is neither such a layer nor such a bias among the staged parameters.
     """
-    few = min(_FINDING, stage.batch_size or _FINDING)
-    some = transform(lambda leaf: leaf[:few], samples)
-    chosen = upload(list(classes), tensors_of(samples)[0].device).long()
-    layer = look_for_output_layer(stage.model, some, stage.values)
+    chosen = upload(list(classes), samples.examination.logits.device).long()
+    layer = samples.examination.layer
     if isinstance(layer, OutputLayer) and layer.weight in stage.parameters:
         change = _unseen_rows(stage, layer, samples, own, chosen, remaining, depth, drift)
     else:
         reason = layer if isinstance(layer, str) else f"`{layer.weight}` is not among the parameters that may move"
-        change = replace(_silence(stage, samples, chosen, depth), reason=reason)
+        change = replace(_silence(stage, samples.inputs, chosen, depth), reason=reason)
     change = change.with_drift(drift)
     change.write(stage)
     return change
@@ -134,8 +160,8 @@ def disconnect_classes(
 def _unseen_rows(
     stage: Stage,
     layer: OutputLayer,
-    samples: Inputs,
-    own: Inputs | None,
+    samples: Calibration,
+    own: Calibration | None,
     chosen: Tensor,
     remaining: Sequence[int],
     depth: float,
@@ -144,8 +170,8 @@ def _unseen_rows(
     bias = layer.bias if layer.bias in stage.parameters else None
     taken_back = 0.0 if drift is None or bias is None else drift.index_fill(0, chosen, 0.0)
 
-    def examine(inputs: Inputs) -> Examined:
-        features, logits = layer.examine(stage.model, inputs, stage.values, stage.batch_size)
+    def examine(given: Calibration) -> Examined:
+        features, logits = given.examined.features, given.examined.logits
         return Examined(features, logits.double() - taken_back)
 
     found = unseen_rows_of_layer(

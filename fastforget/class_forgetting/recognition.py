@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,10 @@ from fastforget.classifier.devices import read_values
 from fastforget.classifier.fitting import checked_logits
 from fastforget.classifier.inputs import Inputs, tensors_of
 from fastforget.classifier.losses import log_odds
-from fastforget.classifier.running import gather_logits
+from fastforget.classifier.running import gather_logits, logits_of
 from fastforget.errors import UnrecognisedCodesError
 
-__all__ = ["batch_recognised", "examine_codes"]
+__all__ = ["RecognisingLoss", "batch_recognised", "examine_codes"]
 
 _RECOGNISED = 0.5  # the share of all codes that a model must recognise, beside one of each class to forget
 
@@ -46,6 +47,45 @@ def examine_codes(model: nn.Module, codes: LiveCodes, classes: Sequence[int], *,
 
     logits = gather_logits(run, codes.inputs, codes.batch_size)
     return batch_recognised(codes, classes, logits, complete=complete)
+
+
+@dataclass(eq=False)
+class RecognisingLoss:
+    """The cross-entropy of codes, scaled as suits what the first forward says of them: that of the Fisher itself.
+
+    Attributes:
+        codes: The codes, as `prepare_codes` returns them.
+        classes: The classes to forget.
+        batch: What the first forward said, all codes among them whose loss is asked for.
+        fault: Why there is no loss: the model does not know the codes, or returns something else.
+    """
+
+    codes: LiveCodes
+    classes: Sequence[int]
+    batch: CodeBatch | None = None
+    fault: ValueError | None = None
+
+    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the loss of each sample, float64 [N].
+
+        Raises:
+            ValueError: The outputs do not fit, or some codes are to be left out; kept in ``fault``.
+        """
+        if self.batch is None:
+            try:
+                self.batch = self._recognise(logits_of(outputs).detach())
+            except ValueError as error:
+                self.fault = error
+                raise
+        return self.batch.loss(outputs, targets)
+
+    def _recognise(self, logits: Tensor) -> CodeBatch:
+        check_logits(logits, self.codes)
+        batch = batch_recognised(self.codes, self.classes, logits)
+        if batch.left_out:
+            self.batch = batch
+            raise ValueError(f"{batch.left_out} of the codes to forget must be left out")
+        return batch
 
 
 def batch_recognised(codes: LiveCodes, classes: Sequence[int], logits: Tensor, *, complete: bool = False) -> CodeBatch:

@@ -90,9 +90,20 @@ class ClassRequest:
         return isinstance(self.settings, NaturalSettings)
 
     @property
+    def total(self) -> int:
+        """The number of classes, C."""
+        return len(self.classes) + len(self.remaining) + len(self.forgotten)
+
+    @property
     def changes_output(self) -> bool:
         """Whether the output layer is to change."""
         return self.natural if self.output_row is None else self.output_row
+
+    @property
+    def runs_codes_once(self) -> bool:
+        """Whether one forward of all codes says both whether the model knows them and what their Fisher is."""
+        fits = self.codes is not None and (self.batch_size is None or self.batch_size >= len(self.codes))
+        return fits and self.natural and self.kept is None and len(self.classes) == 1 and self.level != "output"
 
     @property
     def runs_remaining(self) -> bool:

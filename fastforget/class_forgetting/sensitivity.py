@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from fastforget.class_forgetting.code_batch import CodeBatch
+from fastforget.class_forgetting.live_codes import LiveCodes
+from fastforget.class_forgetting.recognition import RecognisingLoss, examine_codes
+from fastforget.classifier.fitting import DEVICE_ERRORS, SHAPE_ERRORS, checked_logits
 from fastforget.classifier.losses import Loss, ScaledCrossEntropy
 from fastforget.errors import ForgettingError
 from fastforget.fisher.compute import fisher_diagonal
 from fastforget.fisher.diagonal import FisherDiagonal
 from fastforget.fisher.micro_batches import mean_fisher
 
-__all__ = ["TINY", "Ratios", "Sensitivity", "measure_sensitivity"]
+__all__ = ["TINY", "Ratios", "Sensitivity", "measure_sensitivity", "recognise_and_measure"]
 
 TINY = 1e-16  # where both Fisher sums start in their ratio, so that one of two zeros is one
 _LARGEST = 700.0  # whose exponential is a float
@@ -166,6 +169,47 @@ class Sensitivity:
         total = remain.sum()
         forget.add_(TINY).div_(remain + TINY).nan_to_num_(nan=1.0)
         return total
+
+
+def recognise_and_measure(
+    model: nn.Module, parameters: dict[str, Tensor], live: LiveCodes, classes: Sequence[int]
+) -> tuple[CodeBatch, Sensitivity]:
+    """Run all codes forward and backward once, for whether the model knows them and for their Fisher, natural rule.
+
+    Args:
+        model: The eager module.
+        parameters: The parameters that may move.
+        live: The codes; all of them fit at once.
+        classes: The classes to forget.
+
+    Returns:
+        The codes as `examine_codes` returns them, and what `measure_sensitivity` returns.
+
+    Raises:
+        SHAPE_ERRORS: The model fails on the codes for another reason than their shape.
+        DEVICE_ERRORS: The device has no room for it now, or is in trouble.
+        ValueError: The model does not take the codes, or its outputs do not fit.
+        UnrecognisedCodesError: The model does not know them.
+    """
+    rows = tuple(live.rows(c) for c in classes)
+    groups = CodeBatch(live.inputs, live.labels, torch.empty(0), rows).group_weights
+    loss = RecognisingLoss(live, classes)
+    try:
+        fisher = fisher_diagonal(
+            model, live.inputs, live.labels, loss=loss, weights=groups, parameters=parameters, with_gradient=True
+        )
+    except DEVICE_ERRORS:
+        raise
+    except SHAPE_ERRORS as error:
+        if error is loss.fault and loss.batch is None:
+            raise
+        if error is not loss.fault:
+            checked_logits(model, live.inputs, "mnemonic_codes")  # if the codes are the reason, this says so
+            raise
+    if loss.batch is None or loss.fault is not None:  # some are left out
+        codes = loss.batch or examine_codes(model, live, classes)
+        return codes, measure_sensitivity(model, parameters, codes)
+    return loss.batch, Sensitivity.of_groups(fisher, loss.batch.log_scales)
 
 
 def measure_sensitivity(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastforget import ops
 from fastforget.classifier.inputs import Inputs
-from fastforget.classifier.running import gather_logits, logits_of, run_isolated
+from fastforget.classifier.output_layer import Examination, OutputLayer
+from fastforget.classifier.running import IsolatedModel, gather_logits, logits_of
 from fastforget.edits.edit import Edit
 
 __all__ = ["DenseStage", "SparseStage", "Stage", "Standstill", "Step"]
@@ -32,20 +34,78 @@ class Stage:
     model: nn.Module
     parameters: dict[str, Tensor]
     batch_size: int | None = None
-    _last: tuple[Inputs, Tensor] | None = field(default=None, init=False)
+    _outputs: list[tuple[Inputs, Tensor]] = field(default_factory=list, init=False)
+    _examined: list[tuple[Inputs, Examination]] = field(default_factory=list, init=False)
+    _classes: int | None = field(default=None, init=False)
+    # Whether the model can be run with the staged parameters alone.
+    _can_examine: ClassVar[bool] = True
     _overlays: dict[str, tuple[Tensor, Callable[[Tensor], None]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Find every name of the parameters."""
+        self._isolated = IsolatedModel(self.model)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         tied = self.model.named_parameters(remove_duplicate=False)
         self._values = {name: self.parameters[names[id(p)]] for name, p in tied if names[id(p)] in self.parameters}
 
-    def outputs(self, inputs: Inputs) -> Tensor:
-        """Return the logits of the staged model on some inputs. The last ones are remembered until something moves."""
-        if self._last is None or self._last[0] is not inputs:
-            self._last = inputs, gather_logits(self.run, inputs, self.batch_size)
-        return self._last[1]
+    def outputs(self, inputs: Inputs, *, examine: bool = False) -> Tensor:
+        """Return the logits of the staged model on some inputs; they are remembered until something moves.
+
+        Where the inputs were examined without overlays, and these change nothing but the output layer, the logits
+        follow from the features before it.
+
+        Args:
+            inputs: The samples, leaves [N, ...].
+            examine: Examine them on the way where that can be done: their output layer will be asked for next.
+
+        Returns:
+            The logits, [N, C].
+        """
+        known = next((logits for known, logits in self._outputs if known is inputs), None)
+        if known is not None:
+            return known
+        if examine and self._can_examine:
+            self.examine(inputs)
+        examined = next((found for known, found in self._examined if known is inputs), None)
+        logits = None if examined is None else self._through_output_layer(examined)
+        if logits is None:
+            logits = gather_logits(self.run, inputs, self.batch_size)
+        self._classes = logits.shape[-1]
+        self._outputs.append((inputs, logits))
+        return logits
+
+    def examine(self, inputs: Inputs, classes: int | None = None) -> Examination:
+        """Run the staged model on some inputs with an eye on its output layer; remember it until the step changes.
+
+        Args:
+            inputs: The samples, leaves [N, ...].
+            classes: The number of classes, where it is known.
+
+        Returns:
+            What the run says.
+        """
+        self._classes = self._classes or classes
+        known = next((found for known, found in self._examined if known is inputs), None)
+        if known is not None and not self._overlays:
+            return known
+        found = Examination.of(self._isolated, inputs, self._values, classes=self._classes, batch_size=self.batch_size)
+        if not self._overlays:
+            self._examined.append((inputs, found))
+        return found
+
+    def _through_output_layer(self, examined: Examination) -> Tensor | None:
+        """Return the logits of examined samples with what `overlay` did; None where that was not to the layer alone."""
+        if not self._overlays:
+            return examined.logits
+        layer = examined.layer_if_known
+        if not isinstance(layer, OutputLayer) or not self._overlays.keys() <= {layer.weight, layer.bias}:
+            return None
+        logits = examined.logits.double()
+        for name, (values, _) in self._overlays.items():
+            change = self.parameters[name].double() - values.double()
+            moved = examined.features.double() @ change.flatten(1).T if name == layer.weight else layer.scale * change
+            logits = logits + moved
+        return logits.to(examined.logits.dtype)
 
     @property
     def values(self) -> Mapping[str, Tensor]:
@@ -54,7 +114,7 @@ class Stage:
 
     def move(self, length: float) -> None:
         """Make the staged parameters ``original + length * direction``, with what `overlay` does to them."""
-        self._last = None
+        self._outputs, self._examined = [], []
         self._take_overlays_off()
         self.place(length)
         self._put_overlays_on()
@@ -66,7 +126,9 @@ class Stage:
             name: The parameter.
             change: Changes it in place; replaces an earlier one. None for none.
         """
-        self._last = None
+        self._outputs = []
+        for _, examined in self._examined:
+            examined.settle()
         self._take_overlays_off()
         self._overlays.pop(name, None)
         if change is not None:
@@ -76,13 +138,16 @@ class Stage:
     @contextmanager
     def step_alone(self) -> Iterator[None]:
         """Stage the step without what `overlay` does, for a while."""
-        last, self._last = self._last, None
-        self._take_overlays_off()
+        outputs, self._outputs = self._outputs, []
+        overlays, self._overlays = self._overlays, {}
+        for name, (values, _) in overlays.items():
+            self.parameters[name].copy_(values)
         try:
             yield
         finally:
+            self._overlays = overlays
             self._put_overlays_on()
-            self._last = last
+            self._outputs = outputs
 
     def edits(self) -> dict[str, Edit]:
         """Return the difference to the model."""
@@ -103,7 +168,7 @@ class Stage:
 
     def run(self, inputs: Inputs) -> Tensor:
         """Run the staged model on inputs that fit at once; return the logits."""
-        return logits_of(run_isolated(self.model, inputs, self._values))
+        return logits_of(self._isolated.run(inputs, self._values))
 
     def place(self, length: float) -> None:
         """Write ``original + length * direction`` into the staged parameters."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,7 +21,8 @@ __all__ = ["first_step_to_depth", "take_step"]
 _NARROWINGS, _TOLERANCE = 40, 0.1
 _LEAST_GROWTH, _LARGEST_GROWTH = 1.05, 3.0  # of the step while it is searched for
 _BROKEN = 1e4  # nats, beside twice as many as the codes had before the step
-_SHORTENINGS, _SHORTER = 60, 0.8
+_SHORTENINGS, _SHORTER = 59, 0.8
+_FAR = 8  # shortenings at once, where a loss is not finite
 
 
 class Trial(NamedTuple):
@@ -47,7 +49,7 @@ def take_step(stage: Stage, slope: Tensor, codes: CodeBatch, settings: NaturalSe
     Raises:
         ForgettingError: The direction leads nowhere, or the codes are forgotten already.
     """
-    to_forget = codes.to_forget()
+    to_forget = codes.to_forget
     (fall,), (odds,) = read_values(slope, to_forget.largest_class_mean(to_forget.log_odds))
     _check_fall(fall)
     alone = not codes.remain_rows
@@ -115,9 +117,10 @@ def first_step_to_depth(stage: Stage, codes: CodeBatch, odds: float, fall: float
 
 
 def _shorten_to_spill(stage: Stage, codes: CodeBatch, length: float, spill: float) -> float:
-    """Shorten a step until no remaining code loses more than ``spill`` nats of its log-odds among what remains.
+    """Shorten a step, by a fifth at a time, until no remaining code loses more than ``spill`` nats of its log-odds.
 
-    While the code that lost most still loses too much, the others need not be run.
+    While the code that lost most still loses too much, the others need not be run; nor is every length tried, as what
+    a code loses grows with the step.
 
     Args:
         stage: The direction, with the step taken.
@@ -128,17 +131,50 @@ def _shorten_to_spill(stage: Stage, codes: CodeBatch, length: float, spill: floa
     Returns:
         The length of the step that is taken now; 0 if even the shortest loses more.
     """
-    worst: CodeBatch | None = None
-    for _ in range(_SHORTENINGS):
-        if worst is None or float(worst.log_odds_lost(stage.outputs(worst.inputs)).max()) <= spill:
-            most, place = codes.log_odds_lost(stage.outputs(codes.inputs)).max(0)
-            if float(most) <= spill:
-                return length
-            worst = codes.with_one_remaining(int(place))
-        length *= _SHORTER
-        stage.move(length)
+    lengths = list(accumulate(range(_SHORTENINGS), lambda longer, _: longer * _SHORTER, initial=length))
+    place: int | None = 0
+    while place is not None:
+        # The output layer is fitted to all codes next.
+        most, code = codes.log_odds_lost(stage.outputs(codes.inputs, examine=True)).max(0)
+        if float(most) <= spill:
+            return lengths[place]
+        worst = codes.with_one_remaining(int(code))
+        place = _first_sparing(stage, worst, lengths, (place, float(most)), spill)
     stage.move(0.0)
     return 0.0
+
+
+def _first_sparing(
+    stage: Stage, codes: CodeBatch, lengths: Sequence[float], tried: tuple[int, float], spill: float
+) -> int | None:
+    """Take the longest of some steps at which no remaining code loses more than ``spill`` nats.
+
+    Args:
+        stage: The direction.
+        codes: The codes.
+        lengths: The steps, from the longest on.
+        tried: The place of one that costs too much, and what it costs, nats.
+        spill: Nats.
+
+    Returns:
+        The place of the step that is taken now; None if even the shortest costs more.
+    """
+    (too_long, cost), short_enough, taken = tried, len(lengths), tried[0]
+    # As far as is needed if the loss grows with the square of the length; then further, then back by halves.
+    ahead = math.log(cost / spill) / (-2 * math.log(_SHORTER)) if cost < math.inf else _FAR
+    while short_enough - too_long > 1:
+        found = short_enough < len(lengths)
+        taken = (too_long + short_enough) // 2 if found else min(too_long + max(1, round(ahead)), len(lengths) - 1)
+        stage.move(lengths[taken])
+        if float(codes.log_odds_lost(stage.outputs(codes.inputs)).max()) <= spill:
+            short_enough = taken
+        else:
+            too_long, ahead = taken, 2 * max(1.0, ahead)
+    if short_enough == len(lengths):
+        return None
+    if taken != short_enough:
+        stage.move(lengths[short_enough])
+    return short_enough
 
 
 def _next_length(last_but_one: Trial, last: Trial) -> float:

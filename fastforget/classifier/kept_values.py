@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["keep_nothing", "kept_beside", "prepare_to_drop", "without_kept_values"]
+__all__ = ["KeptValues", "keep_nothing", "kept_beside", "prepare_to_drop"]
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _ANY_NAME = {"setattr", "__setattr__", "__dict__", "vars"}  # what may assign an attribute without naming it
@@ -33,22 +33,41 @@ class _Attribute(NamedTuple):
     contents: dict[Any, Any] | list[Any] | None
 
 
-@contextmanager
-def without_kept_values(model: nn.Module) -> Iterator[None]:
-    """Run a model on other parameters than its own.
+class KeptValues:
+    """What a model keeps of its parameters, looked up once for any number of runs on other parameters."""
 
-    Inside, dicts and lists hold no values of parameters, so that these are computed anew. Afterwards all attributes are
-    what they were; what the run has kept is dropped. So are lists of the parameters themselves: a recurrent layer has
-    one, in which PyTorch 2.13's `functional_call` leaves the others.
-    """
-    before = list(_attributes(model, with_parameters=True))
-    for attribute in before:
-        if attribute.contents is not None and not _has_parameters(attribute) and _has_kept(attribute):
+    def __init__(self, model: nn.Module) -> None:
+        """Look at all attributes of a module."""
+        self._model = model
+        self._before = list(_attributes(model, with_parameters=True))
+        self._of_parameters = [
+            each for each in self._before if each.contents is not None and not _has_parameters(each) and _has_kept(each)
+        ]
+        self._holders = [each for each in self._before if each.contents is not None]
+        # With the values, whose identities must stay theirs.
+        self._modules = [
+            (vars(module), _identities(vars(module)), list(vars(module).values())) for module in model.modules()
+        ]
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Run the model on other parameters than its own.
+
+        Inside, dicts and lists hold no values of parameters, so that these are computed anew. Afterwards all attributes
+        are what they were; what the run has kept is dropped. So are lists of the parameters themselves: a recurrent
+        layer has one, in which PyTorch 2.13's `functional_call` leaves the others.
+        """
+        for attribute in self._of_parameters:
             attribute.value.clear()
-    try:
-        yield
-    finally:
-        _put_back(model, before)
+        try:
+            yield
+        finally:
+            if any(_identities(now) != before for now, before, _ in self._modules) or any(map(_changed, self._holders)):
+                _put_back(self._model, self._before)
+
+
+def _identities(attributes: dict[str, Any]) -> list[int]:
+    return [*map(id, attributes), *map(id, attributes.values())]
 
 
 def keep_nothing(model: nn.Module) -> RemovableHandle:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fastforget.classifier.devices import random_devices
 from fastforget.classifier.inputs import Inputs, split_samples, tensors_of
-from fastforget.classifier.kept_values import without_kept_values
+from fastforget.classifier.kept_values import KeptValues
 from fastforget.classifier.modes import SingleSampleBackward
 
-__all__ = ["call_with", "forward", "gather_logits", "logits_of", "run_isolated"]
+__all__ = ["IsolatedModel", "call_with", "forward", "gather_logits", "logits_of", "run_isolated"]
 
 
 def forward(model: Callable[..., Any], inputs: Inputs) -> Any:
@@ -64,44 +63,102 @@ def gather_logits(logits: Callable[[Inputs], Tensor], inputs: Inputs, batch_size
 
 
 def run_isolated(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:
-    """Run the model without gradients, and leave its buffers and the random state as they were.
-
-    Args:
-        model: The eager module.
-        inputs: What its forward takes.
-        parameters: Values to use in place of parameters of these names; of tied ones, every name.
-
-    Returns:
-        What the model returns.
-    """
-    named = dict(model.named_buffers(remove_duplicate=False))
-    copies = {id(buffer): buffer.clone() for buffer in named.values()}
-    values = {**(parameters or {}), **{name: copies[id(buffer)] for name, buffer in named.items()}}
-    with torch.no_grad(), torch.random.fork_rng(devices=_random_devices(model)):
-        return call_with(model, values, inputs)
+    """Run a model once as `IsolatedModel.run` does."""
+    return IsolatedModel(model).run(inputs, parameters)
 
 
 def call_with(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Any:
-    """Run the model with other parameters and buffers; nothing that it keeps of its own ones is used, or changes.
+    """Run a model once as `IsolatedModel.call_with` does."""
+    return IsolatedModel(model).call_with(values, inputs)
 
-    Args:
-        model: The eager module.
-        values: What to use in place of parameters and buffers of these names; of tied ones, every name.
-        inputs: What its forward takes.
 
-    Returns:
-        What the model returns.
+class IsolatedModel:
+    """A model that runs with other parameters and buffers than its own, and is left as it was.
+
+    Where these are is looked up once, for any number of runs: a step is tried many times, and on a small model to look
+    takes longer than to run. Between the runs nobody may give the model other modules, parameters or buffers; values
+    may change.
+
+    Attributes:
+        parameters: Those of the model, by all their names.
     """
-    # A module that has two names is given its values once: PyTorch would put back the first of two in place of its own.
-    once = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        for name, _ in (*module.named_parameters("", False, False), *module.named_buffers("", False, False))
-    }
-    chosen = {name: value for name, value in values.items() if name in once}
-    # Every name of tied parameters is there. To look for ties takes longer than a small layer.
-    with without_kept_values(model):
-        return forward(lambda *a, **k: functional_call(model, chosen, a, k, tie_weights=False), inputs)
+
+    def __init__(self, model: nn.Module) -> None:
+        """Look up where the parameters and buffers of an eager module are."""
+        self._model = model
+        self._kept = KeptValues(model)
+        # A module that has two names is looked up once: after a run the first of two tensors would be put back in place
+        # of its own. Every name of tied parameters is there.
+        self._homes: dict[str, tuple[dict[str, Tensor | None], str]] = {}
+        for path, module in model.named_modules():
+            for tensors in (module._parameters, module._buffers):  # noqa: SLF001 - as torch.func.functional_call does
+                for key, tensor in tensors.items():
+                    if tensor is not None:
+                        self._homes[f"{path}.{key}" if path else key] = cast("dict[str, Tensor | None]", tensors), key
+        self.parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        self._buffers = dict(model.named_buffers(remove_duplicate=False))
+        self._copies: dict[str, Tensor] | None = None
+
+    def run(self, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:
+        """Run the model without gradients, and leave its buffers and the random state as they were.
+
+        Args:
+            inputs: What its forward takes.
+            parameters: Values to use in place of parameters of these names; of tied ones, every name.
+
+        Returns:
+            What the model returns.
+        """
+        with torch.no_grad(), torch.random.fork_rng(devices=_random_devices(self._model)):
+            return self.call_with({**(parameters or {}), **self._restored_copies()}, inputs)
+
+    def call_with(self, values: Mapping[str, Tensor], inputs: Inputs) -> Any:
+        """Run the model with other parameters and buffers; nothing that it keeps of its own ones is used, or changes.
+
+        Args:
+            values: What to use in place of parameters and buffers of these names; of tied ones, every name.
+            inputs: What its forward takes.
+
+        Returns:
+            What the model returns.
+        """
+        replaced: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+        with self._kept.hidden():
+            try:
+                for name, value in values.items():
+                    home = self._homes.get(name)
+                    if home is not None:
+                        tensors, key = home
+                        replaced.append((tensors, key, tensors[key]))
+                        tensors[key] = value
+                return forward(self._model, inputs)
+            finally:
+                for tensors, key, own in reversed(replaced):
+                    tensors[key] = own
+
+    def names_by_module(self, name: str) -> list[str]:
+        """Return the first name of a parameter in each module that has it: one module may have several itself."""
+        owners: dict[int, str] = {}
+        for other, parameter in self.parameters.items():
+            if parameter is self.parameters[name]:
+                owners.setdefault(id(self._model.get_submodule(other.rpartition(".")[0])), other)
+        return list(owners.values())
+
+    def copied_buffers(self) -> dict[str, Tensor]:
+        """Return a copy of every buffer by all its names; two names of one buffer share the copy."""
+        copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers.values()}
+        return {name: copies[id(buffer)] for name, buffer in self._buffers.items()}
+
+    def _restored_copies(self) -> dict[str, Tensor]:
+        """Return copies of the buffers for a run that keeps no graph: the same ones each time, with the values as new.
+
+        They are copied anew, since a forward may write to them in ways that leave no trace.
+        """
+        if self._copies is None:
+            self._copies = self.copied_buffers()
+        elif self._copies:
+            torch._foreach_copy_(list(self._copies.values()), list(self._buffers.values()))
+        return self._copies
 
 
 def _random_devices(model: nn.Module) -> list[torch.device]:

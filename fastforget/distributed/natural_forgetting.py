@@ -125,7 +125,7 @@ def natural_step(
     codes = batch_recognised(live_codes, classes, logits)
     ratios = measure_sharded_sensitivity(model, parameters, moving, codes, group).into_ratios()
     stage, slope = _stage_direction(model, shards, ratios, moving, codes, settings, group)
-    to_forget, bounded = codes.to_forget(), settings.after(len(live_codes.forgotten), len(classes))
+    to_forget, bounded = codes.to_forget, settings.after(len(live_codes.forgotten), len(classes))
     try:
         step = take_step(stage, slope, codes, bounded, loss_scale=ratios.loss_scale)
         by_step = log_odds(stage.outputs(to_forget.inputs), to_forget.labels)

@@ -28,6 +28,8 @@ class ShardedStage(Stage):
         group: The ranks.
     """
 
+    _can_examine = False  # no rank has the whole of a parameter
+
     def __init__(
         self,
         model: nn.Module,

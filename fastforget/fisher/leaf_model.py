@@ -15,7 +15,7 @@ from fastforget.classifier.devices import random_devices
 from fastforget.classifier.inputs import Inputs, tensors_of
 from fastforget.classifier.kept_values import kept_beside
 from fastforget.classifier.modes import recurrent_backward
-from fastforget.classifier.running import call_with
+from fastforget.classifier.running import IsolatedModel
 from fastforget.fisher.capture import (
     CaptureMode,
     KeepActivations,
@@ -51,6 +51,7 @@ class LeafModel:
     def __init__(self, model: nn.Module, watched: Mapping[str, Tensor]) -> None:
         """Take the parameters of an eager module, of which some are watched."""
         self._model = model
+        self._isolated = IsolatedModel(model)
         self.leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
         self.others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
         self._random_devices = random_devices(*self.leaves.values(), *self.others.values())
@@ -71,11 +72,9 @@ class LeafModel:
         """
         given = {**self.others, **leaves}
         values = {name: given[first] for name, first in self._first_names.items()}
-        buffers = dict(self._model.named_buffers(remove_duplicate=False))
-        copies = {id(buffer): buffer.detach().clone() for buffer in buffers.values()}
-        values.update((name, copies[id(buffer)]) for name, buffer in buffers.items())
+        values |= self._isolated.copied_buffers()
         with keep_activations(mode):
-            return call_with(self._model, values, inputs)
+            return self._isolated.call_with(values, inputs)
 
     def check_unused(self, names: Iterable[str]) -> None:
         """Raise ValueError where a parameter seems to be unused because something is kept that was made of it."""

@@ -32,9 +32,9 @@ def test_the_two_groups() -> None:
 
 
 def test_fewer_codes_know_their_classes_and_the_scale() -> None:
-    to_forget, narrow = CODES.to_forget(), CODES.with_one_remaining(1)
+    to_forget, narrow = CODES.to_forget, CODES.with_one_remaining(1)
     assert (to_forget.labels.tolist(), to_forget.class_rows) == ([0, 0, 1, 1], ((0, 1), (2, 3)))
-    assert to_forget.to_forget() is to_forget
+    assert to_forget.to_forget is to_forget
     assert (narrow.labels.tolist(), narrow.class_rows) == ([0, 1, 2], ((0,), (1,)))
     assert narrow.log_odds.tolist() == [0.0, 2.0, 5.0]
     assert {batch.log_scales for batch in (CODES, to_forget, narrow)} == {(3.0, 4.0)}

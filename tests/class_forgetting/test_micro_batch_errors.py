@@ -78,4 +78,4 @@ def test_a_failure_at_any_forward_leaves_the_model_alone(name: str) -> None:
         model.calls, model.failing = 0, failing
         with refused(model, OSError, "in the middle"):
             one_shot(model, codes, **settings)
-    assert calls > 8
+    assert calls > 3

@@ -89,9 +89,9 @@ def test_shortening_looks_at_the_worst_code_first(monkeypatch: pytest.MonkeyPatc
     found, sizes = [], list[int]()
     outputs = Stage.outputs
 
-    def counted(stage: Stage, inputs: Any) -> Tensor:
+    def counted(stage: Stage, inputs: Any, **settings: bool) -> Tensor:
         sizes.append(len(inputs))
-        return outputs(stage, inputs)
+        return outputs(stage, inputs, **settings)
 
     monkeypatch.setattr(Stage, "outputs", counted)
     for every in (False, True):
