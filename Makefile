@@ -9,6 +9,7 @@
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
 #   make services                             tests what needs other libraries: LitServe, Ray Serve, transformers and more
+#   make docs                                 the site, strictly, in build/docs: open build/docs/index.html
 #   make installed                            runs every command from the wheel, in a bare environment elsewhere
 #   make test PIP_ARGS="--index-url URL"      another source of packages, for example one with CUDA builds of PyTorch
 
@@ -38,7 +39,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few wheel installed clean
+  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs pictures wheel installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -195,6 +196,17 @@ sweep-few: sweep-libraries
 sweep-libraries: $(STAMP)
 	$(PIP_INSTALL) -c benchmarks/requirements-sweep.txt transformers
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r benchmarks/requirements-sweep.txt
+
+# The site, in build/docs. A broken link, a public name without documentation, or a page that fetches something from
+# elsewhere is an error. What its builder announces of its own future is no matter of ours.
+docs: $(STAMP)
+	$(PIP_INSTALL) mkdocs-material "mkdocstrings[python]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/pytest tests/docs/test_site.py $(PYTEST_ARGS)
+
+# The pictures of docs/concepts, in a minute.
+pictures: $(STAMP)
+	$(BIN)/python docs/concepts/pictures.py
 
 # Every benchmark once, untimed: shows that they run and that their results are right.
 bench-smoke: $(STAMP)

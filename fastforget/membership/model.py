@@ -34,12 +34,12 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([F.softplus(-odds), odds], 1)
 
 
-# What a membership model is shown of logits [N, C] and targets [N], as [N, width].
 FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logits": _centred,
     "confidences": _confidences,
     "loss": _loss,
 }
+"""What a membership model is shown of logits [N, C] and targets [N], by name; each function returns [N, width]."""
 
 
 class MembershipModel(nn.Module):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "csrc", "docs", "examples", "fastforget", "tests")
 BESIDE = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"),
-    *("Makefile", "constraints.txt", "pyproject.toml", "setup.py", ".clang-format"),
+    *("Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml", "setup.py", ".clang-format"),
 )
 MADE = {".o", ".pyc", ".so"}
 
