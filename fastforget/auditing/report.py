@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastforget.auditing.metric import format_number
 from fastforget.auditing.record import AuditRecord
+from fastforget.auditing.report_file import save_report
 from fastforget.classifier.class_names import name_class
+
+if TYPE_CHECKING:
+    from fastforget.files.signing import SigningKey
 
 __all__ = ["AuditReport"]
 
@@ -40,14 +43,14 @@ class AuditReport(AuditRecord):
             "class_names": None if self.names is None else list(self.names),
         }
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write `describe` as JSON.
+    def save(self, path: str | PathLike[str], *, key: SigningKey | None = None) -> None:
+        """Write `describe` as JSON; `load_report` reads it and checks who signed.
 
         Args:
             path: The file; overwritten if it exists.
+            key: Signs it, see `fastforget.files.signing`.
         """
-        text = json.dumps(self.describe(), indent=2, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        save_report(path, self.describe(), key)
 
     def save_html(self, path: str | PathLike[str]) -> None:
         """Write a page with tables and plots that needs nothing beside itself to be read.

@@ -8,6 +8,7 @@ import typer
 
 from fastforget.auditing import audit as run_audit
 from fastforget.cli import checkpoints, samples
+from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import names_in
 from fastforget.cli.options import (
     FILES_HEADING,
@@ -74,6 +75,13 @@ def audit(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write a page with plots.", rich_help_panel=FILES_HEADING),
     ] = None,
+    report_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Where to write the result as JSON.", rich_help_panel=FILES_HEADING
+        ),
+    ] = None,
+    sign: SignOption = None,
     force: ForceOption = False,
     relearning_steps: Annotated[
         int, typer.Option(min=0, help="How many training steps to try to learn the samples again.")
@@ -86,8 +94,10 @@ def audit(
 
     The exit status is 1 if something speaks against the model.
     """
-    inputs = (checkpoint, forget, remain, test, original, retrained, novel, codes, names)
-    check_output_files({"--html": html}, inputs, force=force)
+    _check_sign(sign, report_path)
+    inputs = (checkpoint, forget, remain, test, original, retrained, novel, codes, names, sign)
+    check_output_files({"--html": html, "--report": report_path}, inputs, force=force)
+    key = signing_key(sign)
     if html is not None:
         _check_matplotlib()
     called = None if names is None else names_in(names)
@@ -106,10 +116,18 @@ def audit(
         relearning_steps=relearning_steps,
         names=called,
     )
+    if report_path is not None:
+        report.save(report_path, key=key)
     if html is not None:
         with whole_files(html) as (draft,):
             report.save_html(draft)
     print_result(report.describe(), str(report), as_json=as_json, failed=bool(report.findings))
+
+
+def _check_sign(sign: Path | None, report: Path | None) -> None:
+    """Raise typer.BadParameter where there is nothing to sign."""
+    if sign is not None and report is None:
+        raise typer.BadParameter("`--sign` needs `--report`, the file that is signed")
 
 
 def _check_matplotlib() -> None:

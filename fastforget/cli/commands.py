@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastforget.cli import audit, bench, codes, demo, forget, inscribe, log, serve, unlearn
+from fastforget.cli import audit, bench, codes, demo, forget, inscribe, keys, log, serve, unlearn
 from fastforget.cli.outputs import plain_warnings
 from fastforget.cli.words import in_command_words
 
@@ -66,6 +66,8 @@ _add(
     "--forget threes.safetensors --remain rest.safetensors --test test.safetensors --html audit.html",
 )
 app.add_typer(log.log, name="log")
+_add(keys.keys, "keys --output private.pem --public public.pem")
+_add(keys.check_signature, "check-signature --file audit.json --public-key public.pem")
 _add(serve.serve, "serve", _NETWORK, "--codes codes.safetensors --archive archive --undo expire:30d")
 _add(demo.demo, "demo --data digits")
 _add(bench.bench, "bench", _NETWORK, "--codes codes.safetensors --cls 3")

@@ -12,6 +12,7 @@ from fastforget.class_forgetting.one_shot import one_shot
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.cli import checkpoints, samples
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
+from fastforget.cli.keys import PublicKeyOption, SignOption, public_key, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import (
     MODEL_HEADING,
@@ -121,6 +122,7 @@ def forget(
         float, typer.Option(help="Bound on the largest change in a tensor.", rich_help_panel=_PAPER_HEADING)
     ] = _DEFAULTS["lambda2"],
     batch_size: BatchSizeOption = None,
+    sign: SignOption = None,
     names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -129,8 +131,9 @@ def forget(
     check_floor_options(floor, validation)
     if codes is None and samples_path is None:
         raise typer.BadParameter("`--codes` or `--samples` must be given")
-    read = (checkpoint, codes, samples_path, validation, names)
+    read = (checkpoint, codes, samples_path, validation, names, sign)
     check_output_files({"--receipt": receipt_path, "--output": output}, read, force=force)
+    key = signing_key(sign)
     mnemonic_codes = None if codes is None else MnemonicCodes.load(codes)
     loaded = checkpoints.load(model, checkpoint)
     history, earlier = loaded.history, earlier_classes(loaded, forgotten)
@@ -161,7 +164,7 @@ def forget(
     )
     # The receipt comes first: without it, a checkpoint that was replaced could not be restored.
     with whole_files(receipt_path, target) as (receipt_draft, checkpoint_draft):
-        receipt.save(receipt_draft)
+        receipt.save(receipt_draft, key=key)
         loaded.save(checkpoint_draft, history.followed_by(receipt))
     text = f"forgot {receipt.summary(called)}, {1e3 * receipt.seconds['total']:.0f} ms"
     advice = "" if codes is not None else in_command_words(receipt.advice)
@@ -186,10 +189,17 @@ def apply(
     in_place: InPlaceOption = False,
     force: ForceOption = False,
     names: NamesOption = None,
+    key: PublicKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repeat the edits of receipts on another copy of the checkpoint."""
-    _replay(model, checkpoint, receipt, output, names, in_place=in_place, force=force, as_json=as_json, undo=False)
+    _replay(
+        *(model, checkpoint, receipt, output, names, key),
+        in_place=in_place,
+        force=force,
+        as_json=as_json,
+        undo=False,
+    )
 
 
 def revert(
@@ -200,10 +210,17 @@ def revert(
     in_place: InPlaceOption = False,
     force: ForceOption = False,
     names: NamesOption = None,
+    key: PublicKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Undo the edits of receipts to the bit, the last one first."""
-    _replay(model, checkpoint, receipt, output, names, in_place=in_place, force=force, as_json=as_json, undo=True)
+    _replay(
+        *(model, checkpoint, receipt, output, names, key),
+        in_place=in_place,
+        force=force,
+        as_json=as_json,
+        undo=True,
+    )
 
 
 def _replay(
@@ -212,6 +229,7 @@ def _replay(
     paths: Sequence[Path],
     output: Path | None,
     names: Path | None,
+    key: Path | None,
     *,
     in_place: bool,
     force: bool,
@@ -219,8 +237,9 @@ def _replay(
     undo: bool,
 ) -> None:
     target = output_path(checkpoint, output, in_place=in_place)
-    check_output_files({"--output": output}, [checkpoint, names, *paths], force=force)
-    receipts = [(path, Receipt.load(path)) for path in (reversed(paths) if undo else paths)]
+    check_output_files({"--output": output}, [checkpoint, names, key, *paths], force=force)
+    signer = public_key(key)
+    receipts = [(path, Receipt.load(path, signed_by=signer)) for path in (reversed(paths) if undo else paths)]
     loaded = checkpoints.load(model, checkpoint)
     history = loaded.history
     called = known_names(names, loaded.model, [cls for _, receipt in receipts for cls in receipt.classes])

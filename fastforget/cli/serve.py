@@ -10,10 +10,11 @@ import typer
 
 from fastforget.cli import checkpoints
 from fastforget.cli.earlier import earlier_classes
+from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, ModelOption, NamesOption
 from fastforget.codes.mnemonic_codes import MnemonicCodes
-from fastforget.serving import LiveModel
+from fastforget.serving import Archive, LiveModel
 from fastforget.serving.history.entries import now
 from fastforget.serving.history.undo_policy import kept_until
 
@@ -39,6 +40,7 @@ def serve(
     undo: Annotated[
         str, typer.Option(metavar="POLICY", help="How long edits can be undone: keep, never, or expire:30d.")
     ] = "keep",
+    sign: SignOption = None,
     names: NamesOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
@@ -54,7 +56,7 @@ def serve(
     it, every user of this machine can.
     """
     _check_before_start(undo, host)
-    paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names}
+    paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
     options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten}
     options |= {name: path and str(path) for name, path in paths.items()}
     os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
@@ -106,6 +108,8 @@ def application() -> "FastAPI":
     loaded = checkpoints.load(options["model"], Path(options["checkpoint"]))
     codes = MnemonicCodes.load(options["codes"])
     earlier = earlier_classes(loaded, options["forgotten"])
-    live = LiveModel(loaded.model, codes, archive=options["archive"], forgotten=earlier, undo=options["undo"])
+    key = signing_key(Path(options["sign"]) if options["sign"] else None)
+    archive = Archive(options["archive"], key=key)
+    live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
     return web_application(live, token=os.environ.get(_TOKEN_VARIABLE), names=names)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastforget.cli import checkpoints, samples
+from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import (
     FILES_HEADING,
@@ -76,14 +77,16 @@ def unlearn(
             rich_help_panel=FILES_HEADING,
         ),
     ] = None,
+    sign: SignOption = None,
     names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget samples, by learning to treat them as unseen ones; a class if no sample of it remains."""
     target = output_path(checkpoint, output, in_place=in_place)
     check_floor_options(floor, validation)
-    read = (checkpoint, forget, remain, unseen, validation, names)
+    read = (checkpoint, forget, remain, unseen, validation, names, sign)
     check_output_files({"--receipt": receipt_path, "--output": output}, read, force=force)
+    key = signing_key(sign)
     if work is not None and work.resolve() in {path.resolve() for path in (*read, receipt_path, output) if path}:
         raise ValueError(f"`--work` must be a file of its own, got {work}")
     loaded = checkpoints.load(model, checkpoint)
@@ -104,7 +107,7 @@ def unlearn(
     )
     # The receipt comes first: without it, a checkpoint that was replaced could not be restored.
     with whole_files(receipt_path, target) as (receipt_draft, checkpoint_draft):
-        receipt.save(receipt_draft)
+        receipt.save(receipt_draft, key=key)
         loaded.save(checkpoint_draft, history.followed_by(receipt))
     count = sum(len(targets) for _, targets in parts[0])
     text = f"unlearnt {count:,} {receipt.summary(called)}, {receipt.seconds['total']:.1f} s"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -19,11 +19,14 @@ from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
 from fastforget.edits.edit import Edit, write_exactly
+from fastforget.edits.settings import read_settings
 from fastforget.files import receipt_file
-from fastforget.files.fields import is_number, is_text
 from fastforget.files.versions import current_versions
 
-__all__ = ["Receipt", "check_fingerprint", "check_reversible", "read_settings"]
+if TYPE_CHECKING:
+    from fastforget.files.signing import PublicKey, SigningKey
+
+__all__ = ["Receipt", "check_fingerprint", "check_reversible"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -227,30 +230,34 @@ class Receipt:
         """Return the same receipt without the old values: it can be applied but not reverted."""
         return replace(self, edits={name: edit.without_old() for name, edit in self.edits.items()})
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, key: SigningKey | None = None) -> None:
         """Write a safetensors file; its size is proportional to the number of changed elements.
 
         Args:
             path: The file; overwritten if it exists.
+            key: Signs it, see `fastforget.files.signing`.
         """
-        receipt_file.write(path, self._header(), {name: _parts(edit) for name, edit in self.edits.items()})
+        edits = {name: _parts(edit) for name, edit in self.edits.items()}
+        receipt_file.write(path, self._header(), edits, key)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Receipt:
+    def load(cls, path: str | PathLike[str], *, signed_by: PublicKey | None = None) -> Receipt:
         """Read a receipt; a file from a stranger can be refused but cannot run code.
 
         Args:
             path: The file.
+            signed_by: Who must have signed it. Without, a signature is checked, but anybody may have signed.
 
         Returns:
             The receipt, its tensors on the CPU.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is truncated, changed, foreign or of a newer version.
+            ModuleNotFoundError: It is signed, and the extra ``signing`` is not installed.
+            ValueError: The file is truncated, changed, foreign, of a newer version, or not signed by the key.
         """
         try:
-            description, parts = receipt_file.read(path)
+            description, parts = receipt_file.read(path, signed_by)
             shapes = description.pop("shapes")
             edits = {
                 name: Edit(tuple(shapes[name]), part.get("indices"), part.get("old"), part["new"])
@@ -328,21 +335,6 @@ def check_fingerprint(receipt: Receipt, model: nn.Module, *, old: bool, name: st
     found = fingerprint(model)
     if found != expected:
         raise ValueError(f"`model` must be {what}: {name} must be {expected}, got {found}; nothing was changed")
-
-
-def read_settings(rule: str, settings: Mapping[str, float | str] | None) -> dict[str, float | str]:
-    """Return the settings of a rule as a file can hold them.
-
-    Raises:
-        TypeError: The rule is no text, or a setting is neither a number nor a text.
-    """
-    if not isinstance(rule, str):
-        raise TypeError(f"`rule` must be a text, got {type(rule).__name__}")
-    said = dict(settings or {})
-    for name, value in said.items():
-        if not is_text(name) or not (is_number(value) or is_text(value)):
-            raise TypeError(f"`settings` must hold numbers and texts by name, got {value!r} for {name!r}")
-    return said
 
 
 def _parts(edit: Edit) -> dict[str, Tensor]:

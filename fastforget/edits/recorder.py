@@ -16,7 +16,8 @@ from fastforget.classifier.class_numbers import read_classes
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.devices import check_device
-from fastforget.edits.receipt import Receipt, read_settings
+from fastforget.edits.receipt import Receipt
+from fastforget.edits.settings import read_settings
 
 __all__ = ["Recording", "recorded", "recording"]
 

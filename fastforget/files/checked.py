@@ -1,7 +1,8 @@
 """Safetensors with a versioned header and a checksum: what the formats of this package share.
 
 Header: `format` "fastforget.<kind>"; `version`; `<kind>`, a description as JSON; `sha256` of the description and of all
-tensors. A file appears whole or not at all, see `fastforget.files.durable`.
+tensors; where it is signed, `public_key` and the `signature` of that checksum. A file appears whole or not at all, see
+`fastforget.files.durable`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,12 +21,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastforget.files.durable import whole_files
+from fastforget.files.signatures import check_signature, signature_of
+
+if TYPE_CHECKING:
+    from fastforget.files.signing import PublicKey, SigningKey
 
 __all__ = ["check_header", "checksum", "opened", "read", "save", "write"]
 
 
 def write(
-    path: str | PathLike[str], kind: str, version: int, description: dict[str, Any], tensors: Mapping[str, Tensor]
+    path: str | PathLike[str],
+    kind: str,
+    version: int,
+    description: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    key: SigningKey | None = None,
 ) -> None:
     """Write a file.
 
@@ -35,29 +45,35 @@ def write(
         version: Of the format.
         description: Plain data.
         tensors: The tensors by name.
+        key: Signs it; None for nobody.
 
     Raises:
         OSError: It cannot be written, for instance for want of space; what was there before still is.
     """
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description, sort_keys=True)
-    header = {"format": f"fastforget.{kind}", "version": str(version), kind: text, "sha256": checksum(text, contents)}
-    save(path, contents, header)
+    digest = checksum(text, contents)
+    header = {"format": f"fastforget.{kind}", "version": str(version), kind: text, "sha256": digest}
+    save(path, contents, header | signature_of(kind, digest, key))
 
 
-def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file and check its format, version and checksum.
+def read(
+    path: str | PathLike[str], kind: str, version: int, signed_by: PublicKey | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file and check its format, version and checksum, and its signature if it has one.
 
     Args:
         path: The file.
         kind: What it must be.
         version: The newest known one.
+        signed_by: Who must have signed it; None for anybody or nobody.
 
     Returns:
         The description and the tensors by name; these are copies, so that the file may be written to afterwards.
 
     Raises:
-        ValueError: The file is truncated, changed, foreign or of a newer version.
+        ModuleNotFoundError: It is signed, and the extra ``signing`` is not installed.
+        ValueError: The file is truncated, changed, foreign, of a newer version, or not signed by the key.
     """
     with opened(path) as file:
         header = file.metadata() or {}
@@ -65,6 +81,7 @@ def read(path: str | PathLike[str], kind: str, version: int) -> tuple[dict[str, 
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dict
     if header["sha256"] != checksum(header[kind], tensors):
         raise ValueError("it was changed after it was written, its checksum does not match")
+    check_signature(kind, header["sha256"], header, signed_by)
     try:
         description = json.loads(header[kind])
     except (ValueError, RecursionError):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from fastforget.files import checked
 from fastforget.files.fields import Fields, check_fields, is_count, is_number, is_text, list_of, object_of
+
+if TYPE_CHECKING:
+    from fastforget.files.signing import PublicKey, SigningKey
 
 __all__ = ["read", "write"]
 
@@ -23,31 +26,41 @@ _ADDED: dict[str, Any] = {"codes": "", "forgotten": [], "versions": {}}  # what 
 _PARTS = ("indices", "old", "new")
 
 
-def write(path: str | PathLike[str], description: dict[str, Any], edits: Mapping[str, Mapping[str, Tensor]]) -> None:
+def write(
+    path: str | PathLike[str],
+    description: dict[str, Any],
+    edits: Mapping[str, Mapping[str, Tensor]],
+    key: SigningKey | None = None,
+) -> None:
     """Write a receipt.
 
     Args:
         path: The file; overwritten if it exists.
         description: Plain data.
         edits: Tensors by part, by parameter.
+        key: Signs it; None for nobody.
     """
     tensors = {f"{name}/{part}": tensor for name, parts in edits.items() for part, tensor in parts.items()}
-    checked.write(path, "receipt", VERSION, description, tensors)
+    checked.write(path, "receipt", VERSION, description, tensors, key)
 
 
-def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+def read(
+    path: str | PathLike[str], signed_by: PublicKey | None = None
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """Read a receipt and check its format, version, checksum, and that every part is of the right kind.
 
     Args:
         path: The file.
+        signed_by: Who must have signed it; None for anybody or nobody.
 
     Returns:
         The description and the tensors by part, by parameter.
 
     Raises:
-        ValueError: The file is truncated, changed, foreign or of a newer version.
+        ModuleNotFoundError: It is signed, and the extra ``signing`` is not installed.
+        ValueError: The file is truncated, changed, foreign, of a newer version, or not signed by the key.
     """
-    description, tensors = checked.read(path, "receipt", VERSION)
+    description, tensors = checked.read(path, "receipt", VERSION, signed_by)
     description = {**_ADDED, **description}
     edits: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from fastforget.auditing import AuditReport
 from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.fitting import DEVICE_ERRORS
 from fastforget.classifier.modes import normal_tensors
@@ -21,7 +22,7 @@ from fastforget.serving.history.requests import check_not_answered
 from fastforget.serving.history.undo_policy import kept_until
 from fastforget.serving.replica import Replica
 
-__all__ = ["Editor", "OpenEdit", "check_texts"]
+__all__ = ["Editor", "OpenEdit", "check_classes", "check_texts", "plain_audit"]
 
 # Want of space, time or memory, or a device in trouble: no reason to refuse a request for good.
 _PASSING = (OSError, MemoryError, *DEVICE_ERRORS)
@@ -194,6 +195,21 @@ def check_texts(request: object, asked_by: object) -> None:
     for name, given in (("request", request), ("asked_by", asked_by)):
         if not isinstance(given, str) and not (name == "request" and given is None):
             raise TypeError(f"`{name}` must be a text, got {type(given).__name__}")
+
+
+def check_classes(receipt: Receipt, count: int | None) -> None:
+    """Raise ValueError if a receipt names a class twice, or one beyond their number, where that is known."""
+    if len(set(receipt.classes)) < len(receipt.classes):
+        raise ValueError(f"`receipt` must name each of its classes once, got {list(receipt.classes)}")
+    if count is not None and any(cls >= count for cls in receipt.classes):
+        raise ValueError(f"`receipt` must be of classes in [0, {count}), got {list(receipt.classes)}")
+
+
+def plain_audit(measured: Mapping[str, Any] | AuditReport) -> Mapping[str, Any]:
+    """Return what an audit measured as a record can hold it."""
+    if not isinstance(measured, AuditReport):
+        return dict(measured)
+    return {name: measured.describe()[name] for name in ("metrics", "findings", "average_gap")}
 
 
 def _reason(error: BaseException) -> str:

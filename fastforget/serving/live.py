@@ -19,12 +19,13 @@ from fastforget.edits.receipt import Receipt
 from fastforget.fisher.diagonal import FisherDiagonal
 from fastforget.fisher.kept_sums import restored_on_error
 from fastforget.serving.durations import check_seconds
-from fastforget.serving.editing import Editor, check_texts
+from fastforget.serving.editing import Editor, check_classes, check_texts, plain_audit
 from fastforget.serving.engines import Engine
 from fastforget.serving.follower import Follower
 from fastforget.serving.history.archive import Archive
 from fastforget.serving.history.entries import Version, now, timestamp
 from fastforget.serving.history.history import open_history
+from fastforget.serving.history.proofs import HeadProof, RecordProof
 from fastforget.serving.history.requests import Request
 from fastforget.serving.history.undo_policy import kept_until
 from fastforget.serving.replica import Prediction, Replica
@@ -168,7 +169,7 @@ class LiveModel:
         with self._editor.edit(request, asked_by, cls) as edit, restored_on_error(kept, unless=edit.is_recorded):
             forgotten = settings.pop("forgotten", edit.before.classes)
             receipt = one_shot(edit.draft, codes, cls, forgotten=forgotten, **settings)
-            measured = _plain(self._audit(edit.draft)) if self._audit else {}
+            measured = plain_audit(self._audit(edit.draft)) if self._audit else {}
             return edit.make("forget", receipt, undo, measured)
 
     def apply(
@@ -194,7 +195,7 @@ class LiveModel:
         undo = self._undo_or(undo)
         with self._editor.edit(request, asked_by, receipt.classes) as edit:
             receipt.apply(edit.draft)
-            self._check_classes(receipt)
+            check_classes(receipt, None if self._codes is None else len(self._codes))
             return edit.make("apply", receipt, undo)
 
     def revert(self, number: int, *, request: str | None = None, asked_by: str = "") -> Version:
@@ -248,6 +249,14 @@ class LiveModel:
     def requests(self) -> tuple[Request, ...]:
         """Return the requests that were filed, the first one first, with what became of them."""
         return tuple(self._history.requests())
+
+    def proof(self, name: str) -> RecordProof | None:
+        """Return the proof that a request is on record, for whoever filed it; None where no archive knows it."""
+        return self._history.proof(name)
+
+    def head(self, since: int = 0) -> HeadProof | None:
+        """Return the head of the log for a witness that saw so many records, see `Archive.head`; None without one."""
+        return self._history.head(since)
 
     def receipts(self, number: int) -> tuple[Receipt, ...]:
         """Return the receipts of a version's edits, in order, for models equal to version 0.
@@ -335,16 +344,3 @@ class LiveModel:
         policy = self._undo if undo is None else undo
         kept_until(policy, now())
         return policy
-
-    def _check_classes(self, receipt: Receipt) -> None:
-        if len(set(receipt.classes)) < len(receipt.classes):
-            raise ValueError(f"`receipt` must name each of its classes once, got {list(receipt.classes)}")
-        if self._codes is not None and any(cls >= len(self._codes) for cls in receipt.classes):
-            raise ValueError(f"`receipt` must be of classes in [0, {len(self._codes)}), got {list(receipt.classes)}")
-
-
-def _plain(measured: Mapping[str, Any] | AuditReport) -> Mapping[str, Any]:
-    """Return what an audit measured as a record can hold it."""
-    if not isinstance(measured, AuditReport):
-        return dict(measured)
-    return {name: measured.describe()[name] for name in ("metrics", "findings", "average_gap")}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from fastforget.serving.live import LiveModel
 from fastforget.serving.request_page import RequestPage
 
 try:
-    from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
+    from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import StrictInt
 
@@ -35,6 +35,7 @@ except ModuleNotFoundError as error:
 __all__ = ["application"]
 
 _LOG = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 Classes = Annotated[list[StrictInt], Body()]
 Name = Annotated[str | None, Body(max_length=200)]
@@ -55,7 +56,10 @@ def application(
     ======  ========================  ===========================================================================
     GET     ``/``                     a page on which a person files a request, and follows it
     POST    ``/predict``              ``{"inputs": nested lists}`` gives ``{"outputs": ..., "version": n}``
-    POST    ``/requests``             ``{"classes": [3], "asked_by": "...", "request": "ticket-17"}``; 202
+    POST    ``/requests``             ``{"classes": [3], "asked_by": "...", "request": "ticket-17"}``; 202, with the
+                                      ``proof`` that it is on record, see `LiveModel.proof`
+    GET     ``/proofs/{name}``        that proof again
+    GET     ``/log/head?since=n``     the head of the log for a witness, see `LiveModel.head`
     GET     ``/requests``             all of them, with what became of them; ``/requests/{name}`` one
     GET     ``/versions``             all versions
     POST    ``/versions/{n}/revert``  go back
@@ -129,7 +133,17 @@ def _guarded_routes(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:
-        return _plain(live.ask(classes, request=request, asked_by=asked_by), names)
+        filed = live.ask(classes, request=request, asked_by=asked_by)
+        proof = live.proof(filed.name)
+        return {**_plain(filed, names), "proof": proof and proof.describe()}
+
+    @router.get("/proofs/{name:path}")
+    def proof(name: str) -> dict[str, Any]:
+        return _found(live.proof(name), f"there is no proof of a request {name!r}").describe()
+
+    @router.get("/log/head")
+    def head(since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
+        return _found(live.head(since), "there is no log").describe()
 
     @router.get("/requests")
     def requests() -> list[dict[str, Any]]:
@@ -178,10 +192,14 @@ def _plain(found: Filed | Version, names: Sequence[str] | None) -> dict[str, Any
 
 
 def _request(live: LiveModel, name: str) -> Filed:
-    for request in live.requests():
-        if request.name == name:
-            return request
-    raise HTTPException(404, f"there is no request {name!r}")
+    found = [request for request in live.requests() if request.name == name]
+    return _found(found[0] if found else None, f"there is no request {name!r}")
+
+
+def _found(found: _Found | None, otherwise: str) -> _Found:
+    if found is None:
+        raise HTTPException(404, otherwise)
+    return found
 
 
 def _tensor(live: LiveModel, given: Any) -> Tensor:

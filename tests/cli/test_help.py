@@ -18,6 +18,8 @@ WANTED = {
     "apply",
     "revert",
     "audit",
+    "keys",
+    "check-signature",
     "log",
     "serve",
     "demo",

@@ -128,7 +128,13 @@ def test_names_of_classes(model_folder: Path, monkeypatch: pytest.MonkeyPatch, f
     (model_folder / "names.txt").write_text("a\nb\n")
     monkeypatch.setitem(sys.modules, "named", None)  # type: ignore[arg-type]
     monkeypatch.delitem(sys.modules, "named")
-    options = {"model": "named:named", "checkpoint": "net.safetensors", "codes": "codes.safetensors", "forgotten": None}
-    monkeypatch.setenv("FASTFORGET_SERVE", json.dumps({**options, "archive": None, "undo": "keep", "names": file}))
+    options: dict[str, Any] = {
+        "model": "named:named",
+        "checkpoint": "net.safetensors",
+        "codes": "codes.safetensors",
+        "forgotten": None,
+    }
+    options |= {"archive": "archive", "undo": "keep", "sign": None, "names": file}
+    monkeypatch.setenv("FASTFORGET_SERVE", json.dumps(options))
     with TestClient(application()) as web:
         assert shown in web.get("/").text

@@ -220,6 +220,24 @@ def test_serve_and_log(folder: Path) -> None:
     assert len([json.loads(line) for line in command("log", "show", "archive").splitlines()]) == 2
 
 
+def test_proofs_and_signatures(folder: Path, forgotten: dict[str, Any]) -> None:
+    command("keys", "--output", "private.pem", "--public", "public.pem")
+    public = ("--public-key", "public.pem")
+    with service("--archive", "signed", "--sign", "private.pem") as ask:
+        proof = json.loads(ask("requests", {"classes": [THREE], "request": "ticket"}))["proof"]
+        until(lambda: json.loads(ask("requests/ticket"))["state"] == "done")
+    Path("home.json").write_text(json.dumps(proof))
+    assert "continues it" in command("log", "check", "home.json", "--log", "signed", *public)
+    command("log", "prove", "signed", "--request", "ticket", "--output", "proof.json")
+    assert "the first head" in command("log", "witness", "signed", "--keep", "head.json", *public)
+    assert "signed by that key" in command("log", "verify", "signed", *public)
+    command("log", "export", "signed", "--output", "record.csv")
+    assert "request filed" in Path("record.csv").read_text("utf-8")
+    outputs = ("--output", "again.safetensors", "--receipt", "signed-receipt", "--sign", "private.pem")
+    command("forget", *NET, *CODES, "--cls", str(THREE), *outputs)
+    assert "signed by that key" in command("check-signature", "--file", "signed-receipt", *public)
+
+
 @contextmanager
 def service(*options: str) -> Iterator[Callable[..., bytes]]:
     """Run `fastforget serve`; yield what asks it."""

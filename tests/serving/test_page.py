@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 from serving.archive_workers import CODES, network
+from serving.history.archives import until
 
 from fastforget.serving import LiveModel
+from fastforget.serving.history.proofs import RecordProof
 
 uvicorn = pytest.importorskip("uvicorn")
 client = pytest.importorskip("websockets.sync.client")
@@ -115,6 +117,12 @@ def test_a_person_files_requests_and_follows_them(tmp_path: Path) -> None:
         filed(page, classes="3", asked_by="A. Person, by letter of 3 May", request="ticket-17")
         page.until("document.querySelector('.done')?.textContent.startsWith('done: version 1, disconnected, ')")
         page.until("at('service').textContent === 'Version 1; forgotten: 3 (coat)'")
+        page.until("at('filed').textContent.startsWith('ticket-17 is on record, as record 1 with hash ')")
+        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        page.value("at('filed').querySelector('button').click()")
+        kept = tmp_path / "proof-ticket-17.json"
+        until(kept.exists)
+        assert RecordProof.load(kept).record.fields["asked_by"] == "A. Person, by letter of 3 May"
         assert page.value("at('classes').value") == ""
         filed(page, classes="3", asked_by="the same, again", request="ticket-18")
         page.until("document.querySelector('.refused')?.textContent.includes('forgotten earlier')")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from serving.archive_workers import CODES, X, network
+from serving.history.archives import until
 
 from fastforget import UnrecognisedCodesError, one_shot
 from fastforget.serving import LiveModel
@@ -48,6 +49,7 @@ def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
         asked = web.post("/requests", json={"classes": [3], "asked_by": "a person", "request": "ticket-17"})
         assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
         done = outcome(web, "ticket-17")
+        until(lambda: live.version.number == 1)  # on record, and made a moment later
         assert (done["version"], done["claims"], done["outcome"]) == (1, ["disconnected"], live.receipts(1)[0].outcome)
         assert done["outcome"].startswith("disconnected, ")
         assert done["outcome"].endswith(" nats deep")

@@ -5,6 +5,7 @@
     FOLDER/
       requests.jsonl             what was asked for and done, see `fastforget.serving.history.log`
       requests.jsonl.head        number and hash of its last record
+      requests.jsonl.signed      hash of the tree of its records, signed, if there is a key
       edits/000001.safetensors   the new values of each edit
       undo/000001.safetensors    the same with the old values, as long as the policy says
       editing                    locked by the process that edits
@@ -17,14 +18,20 @@ from contextlib import contextmanager
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastforget.edits.receipt import Receipt
 from fastforget.serving.history.archive_log import ArchiveLog
 from fastforget.serving.history.contents import asked_record, edit_record, expired_record, refused_record
 from fastforget.serving.history.entries import Entry, now
 from fastforget.serving.history.locks import locked
+from fastforget.serving.history.proofs import HeadProof, RecordProof
+from fastforget.serving.history.proving import prove_head, prove_request
 from fastforget.serving.history.receipt_files import ReceiptFiles
 from fastforget.serving.history.requests import Request, filed_before
+
+if TYPE_CHECKING:
+    from fastforget.files.signing import SigningKey
 
 __all__ = ["LOG", "Archive", "ArchiveWriter"]
 
@@ -42,10 +49,13 @@ class Archive:
 
     Args:
         folder: Made if there is none.
+        key: Signs the log after each record, so that whoever changes it without the key is found out. Once it was
+            given, every process that writes needs it; others can read.
 
     Raises:
         OSError: It cannot be made.
-        ArchiveError: Its log is not one of this library or was changed, or the folder holds receipts that no log knows.
+        ArchiveError: Its log is not one of this library, was changed, or is signed by another key. Or the folder holds
+            receipts that no log knows.
 
     Example:
         >>> import tempfile
@@ -54,9 +64,9 @@ class Archive:
         0
     """
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
+    def __init__(self, folder: str | PathLike[str], *, key: SigningKey | None = None) -> None:
         self.folder = Path(folder)
-        self._log = ArchiveLog(self.folder / LOG)
+        self._log = ArchiveLog(self.folder / LOG, key)
         self._receipts = ReceiptFiles(self.folder, new=not self.log.exists())
         self._log.settle()
         self._receipts.check(len(self.entries()))
@@ -118,6 +128,37 @@ class Archive:
             if earlier is None:
                 log.append(asked_record(request))
         return earlier or request
+
+    def proof(self, name: str) -> RecordProof | None:
+        """Return the proof that a request is on record, for whoever filed it.
+
+        Args:
+            name: Of the request.
+
+        Returns:
+            The proof, by the signed head if there is a key; None where no such request was filed.
+
+        Raises:
+            OSError: The log cannot be read.
+            ArchiveError: It was changed.
+        """
+        return prove_request(self.log, self._log.tree, name)
+
+    def head(self, since: int = 0) -> HeadProof:
+        """Return the head of the log, for a witness.
+
+        Args:
+            since: How many records the witness saw.
+
+        Returns:
+            The head, and the proof that the log begins with these.
+
+        Raises:
+            OSError: The log cannot be read.
+            ArchiveError: It was changed, or holds nothing yet.
+            ValueError: The number is negative.
+        """
+        return prove_head(self.log, self._log.tree, since)
 
     @contextmanager
     def writing(self, patience: float) -> Iterator[ArchiveWriter]:

@@ -6,12 +6,17 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastforget.serving.history.contents import Contents
+from fastforget.serving.history.contents import Contents, key_record
 from fastforget.serving.history.errors import ArchiveError
 from fastforget.serving.history.locks import retry
 from fastforget.serving.history.log import Position, RequestLog, read_since
+from fastforget.serving.history.log_tree import LogTree
+from fastforget.serving.history.seal import Seal
+
+if TYPE_CHECKING:
+    from fastforget.files.signing import SigningKey
 
 __all__ = ["ArchiveLog"]
 
@@ -24,10 +29,15 @@ class ArchiveLog:
 
     Args:
         path: The file; made by the first record.
+        key: Signs the log after each record; None where nobody does.
+
+    Attributes:
+        tree: Of its records.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: SigningKey | None = None) -> None:
+        self.path, self.tree = path, LogTree(path)
+        self._seal = None if key is None else Seal(path, self.tree, key)
         self._known: tuple[Position | None, Contents] = (None, Contents())
 
     def contents(self) -> Contents:
@@ -51,33 +61,55 @@ class ArchiveLog:
         return contents
 
     def settle(self) -> None:
-        """Complete the last record of a process that crashed, or of a machine that lost power.
+        """Complete the last record of a process that crashed, or of a machine that lost power; check who signed.
 
         Raises:
-            OSError: The log cannot be opened; where it can only be read, nothing is done.
+            OSError: The log cannot be opened; where it can only be read, nothing is completed.
             TimeoutError: Another process did not end a line in time.
-            ArchiveError: It was changed.
+            ArchiveError: It was changed, or another key signed it.
         """
+        if not self.path.exists():
+            return
         try:
-            if self.path.exists():
-                with self.opened():
-                    pass
+            with self._locked():
+                self._check_seal()
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
+            self._check_seal()
 
     @contextmanager
     def opened(self) -> Iterator[RequestLog]:
-        """Open the log to append to it; meanwhile no other process can.
+        """Open the log to append a record to it; meanwhile no other process can.
 
         Yields:
-            The log, without an unfinished line of a crashed process.
+            The log, without an unfinished line of a crashed process. It is signed afterwards, if there is a key.
 
         Raises:
-            OSError: It cannot be opened.
+            OSError: It cannot be opened, or its signed head cannot be written.
             TimeoutError: Another process did not end a line in time.
-            ArchiveError: It was changed.
+            ArchiveError: It was changed, another key signed it, or somebody signs it and there is no key.
         """
+        with self._locked() as log:
+            self._check_seal()
+            signer = self.contents().key
+            if self._seal is None and signer is not None:
+                raise ArchiveError(f"records of `{self.path}` are signed: give the key whose public part is {signer}")
+            if self._seal is not None:
+                if signer is None:
+                    log.append(key_record(self._seal.public.text))
+                self._seal.renew()  # also what a process that crashed could not sign any more
+            yield log
+            if self._seal is not None:
+                self._seal.renew()
+
+    def _check_seal(self) -> None:
+        if self._seal is not None:
+            self._seal.check()
+
+    @contextmanager
+    def _locked(self) -> Iterator[RequestLog]:
+        """Open the log while no other process writes to it, and remove an unfinished line of one that crashed."""
         self.contents()
         otherwise = f"another process writes to `{self.path}`"
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from fastforget.serving.history.entries import Entry
 from fastforget.serving.history.requests import Request, note_edit, note_refusal
 
-__all__ = ["Contents", "asked_record", "edit_record", "expired_record", "refused_record"]
+__all__ = ["Contents", "asked_record", "edit_record", "expired_record", "key_record", "refused_record"]
 
 _ACTIONS = ("forget", "apply", "revert")
 _ENTRY_FIELDS = {field.name for field in fields(Entry)}
@@ -43,6 +43,11 @@ def expired_record(number: int) -> dict[str, Any]:
     return {"kind": "expired", "number": number}
 
 
+def key_record(public_key: str) -> dict[str, Any]:
+    """Return the record that says by which key the log is signed from here on."""
+    return {"kind": "key", "public_key": public_key}
+
+
 @dataclass
 class Contents:
     """What records say. Their hashes fit, but anybody may have written them.
@@ -52,12 +57,14 @@ class Contents:
         digests: SHA-256 of the files of each edit, by their folder.
         requests: Those filed, by name.
         expired: Edits whose old values were removed.
+        key: The public key that signs the log, base64; None where none does.
     """
 
     entries: list[Entry] = field(default_factory=list)
     digests: dict[int, dict[str, str]] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     expired: set[int] = field(default_factory=set)
+    key: str | None = None
 
     def followed_by(self, records: Iterable[Mapping[str, Any]]) -> Contents:
         """Return contents that take in more records; these stay as they are, since other threads read them.
@@ -71,7 +78,7 @@ class Contents:
         Raises:
             ValueError: A record does not fit.
         """
-        later = Contents(list(self.entries), dict(self.digests), dict(self.requests), set(self.expired))
+        later = Contents(list(self.entries), dict(self.digests), dict(self.requests), set(self.expired), self.key)
         for record in records:
             later._add(record)
         return later
@@ -98,6 +105,10 @@ class Contents:
             note_refusal(self.requests, record["request"], record["reason"])
         elif kind == "expired":
             self.expired.add(record["number"])
+        elif kind == "key":
+            if self.key is not None:
+                raise ValueError("the log must name the key that signs it once, got a second one")
+            self.key = str(record["public_key"])
 
 
 def _read_entry(number: int, record: Mapping[str, Any]) -> Entry:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastforget.files.durable import sync
 from fastforget.serving.history.records import Record, canonical
 
-__all__ = ["check_head", "head_of", "read_head", "write_head"]
+__all__ = ["check_head", "head_of", "read_head", "replace_durably", "write_head"]
 
 
 def head_of(record: Record) -> str:
@@ -39,15 +39,28 @@ def write_head(log: Path, record: Record) -> None:
     Raises:
         OSError: The file cannot be written, and the head is as before; or its name did not reach the disk.
     """
-    unfinished = _path(log).with_name(_path(log).name + ".unfinished")
+    replace_durably(_path(log), head_of(record))
+
+
+def replace_durably(path: Path, text: str) -> None:
+    """Give a small file a new content as a whole; a process that is killed leaves at most ``<name>.unfinished``.
+
+    Args:
+        path: The file; nobody else writes to it meanwhile.
+        text: The content.
+
+    Raises:
+        OSError: It cannot be written, and the file is as before; or its name did not reach the disk.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
     try:
         opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w", encoding="utf-8") as file:
-            file.write(head_of(record))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(_path(log))
-        sync(log.absolute().parent)
+        unfinished.replace(path)
+        sync(path.absolute().parent)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from fastforget.edits.receipt import Receipt
 from fastforget.serving.history.archive import Archive
 from fastforget.serving.history.entries import Entry
 from fastforget.serving.history.memory import Memory
+from fastforget.serving.history.proofs import HeadProof, RecordProof
 from fastforget.serving.history.requests import Request
 
 __all__ = ["History", "HistoryWriter", "open_history"]
@@ -41,6 +42,12 @@ class History(Protocol):
 
     def ask(self, request: Request) -> Request:
         """File a request that is to be carried out; return the one that there is of its name."""
+
+    def proof(self, name: str) -> RecordProof | None:
+        """Return the proof that a request is on record; None where nothing outlives the process."""
+
+    def head(self, since: int) -> HeadProof | None:
+        """Return the head of the log, and the proof that it begins with so many records; None likewise."""
 
     def writing(self, patience: float) -> AbstractContextManager[HistoryWriter]:
         """Keep other processes from editing, after waiting so many seconds for them; remove old values that are due."""
