@@ -44,9 +44,11 @@ class Stage:
     def __post_init__(self) -> None:
         """Find every name of the parameters."""
         self._isolated = IsolatedModel(self.model)
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        tied = self.model.named_parameters(remove_duplicate=False)
-        self._values = {name: self.parameters[names[id(p)]] for name, p in tied if names[id(p)] in self.parameters}
+        tied = self._isolated.parameters
+        names = {id(parameter): name for name, parameter in reversed(tied.items())}  # the first of each
+        self._values = {
+            name: self.parameters[names[id(p)]] for name, p in tied.items() if names[id(p)] in self.parameters
+        }
 
     def outputs(self, inputs: Inputs, *, examine: bool = False) -> Tensor:
         """Return the logits of the staged model on some inputs; they are remembered until something moves.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, NamedTuple
@@ -36,18 +36,16 @@ class _Attribute(NamedTuple):
 class KeptValues:
     """What a model keeps of its parameters, looked up once for any number of runs on other parameters."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """Look at all attributes of a module."""
-        self._model = model
-        self._before = list(_attributes(model, with_parameters=True))
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        """Look at all attributes of the modules of a model."""
+        self._all = modules
+        self._before = list(_attributes(modules, with_parameters=True))
         self._of_parameters = [
             each for each in self._before if each.contents is not None and not _has_parameters(each) and _has_kept(each)
         ]
         self._holders = [each for each in self._before if each.contents is not None]
         # With the values, whose identities must stay theirs.
-        self._modules = [
-            (vars(module), _identities(vars(module)), list(vars(module).values())) for module in model.modules()
-        ]
+        self._modules = [(vars(module), _identities(vars(module)), list(vars(module).values())) for module in modules]
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -63,11 +61,11 @@ class KeptValues:
             yield
         finally:
             if any(_identities(now) != before for now, before, _ in self._modules) or any(map(_changed, self._holders)):
-                _put_back(self._model, self._before)
+                _put_back(self._all, self._before)
 
 
 def _identities(attributes: dict[str, Any]) -> list[int]:
-    return [*map(id, attributes), *map(id, attributes.values())]
+    return list(map(id, attributes.values()))
 
 
 def keep_nothing(model: nn.Module) -> RemovableHandle:
@@ -76,12 +74,12 @@ def keep_nothing(model: nn.Module) -> RemovableHandle:
     Returns:
         What ends it.
     """
-    before = list(_attributes(model))
+    before = list(_attributes(model.modules()))
     for place, attribute in enumerate(before):
         if attribute.contents is not None and _has_kept(attribute):
             attribute.value.clear()
             before[place] = attribute._replace(contents=type(attribute.value)())
-    return model.register_forward_hook(lambda *_: _put_back(model, before), always_call=True)
+    return model.register_forward_hook(lambda *_: _put_back(model.modules(), before), always_call=True)
 
 
 def prepare_to_drop(model: nn.Module, names: Iterable[str]) -> Callable[[], None]:
@@ -100,7 +98,7 @@ def prepare_to_drop(model: nn.Module, names: Iterable[str]) -> Callable[[], None
     owners = {name.rpartition(".")[0] for name in names}
     kept: list[_Attribute] = []
     for path, module in model.named_modules():
-        found = [each for each in _attributes(module, alone=True) if _has_kept(each)] if path in owners else []
+        found = [each for each in _attributes([module]) if _has_kept(each)] if path in owners else []
         for attribute in found:
             if attribute.contents is None:
                 raise ValueError(
@@ -125,7 +123,7 @@ def kept_beside(model: nn.Module, path: str) -> str | None:
         model: The whole model.
         path: Of the module.
     """
-    for attribute in _attributes(model.get_submodule(path), alone=True):
+    for attribute in _attributes([model.get_submodule(path)]):
         if any(tensor.is_floating_point() for tensor in _tensors(attribute)) and not _is_constant(attribute, model):
             return attribute.name
     return None
@@ -166,9 +164,9 @@ def _assigns(code: CodeType, name: str) -> bool:
     return any(step.opname == "STORE_ATTR" and step.argval == name for step in dis.get_instructions(code))
 
 
-def _attributes(model: nn.Module, *, alone: bool = False, with_parameters: bool = False) -> Iterator[_Attribute]:
+def _attributes(modules: Iterable[nn.Module], *, with_parameters: bool = False) -> Iterator[_Attribute]:
     """Yield the attributes of modules that hold tensors or may come to; those of parameters only if asked for."""
-    for module in [model] if alone else model.modules():
+    for module in modules:
         values = vars(module)
         for name in values.keys() - _OF_EVERY_MODULE:
             value = values[name]
@@ -211,9 +209,9 @@ def _are_of(tensor: Tensor, parameter: Tensor) -> bool:
     return len(numbers) > 1 and bool(torch.isin(numbers, parameter.to(tensor.dtype)).all())
 
 
-def _put_back(model: nn.Module, before: list[_Attribute]) -> None:
+def _put_back(modules: Iterable[nn.Module], before: list[_Attribute]) -> None:
     known = {(id(attribute.module), attribute.name) for attribute in before}
-    for attribute in _attributes(model, with_parameters=True):
+    for attribute in _attributes(modules, with_parameters=True):
         added = (id(attribute.module), attribute.name) not in known
         if added and any(tensor.grad_fn is not None for tensor in _tensors(attribute)):
             delattr(attribute.module, attribute.name)

@@ -68,7 +68,7 @@ def without_embedding_tables(model: nn.Module, parameters: Mapping[str, Tensor])
     """
     tables, used = set[int](), set[int]()
     for module in model.modules():
-        owned = {id(parameter) for parameter in module.parameters(recurse=False)}
+        owned = set(map(id, module._parameters.values()))  # noqa: SLF001 - some are None, which is no parameter
         (tables if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) else used).update(owned)
     tables -= used  # a table may also be the weight of a linear layer
     remaining = {name: value for name, value in parameters.items() if id(value) not in tables}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,17 +86,23 @@ class IsolatedModel:
     def __init__(self, model: nn.Module) -> None:
         """Look up where the parameters and buffers of an eager module are."""
         self._model = model
-        self._kept = KeptValues(model)
-        # A module that has two names is looked up once: after a run the first of two tensors would be put back in place
-        # of its own. Every name of tied parameters is there.
+        self.parameters: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+        # Where to put a tensor of a name. A module that has two names is given its tensors once: after a run the first
+        # of two would be put back in place of its own.
         self._homes: dict[str, tuple[dict[str, Tensor | None], str]] = {}
-        for path, module in model.named_modules():
-            for tensors in (module._parameters, module._buffers):  # noqa: SLF001 - as torch.func.functional_call does
+        modules: dict[int, nn.Module] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            for kind, found in (("_parameters", self.parameters), ("_buffers", self._buffers)):
+                tensors: dict[str, Tensor | None] = getattr(module, kind)
                 for key, tensor in tensors.items():
                     if tensor is not None:
-                        self._homes[f"{path}.{key}" if path else key] = cast("dict[str, Tensor | None]", tensors), key
-        self.parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-        self._buffers = dict(model.named_buffers(remove_duplicate=False))
+                        name = f"{path}.{key}" if path else key
+                        found[name] = tensor
+                        if id(module) not in modules:
+                            self._homes[name] = tensors, key
+            modules[id(module)] = module
+        self._kept = KeptValues(list(modules.values()))
         self._copies: dict[str, Tensor] | None = None
 
     def run(self, inputs: Inputs, parameters: Mapping[str, Tensor] | None = None) -> Any:

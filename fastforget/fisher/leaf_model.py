@@ -35,7 +35,8 @@ def taking_gradients(model: nn.Module) -> Iterator[None]:
 
     Random states are put back. What torch.compile has compiled runs uncompiled, because compiled code hides its calls.
     """
-    random = torch.random.fork_rng(devices=random_devices(*model.parameters()))
+    devices = random_devices(*model.parameters()) if torch.cuda.is_initialized() else []
+    random = torch.random.fork_rng(devices=devices)
     with torch.inference_mode(False), torch.enable_grad(), random, recurrent_backward(model), uncompiled(model):
         yield
 
@@ -53,11 +54,12 @@ class LeafModel:
         self._model = model
         self._isolated = IsolatedModel(model)
         self.leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
-        self.others = {name: p.detach() for name, p in model.named_parameters() if name not in watched}
+        first = {id(parameter): name for name, parameter in reversed(self._isolated.parameters.items())}
+        everything = {name: p for name, p in self._isolated.parameters.items() if first[id(p)] == name}
+        self.others = {name: p.detach() for name, p in everything.items() if name not in watched}
         self._random_devices = random_devices(*self.leaves.values(), *self.others.values())
         # Every name of a parameter with its first name: then nobody needs to look for ties at each forward.
-        first = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._first_names = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+        self._first_names = {name: first[id(p)] for name, p in self._isolated.parameters.items()}
 
     def run(self, mode: KeepActivations, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
         """Run the model under a mode.

@@ -31,8 +31,16 @@ from fastforget.fisher.capture.watch import Watch
 __all__ = ["CaptureMode"]
 
 
-# Their result is a tensor that was there before, or none.
-_READERS = {getattr(Tensor, name).__get__ for name in ("_base", "grad", "grad_fn")}
+# Their result is a tensor that was there before, or none: nothing is to be noted of it.
+_PROPERTIES = "_base grad grad_fn device dtype is_cpu is_cuda is_leaf layout ndim requires_grad shape"
+_READERS = {getattr(Tensor, name).__get__ for name in _PROPERTIES.split()} | {
+    Tensor.dim,
+    Tensor.size,
+    Tensor.numel,
+    Tensor.stride,
+    Tensor.is_contiguous,
+    Tensor.is_floating_point,
+}
 
 
 class CaptureMode(KeepActivations):
@@ -47,6 +55,9 @@ class CaptureMode(KeepActivations):
 
     def run_function(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run one function; if it uses a parameter in a way that is known, with a tap on its result."""
+        if func in _READERS:
+            self._watch.layout_state(args[0])  # which notes whether it is a leaf of somebody else
+            return func(*args, **kwargs)
         recognise = RECOGNISERS.get(func)
         if recognise is not None:
             result = recognise(self._watch, func, *args, **kwargs)
@@ -60,7 +71,7 @@ class CaptureMode(KeepActivations):
                 return result
         if _is_composite(func) and func not in self._inside:
             return self._look_inside(func, args, kwargs)
-        if not self._watch.follows or func in _READERS:  # nobody asks where the samples are
+        if not self._watch.follows:  # nobody asks where the samples are
             return func(*args, **kwargs)
         return self._run_followed(func, args, kwargs)
 
