@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["application", "serve"]
 
 _OPTIONS_VARIABLE, _TOKEN_VARIABLE = "FASTFORGET_SERVE", "FASTFORGET_TOKEN"
+_ROLES = ("ask", "see", "revert")  # as in fastforget.serving.tokens
 _CONNECTIONS = 1_000  # of one worker at a time; others are answered 503
 _SECONDS_TO_END = 10  # that requests under way have when the service is told to end
 
@@ -52,8 +53,9 @@ def serve(
 
     The service starts in the newest version in the archive.
 
-    Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests. Without
-    it, every user of this machine can.
+    Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests, or to go
+    back. Or set one for each: FASTFORGET_TOKEN_ASK, FASTFORGET_TOKEN_SEE and FASTFORGET_TOKEN_REVERT. Without any,
+    every user of this machine can.
     """
     _check_before_start(undo, host)
     paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
@@ -69,6 +71,7 @@ def serve(
         port=port,
         workers=workers,
         log_level="warning",
+        http="fastforget.serving.slow_callers:ImpatientProtocol",
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
@@ -76,10 +79,18 @@ def serve(
 
 def _check_before_start(undo: str, host: str) -> None:
     kept_until(undo, now())
-    if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(_TOKEN_VARIABLE):
+    if host not in ("127.0.0.1", "::1", "localhost") and not _tokens():
         raise ValueError(
             f"`{_TOKEN_VARIABLE}` must be set where others reach the service: on {host} anybody could file requests"
         )
+
+
+def _tokens() -> dict[str, str] | None:
+    """Return the tokens by role; None where there are none."""
+    by_role = {role: os.environ.get(f"{_TOKEN_VARIABLE}_{role.upper()}") for role in _ROLES}
+    everything = os.environ.get(_TOKEN_VARIABLE)
+    found = {role: own or everything for role, own in by_role.items()}
+    return {role: token for role, token in found.items() if token} or None
 
 
 def _import_uvicorn() -> ModuleType:
@@ -112,4 +123,4 @@ def application() -> "FastAPI":
     archive = Archive(options["archive"], key=key)
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
-    return web_application(live, token=os.environ.get(_TOKEN_VARIABLE), names=names)
+    return web_application(live, token=_tokens(), names=names)
