@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from fastforget.cli.earlier import earlier_classes
 from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, ModelOption, NamesOption
+from fastforget.cli.serve_checks import start_lines
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.serving import Archive, LiveModel
 from fastforget.serving.history.entries import now
@@ -42,6 +44,10 @@ def serve(
         str, typer.Option(metavar="POLICY", help="How long edits can be undone: keep, never, or expire:30d.")
     ] = "keep",
     sign: SignOption = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Answer GET /metrics in the format of Prometheus, to who may see requests."),
+    ] = False,
     names: NamesOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
@@ -59,11 +65,13 @@ def serve(
     """
     _check_before_start(undo, host)
     paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
-    options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten}
+    options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten, "metrics": metrics}
     options |= {name: path and str(path) for name, path in paths.items()}
     os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
     uvicorn = _import_uvicorn()
-    application()  # reports faults here, once, and not in every worker
+    # Reports faults here, once, and not in every worker.
+    for line in _made(_options())[1](f"http://{f'[{host}]' if ':' in host else host}:{port}/"):
+        typer.echo(f"fastforget: {line}", err=True)
     uvicorn.run(
         "fastforget.cli.serve:application",
         factory=True,
@@ -113,9 +121,18 @@ def application() -> "FastAPI":
         OSError: A file cannot be read.
         ValueError: A file is not what it must be, or the files do not fit together.
     """
+    return _made(_options())[0]
+
+
+def _options() -> dict[str, Any]:
+    options: dict[str, Any] = json.loads(os.environ[_OPTIONS_VARIABLE])
+    return options
+
+
+def _made(options: dict[str, Any]) -> tuple["FastAPI", Callable[[str], list[str]]]:
+    """Return the application, and what checks it and says what it found when it is told the address."""
     from fastforget.serving.web import application as web_application  # noqa: PLC0415 (needs the extra "serve")
 
-    options = json.loads(os.environ[_OPTIONS_VARIABLE])
     loaded = checkpoints.load(options["model"], Path(options["checkpoint"]))
     codes = MnemonicCodes.load(options["codes"])
     earlier = earlier_classes(loaded, options["forgotten"])
@@ -123,4 +140,7 @@ def application() -> "FastAPI":
     archive = Archive(options["archive"], key=key)
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
-    return web_application(live, token=_tokens(), names=names)
+    tokens = _tokens()
+    app = web_application(live, token=tokens, names=names, metrics=options["metrics"])
+    roles = None if tokens is None else list(tokens)
+    return app, lambda url: start_lines(url, live, loaded.model, codes, archive, roles)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,12 @@ from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
 from fastforget.serving.request_page import RequestPage
 
+if TYPE_CHECKING:
+    from fastforget.serving.metrics import Metrics
+
 try:
     from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
-    from fastapi.responses import HTMLResponse, JSONResponse
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
     from pydantic import StrictInt
 
     from fastforget.serving.access import BodyLimit, Guard, is_let_in
@@ -50,6 +53,7 @@ def application(
     decode: Callable[[Any], Any] | None = None,
     every: float = 0.5,
     limit: int = 2**24,
+    metrics: bool = False,
 ) -> FastAPI:
     """Return an ASGI application that serves a live model.
 
@@ -65,6 +69,7 @@ def application(
     POST    ``/versions/{n}/revert``  go back
     GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow;
                                       which classes are forgotten is for those alone who may see requests
+    GET     ``/metrics``              for Prometheus, with ``metrics=True``
     GET     ``/livez``                200 as long as the process answers; waits for no prediction
     GET     ``/readyz``               200, or 503 where nobody follows the archive; likewise
     ======  ========================  ===========================================================================
@@ -86,6 +91,8 @@ def application(
             range ends the process's use of the device.
         every: Seconds between two looks of `LiveModel.follow`.
         limit: Bytes of a request's body beyond which it is refused, 413.
+        metrics: Whether there is ``/metrics``, for who may see requests; this needs the extra ``metrics``. Each process
+            tells its own.
 
     Returns:
         The application, for uvicorn or any other ASGI server.
@@ -96,7 +103,7 @@ def application(
     """
     app = FastAPI(title="fastforget", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
-    app.include_router(router(live, token=token, names=names, decode=decode, every=every))
+    app.include_router(router(live, token=token, names=names, decode=decode, every=every, metrics=metrics))
     return app
 
 
@@ -107,6 +114,7 @@ def router(
     names: Sequence[str] | None = None,
     decode: Callable[[Any], Any] | None = None,
     every: float = 0.5,
+    metrics: bool = False,
 ) -> APIRouter:
     """Return the routes of `application`, for ``include_router`` of a FastAPI application of one's own.
 
@@ -121,6 +129,7 @@ def router(
         names: What the classes are called.
         decode: Makes the model's input.
         every: Seconds between two looks.
+        metrics: Whether there is ``/metrics``.
 
     Returns:
         The router. Its errors are answered within, and the application's own handlers stay as they are.
@@ -141,7 +150,12 @@ def router(
 
     whole = APIRouter(lifespan=lifespan, route_class=AnsweringRoute)
     whole.include_router(_probes(live))
-    whole.include_router(_open_routes(live, RequestPage.of(names), decode or partial(_tensor, live), allowed["see"]))
+    counted = _metrics(live) if metrics else None
+    predicts = partial(_predict, live, decode or partial(_tensor, live))
+    if counted is not None:
+        whole.include_router(_metrics_route(counted), dependencies=[Depends(allowed["see"])])
+        predicts = partial(_counted, counted, predicts)
+    whole.include_router(_open_routes(live, RequestPage.of(names), predicts, allowed["see"]))
     for role, routes in (("ask", _asking), ("see", _seeing), ("revert", _going_back)):
         whole.include_router(routes(live, names), dependencies=[Depends(allowed[role])])
     return whole
@@ -163,7 +177,7 @@ def _probes(live: LiveModel) -> APIRouter:
     return router
 
 
-def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any], allowed: Guard) -> APIRouter:
+def _open_routes(live: LiveModel, page: RequestPage, predicts: Callable[[Any], Any], allowed: Guard) -> APIRouter:
     """Return what anybody may do who reaches the port."""
     router = APIRouter(route_class=AnsweringRoute)
 
@@ -173,11 +187,33 @@ def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any
 
     @router.post("/predict")
     def predict(inputs: Annotated[Any, Body(embed=True)]) -> dict[str, Any]:
-        return _predict(live, decode, inputs)
+        found: dict[str, Any] = predicts(inputs)
+        return found
 
     @router.get("/health")
     def health(request: Request) -> JSONResponse:
         return _health(live, told=is_let_in(allowed, request))
+
+    return router
+
+
+def _metrics(live: LiveModel) -> Metrics:
+    from fastforget.serving.metrics import Metrics  # noqa: PLC0415 (needs the extra "metrics")
+
+    return Metrics(live)
+
+
+def _counted(metrics: Metrics, predicts: Callable[[Any], Any], inputs: Any) -> Any:
+    with metrics.prediction():
+        return predicts(inputs)
+
+
+def _metrics_route(metrics: Metrics) -> APIRouter:
+    router = APIRouter(route_class=AnsweringRoute)
+
+    @router.get("/metrics")
+    def told() -> Response:
+        return Response(metrics.text(), media_type=metrics.content_type)
 
     return router
 
