@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from fastforget.cli.earlier import earlier_classes
 from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, ModelOption, NamesOption
+from fastforget.cli.serve_checks import start_lines
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.serving import Archive, LiveModel
 from fastforget.serving.history.entries import now
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["application", "serve"]
 
 _OPTIONS_VARIABLE, _TOKEN_VARIABLE = "FASTFORGET_SERVE", "FASTFORGET_TOKEN"
+_ROLES = ("ask", "see", "revert")  # as in fastforget.serving.tokens
 _CONNECTIONS = 1_000  # of one worker at a time; others are answered 503
 _SECONDS_TO_END = 10  # that requests under way have when the service is told to end
 
@@ -41,6 +44,10 @@ def serve(
         str, typer.Option(metavar="POLICY", help="How long edits can be undone: keep, never, or expire:30d.")
     ] = "keep",
     sign: SignOption = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Answer GET /metrics in the format of Prometheus, to who may see requests."),
+    ] = False,
     names: NamesOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
@@ -52,16 +59,19 @@ def serve(
 
     The service starts in the newest version in the archive.
 
-    Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests. Without
-    it, every user of this machine can.
+    Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests, or to go
+    back. Or set one for each: FASTFORGET_TOKEN_ASK, FASTFORGET_TOKEN_SEE and FASTFORGET_TOKEN_REVERT. Without any,
+    every user of this machine can.
     """
     _check_before_start(undo, host)
     paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
-    options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten}
+    options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten, "metrics": metrics}
     options |= {name: path and str(path) for name, path in paths.items()}
     os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
     uvicorn = _import_uvicorn()
-    application()  # reports faults here, once, and not in every worker
+    # Reports faults here, once, and not in every worker.
+    for line in _made(_options())[1](f"http://{f'[{host}]' if ':' in host else host}:{port}/"):
+        typer.echo(f"fastforget: {line}", err=True)
     uvicorn.run(
         "fastforget.cli.serve:application",
         factory=True,
@@ -69,6 +79,7 @@ def serve(
         port=port,
         workers=workers,
         log_level="warning",
+        http="fastforget.serving.slow_callers:ImpatientProtocol",
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
@@ -76,10 +87,18 @@ def serve(
 
 def _check_before_start(undo: str, host: str) -> None:
     kept_until(undo, now())
-    if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(_TOKEN_VARIABLE):
+    if host not in ("127.0.0.1", "::1", "localhost") and not _tokens():
         raise ValueError(
             f"`{_TOKEN_VARIABLE}` must be set where others reach the service: on {host} anybody could file requests"
         )
+
+
+def _tokens() -> dict[str, str] | None:
+    """Return the tokens by role; None where there are none."""
+    by_role = {role: os.environ.get(f"{_TOKEN_VARIABLE}_{role.upper()}") for role in _ROLES}
+    everything = os.environ.get(_TOKEN_VARIABLE)
+    found = {role: own or everything for role, own in by_role.items()}
+    return {role: token for role, token in found.items() if token} or None
 
 
 def _import_uvicorn() -> ModuleType:
@@ -102,9 +121,18 @@ def application() -> "FastAPI":
         OSError: A file cannot be read.
         ValueError: A file is not what it must be, or the files do not fit together.
     """
+    return _made(_options())[0]
+
+
+def _options() -> dict[str, Any]:
+    options: dict[str, Any] = json.loads(os.environ[_OPTIONS_VARIABLE])
+    return options
+
+
+def _made(options: dict[str, Any]) -> tuple["FastAPI", Callable[[str], list[str]]]:
+    """Return the application, and what checks it and says what it found when it is told the address."""
     from fastforget.serving.web import application as web_application  # noqa: PLC0415 (needs the extra "serve")
 
-    options = json.loads(os.environ[_OPTIONS_VARIABLE])
     loaded = checkpoints.load(options["model"], Path(options["checkpoint"]))
     codes = MnemonicCodes.load(options["codes"])
     earlier = earlier_classes(loaded, options["forgotten"])
@@ -112,4 +140,7 @@ def application() -> "FastAPI":
     archive = Archive(options["archive"], key=key)
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
-    return web_application(live, token=os.environ.get(_TOKEN_VARIABLE), names=names)
+    tokens = _tokens()
+    app = web_application(live, token=tokens, names=names, metrics=options["metrics"])
+    roles = None if tokens is None else list(tokens)
+    return app, lambda url: start_lines(url, live, loaded.model, codes, archive, roles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BodyLimit", "Guard", "check_token", "from_this_machine", "holder_of", "is_let_in"]
+__all__ = ["BodyLimit", "Guard", "check_token", "from_this_machine", "is_let_in"]
 
 Guard: TypeAlias = Callable[[Request], None]
 
@@ -25,17 +25,6 @@ def check_token(token: str | None) -> None:
     """Raise ValueError for a token that is short, or that no header could hold."""
     if token is not None and not (len(token) >= _SHORTEST and token.isascii() and token.isprintable()):
         raise ValueError(f"`token` must be printable ASCII characters, at least {_SHORTEST} of them")
-
-
-def holder_of(token: str) -> Guard:
-    """Return what refuses, 401, a request without the token."""
-
-    def check(request: Request) -> None:
-        sent = request.headers.get("authorization", "")
-        if not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "this needs the token", {"WWW-Authenticate": "Bearer"})
-
-    return check
 
 
 def is_let_in(guard: Guard, request: Request) -> bool:
@@ -68,15 +57,16 @@ def from_this_machine(request: Request) -> None:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, or hold too many lists, 413, before anything holds or reads them.
+    """Refuses bodies that are too large, or hold too many lists, 413, or come too slowly, 408, before they are read.
 
     Args:
         app: What gets the others.
         limit: Bytes of a body.
+        seconds: How long a body may take to come.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = 30.0) -> None:
+        self._app, self._limit, self._seconds = app, limit, seconds
         self._refusal = f"a body must be of at most {limit} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,11 +78,18 @@ class BodyLimit:
         if not length.isdigit() or int(length) > self._limit:
             await JSONResponse({"detail": self._refusal}, 413)(scope, receive, send)
             return
-        left, containers = self._limit, 0
+        left, containers, whole = self._limit, 0, False
+        end = asyncio.get_running_loop().time() + self._seconds
 
         async def counted() -> Message:
-            nonlocal left, containers
-            message = await receive()
+            nonlocal left, containers, whole
+            if whole:  # what comes next is that the caller goes away, whenever that is
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - asyncio.get_running_loop().time())
+            except asyncio.TimeoutError:
+                raise HTTPException(408, f"a body must come within {self._seconds:g} s") from None
+            whole = not message.get("more_body", False)
             body = message.get("body", b"")
             left -= len(body)
             containers += body.count(b"[") + body.count(b"{")

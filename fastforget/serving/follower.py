@@ -41,7 +41,7 @@ class Follower:
     @property
     def running(self) -> bool:
         """Whether its thread runs."""
-        return self._thread is not None
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self, every: float, keep_up: KeepUp, carry_out: CarryOut) -> None:
         """Start the thread.
@@ -55,7 +55,7 @@ class Follower:
             ValueError: The time is not positive, or the thread runs already.
         """
         check_seconds("every", every)
-        if self.running:
+        if self._thread is not None:
             raise ValueError("`follow` must be called once, its thread runs already")
         self._stop = threading.Event()
         arguments = (every, keep_up, carry_out, self._stop)

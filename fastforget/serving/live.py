@@ -22,6 +22,7 @@ from fastforget.serving.durations import check_seconds
 from fastforget.serving.editing import Editor, check_classes, check_texts, plain_audit
 from fastforget.serving.engines import Engine
 from fastforget.serving.follower import Follower
+from fastforget.serving.health import health_of, readiness_of
 from fastforget.serving.history.archive import Archive
 from fastforget.serving.history.entries import Version, now, timestamp
 from fastforget.serving.history.history import open_history
@@ -306,23 +307,12 @@ class LiveModel:
         self._follower.stop()
 
     def health(self) -> dict[str, Any]:
-        """Say how it is, for a health check.
+        """Say how it is, see `health_of`; takes a pass over the weights, and waits while an edit is copied in."""
+        return health_of(self._replica, self._editor, self._follower)
 
-        Returns:
-            ``version``, ``fingerprint``, forgotten ``classes``, predictions ``inside``, whether an edit is ``editing``,
-            whether the weights are ``intact``: those of the version, which takes a pass over them, and what ``trouble``
-            there was when it followed its archive last.
-        """
-        version, intact = self._replica.state()
-        return {
-            "version": version.number,
-            "fingerprint": version.fingerprint,
-            "classes": list(version.classes),
-            "inside": self._replica.gate.inside,
-            "editing": self._editor.busy,
-            "intact": intact,
-            "trouble": self._follower.trouble,
-        }
+    def readiness(self) -> dict[str, Any]:
+        """Say whether requests are carried out here, see `readiness_of`; waits for nothing."""
+        return readiness_of(self._replica, self._follower)
 
     def _keep_up(self) -> list[Request]:
         """Come to the current version, remove old values that are due, and return the requests that wait."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,23 +16,26 @@ from torch.utils import _pytree as pytree
 
 from fastforget.classifier.class_names import list_classes
 from fastforget.classifier.fitting import DEVICE_ERRORS
-from fastforget.errors import ForgettingError
 from fastforget.serving.history.entries import Version
-from fastforget.serving.history.errors import ArchiveError
 from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
 from fastforget.serving.request_page import RequestPage
 
+if TYPE_CHECKING:
+    from fastforget.serving.metrics import Metrics
+
 try:
     from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
-    from fastapi.responses import HTMLResponse, JSONResponse
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
     from pydantic import StrictInt
 
-    from fastforget.serving.access import BodyLimit, Guard, check_token, from_this_machine, holder_of, is_let_in
+    from fastforget.serving.access import BodyLimit, Guard, is_let_in
+    from fastforget.serving.answers import AnsweringRoute
+    from fastforget.serving.tokens import guards
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("serving by HTTP needs FastAPI: pip install 'fastforget[serve]'") from error
 
-__all__ = ["application"]
+__all__ = ["application", "router"]
 
 _LOG = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
@@ -45,11 +48,12 @@ AskedBy = Annotated[str, Body(max_length=2000)]
 def application(
     live: LiveModel,
     *,
-    token: str | None = None,
+    token: str | Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     decode: Callable[[Any], Any] | None = None,
     every: float = 0.5,
     limit: int = 2**24,
+    metrics: bool = False,
 ) -> FastAPI:
     """Return an ASGI application that serves a live model.
 
@@ -64,7 +68,10 @@ def application(
     GET     ``/versions``             all versions
     POST    ``/versions/{n}/revert``  go back
     GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow;
-                                      which classes are forgotten is for those alone who may file requests
+                                      which classes are forgotten is for those alone who may see requests
+    GET     ``/metrics``              for Prometheus, with ``metrics=True``
+    GET     ``/livez``                200 as long as the process answers; waits for no prediction
+    GET     ``/readyz``               200, or 503 where nobody follows the archive; likewise
     ======  ========================  ===========================================================================
 
     A request is on record when 202 comes back. The thread of `LiveModel.follow`, which the application starts and ends,
@@ -73,8 +80,10 @@ def application(
     Args:
         live: The model; predictions run in the threads of the server.
         token: What callers must send as ``Authorization: Bearer ...`` to file a request, to see requests, and to go
-            back; at least 16 characters. Without, only this machine's programs and pages of this service can
-            (``Host`` and ``Origin``), and not through a proxy.
+            back; at least 16 characters. Or one for each of these roles, ``{"ask": ..., "see": ..., "revert": ...}``; a
+            role without one is for nobody. After five wrong ones an address must wait, ever longer, 429. Without a
+            token only this machine's programs and pages of this service can (``Host`` and ``Origin``), and not through
+            a proxy.
         names: What the classes are called, for the page; requests and versions then have ``class_names`` beside
             ``classes``.
         decode: Makes the model's input of what came as ``inputs``; by default a tensor on the device of the weights and
@@ -82,35 +91,95 @@ def application(
             range ends the process's use of the device.
         every: Seconds between two looks of `LiveModel.follow`.
         limit: Bytes of a request's body beyond which it is refused, 413.
+        metrics: Whether there is ``/metrics``, for who may see requests; this needs the extra ``metrics``. Each process
+            tells its own.
 
     Returns:
         The application, for uvicorn or any other ASGI server.
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
-        ValueError: The token is short, or no header could hold it.
+        ValueError: A token is short, or no header could hold it; or there is no such role.
     """
-    check_token(token)
+    app = FastAPI(title="fastforget", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
+    app.include_router(router(live, token=token, names=names, decode=decode, every=every, metrics=metrics))
+    return app
+
+
+def router(
+    live: LiveModel,
+    *,
+    token: str | Mapping[str, str] | None = None,
+    names: Sequence[str] | None = None,
+    decode: Callable[[Any], Any] | None = None,
+    every: float = 0.5,
+    metrics: bool = False,
+) -> APIRouter:
+    """Return the routes of `application`, for ``include_router`` of a FastAPI application of one's own.
+
+    The router brings its lifespan: where it is included, the application's start begins the thread of
+    `LiveModel.follow`, and its end ends it. An application that is *mounted* in another one has no lifespan; call
+    `follow` and `close` there. Until then nobody carries requests out, and ``/readyz`` answers 503. Limits of bodies
+    are the application's: ``app.add_middleware(BodyLimit, limit=2**24)``, from `fastforget.serving.access`.
+
+    Args:
+        live: As for `application`; likewise the others.
+        token: What callers must send.
+        names: What the classes are called.
+        decode: Makes the model's input.
+        every: Seconds between two looks.
+        metrics: Whether there is ``/metrics``.
+
+    Returns:
+        The router. Its errors are answered within, and the application's own handlers stay as they are.
+
+    Raises:
+        ModuleNotFoundError: FastAPI is not installed.
+        ValueError: A token is short, or no header could hold it; or there is no such role.
+    """
+    allowed = guards(token)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live.follow(every)
-        yield
-        await asyncio.to_thread(live.close)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(live.close)
 
-    app = FastAPI(title="fastforget", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
-    for error, answer in _ANSWERS.items():
-        app.add_exception_handler(error, answer)
-    allowed = from_this_machine if token is None else holder_of(token)
-    app.include_router(_open_routes(live, RequestPage.of(names), decode or partial(_tensor, live), allowed))
-    app.include_router(_guarded_routes(live, names), dependencies=[Depends(allowed)])
-    return app
+    whole = APIRouter(lifespan=lifespan, route_class=AnsweringRoute)
+    whole.include_router(_probes(live))
+    counted = _metrics(live) if metrics else None
+    predicts = partial(_predict, live, decode or partial(_tensor, live))
+    if counted is not None:
+        whole.include_router(_metrics_route(counted), dependencies=[Depends(allowed["see"])])
+        predicts = partial(_counted, counted, predicts)
+    whole.include_router(_open_routes(live, RequestPage.of(names), predicts, allowed["see"]))
+    for role, routes in (("ask", _asking), ("see", _seeing), ("revert", _going_back)):
+        whole.include_router(routes(live, names), dependencies=[Depends(allowed[role])])
+    return whole
 
 
-def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any], allowed: Guard) -> APIRouter:
+def _probes(live: LiveModel) -> APIRouter:
+    """Return what a supervisor asks: it waits for no prediction, and takes no thread from them."""
+    router = APIRouter(route_class=AnsweringRoute)
+
+    @router.get("/livez")
+    async def alive() -> dict[str, bool]:
+        return {"alive": True}
+
+    @router.get("/readyz")
+    async def ready() -> JSONResponse:
+        readiness = live.readiness()
+        return JSONResponse(readiness, 200 if readiness["ready"] else 503)
+
+    return router
+
+
+def _open_routes(live: LiveModel, page: RequestPage, predicts: Callable[[Any], Any], allowed: Guard) -> APIRouter:
     """Return what anybody may do who reaches the port."""
-    router = APIRouter()
+    router = APIRouter(route_class=AnsweringRoute)
 
     @router.get("/", response_class=HTMLResponse)
     def show_page() -> HTMLResponse:
@@ -118,7 +187,8 @@ def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any
 
     @router.post("/predict")
     def predict(inputs: Annotated[Any, Body(embed=True)]) -> dict[str, Any]:
-        return _predict(live, decode, inputs)
+        found: dict[str, Any] = predicts(inputs)
+        return found
 
     @router.get("/health")
     def health(request: Request) -> JSONResponse:
@@ -127,15 +197,43 @@ def _open_routes(live: LiveModel, page: RequestPage, decode: Callable[[Any], Any
     return router
 
 
-def _guarded_routes(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
-    """Return what only callers may do who are allowed to."""
-    router = APIRouter()
+def _metrics(live: LiveModel) -> Metrics:
+    from fastforget.serving.metrics import Metrics  # noqa: PLC0415 (needs the extra "metrics")
+
+    return Metrics(live)
+
+
+def _counted(metrics: Metrics, predicts: Callable[[Any], Any], inputs: Any) -> Any:
+    with metrics.prediction():
+        return predicts(inputs)
+
+
+def _metrics_route(metrics: Metrics) -> APIRouter:
+    router = APIRouter(route_class=AnsweringRoute)
+
+    @router.get("/metrics")
+    def told() -> Response:
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+    return router
+
+
+def _asking(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+    """Return what only who may file requests may do."""
+    router = APIRouter(route_class=AnsweringRoute)
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:
         filed = live.ask(classes, request=request, asked_by=asked_by)
         proof = live.proof(filed.name)
         return {**_plain(filed, names), "proof": proof and proof.describe()}
+
+    return router
+
+
+def _seeing(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+    """Return what only who may see requests may do."""
+    router = APIRouter(route_class=AnsweringRoute)
 
     @router.get("/proofs/{name:path}")
     def proof(name: str) -> dict[str, Any]:
@@ -156,6 +254,13 @@ def _guarded_routes(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
     @router.get("/versions")
     def versions() -> list[dict[str, Any]]:
         return [_plain(version, names) for version in live.versions]
+
+    return router
+
+
+def _going_back(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+    """Return what only who may undo may do."""
+    router = APIRouter(route_class=AnsweringRoute)
 
     @router.post("/versions/{number}/revert")
     def revert(number: int, asked_by: Annotated[str, Body(embed=True, max_length=2000)] = "") -> dict[str, Any]:
@@ -179,7 +284,7 @@ def _health(live: LiveModel, *, told: bool) -> JSONResponse:
     health = live.health()
     if not told:  # a class may be a person
         del health["classes"]
-    well = health["intact"] and health["trouble"] is None
+    well = health["intact"] and health["follows"] and health["trouble"] is None
     # the trouble may name files, and this is for anybody: it is logged
     trouble = None if health["trouble"] is None else "it cannot follow its archive, see the log of the service"
     return JSONResponse({**health, "trouble": trouble}, 200 if well else 503)
@@ -210,30 +315,3 @@ def _tensor(live: LiveModel, given: Any) -> Tensor:
     if not bool(tensor.isfinite().all()):
         raise ValueError("`inputs` must be finite, got NaN or infinity")
     return tensor.to(live.device)
-
-
-def _conflict(_: Request, error: Exception) -> JSONResponse:
-    """Say what cannot be done at the moment."""
-    return JSONResponse({"detail": str(error)}, 409)
-
-
-def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """Say what was wrong with what was sent."""
-    return JSONResponse({"detail": str(error)}, 422)
-
-
-def _archive_fails(_: Request, error: Exception) -> JSONResponse:
-    """Say that something is wrong here, and no more than that."""
-    _LOG.error("the archive cannot be used: %s", error)
-    return JSONResponse({"detail": "the archive cannot be used, see the log of the service"}, 500)
-
-
-# The nearest base class of an error counts.
-_ANSWERS = {
-    ForgettingError: _conflict,
-    TimeoutError: _conflict,
-    TypeError: _invalid,
-    ValueError: _invalid,
-    OSError: _archive_fails,
-    ArchiveError: _archive_fails,
-}

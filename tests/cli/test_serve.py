@@ -1,5 +1,6 @@
 """`fastforget serve`, asked by HTTP."""
 
+import fcntl
 import json
 import os
 import socket
@@ -87,10 +88,10 @@ def test_a_service_knows_what_its_checkpoint_has_forgotten(
 
     monkeypatch.setattr(serve, "_import_uvicorn", lambda: Uvicorn)
     monkeypatch.delenv("FASTFORGET_SERVE", raising=False)
-    fastforget.output(*SERVE, "--checkpoint", "new.safetensors")
+    assert fastforget(*SERVE, "--checkpoint", "new.safetensors").status == 0
     line = fastforget.error_line(*SERVE, "--checkpoint", "new.safetensors", "--forgotten", "1")
     assert line.startswith("`--forgotten` must name the classes that are forgotten according to `new.safetensors`, [2]")
-    fastforget.output(*SERVE, "--forgotten", "1", "--archive", "another")
+    assert fastforget(*SERVE, "--forgotten", "1", "--archive", "another").status == 0
     assert found == [[2], [1]]
 
 
@@ -134,7 +135,56 @@ def test_names_of_classes(model_folder: Path, monkeypatch: pytest.MonkeyPatch, f
         "codes": "codes.safetensors",
         "forgotten": None,
     }
-    options |= {"archive": "archive", "undo": "keep", "sign": None, "names": file}
+    options |= {"archive": "archive", "undo": "keep", "sign": None, "metrics": False, "names": file}
     monkeypatch.setenv("FASTFORGET_SERVE", json.dumps(options))
     with TestClient(application()) as web:
         assert shown in web.get("/").text
+
+
+def started(fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[str]:
+    """What is said before the service listens."""
+
+    class Uvicorn:
+        @staticmethod
+        def run(*_: Any, **__: Any) -> None:
+            pass
+
+    monkeypatch.setattr(serve, "_import_uvicorn", lambda: Uvicorn)
+    monkeypatch.delenv("FASTFORGET_SERVE", raising=False)
+    outcome = fastforget(*SERVE, *more)
+    assert (outcome.status, outcome.out) == (0, "")
+    return [line.removeprefix("fastforget: ") for line in outcome.err.splitlines() if line.startswith("fastforget: ")]
+
+
+def test_what_is_said_at_the_start(
+    model_folder: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("", "_ASK", "_SEE", "_REVERT"):
+        monkeypatch.delenv(f"FASTFORGET_TOKEN{name}", raising=False)
+    lines = started(fastforget, monkeypatch, "--port", "8123")
+    assert lines[0].startswith("serving http://127.0.0.1:8123/ ")
+    assert lines[1] == "model: version 0"
+    assert lines[2] == "codes: the model recognises 100% of those of classes that remain"
+    assert lines[3] == "archive: archive can be written, not signed; 0 requests wait"
+    assert lines[4].startswith("! no token: every user of this machine")
+    assert lines[5].startswith("audit: none")
+    monkeypatch.setenv("FASTFORGET_TOKEN_ASK", "a secret of this test")
+    assert started(fastforget, monkeypatch)[4] == "tokens: set; nobody may see, revert"
+    monkeypatch.setenv("FASTFORGET_TOKEN", "a secret of this test")
+    assert started(fastforget, monkeypatch)[4] == "tokens: set"
+
+
+def test_what_will_not_work_is_said_at_the_start(
+    model_folder: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastforget.output("codes", "--classes", "4", "--shape", "6", "--seed", "9", "--output", "unknown.safetensors")
+    lines = started(fastforget, monkeypatch, "--codes", "unknown.safetensors")
+    assert lines[2].startswith("! codes: the model recognises ")
+    assert lines[2].endswith("requests will be refused, see `fastforget embed-check`")
+    fastforget.output("codes", "--classes", "4", "--shape", "7", "--output", "other.safetensors")
+    assert started(fastforget, monkeypatch, "--codes", "other.safetensors")[2].startswith("! codes: the model does not")
+    with Path("archive/editing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert started(fastforget, monkeypatch)[3].startswith(
+            "! archive: archive cannot be written, so that no request"
+        )
