@@ -96,6 +96,7 @@ def audit(
         codes=mnemonic_codes,
         relearning_steps=relearning_steps,
         names=called,
+        progress=True,
     )
     if html is not None:
         with whole_files(html) as (draft,):

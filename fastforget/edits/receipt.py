@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from os import PathLike
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fastforget.classifier.class_names import list_classes, name_class, read_names
 from fastforget.classifier.class_numbers import read_classes
@@ -19,6 +19,7 @@ from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
 from fastforget.edits.edit import Edit, write_exactly
+from fastforget.edits.receipt_page import receipt_as_html
 from fastforget.files import receipt_file
 from fastforget.files.fields import is_number, is_text
 from fastforget.files.versions import current_versions
@@ -196,6 +197,9 @@ class Receipt:
             f"{self.total}, reversible={self.reversible}, created={self.created!r})"
         )
 
+    def _repr_html_(self) -> str:
+        return receipt_as_html(self.summary(), self.describe(), reversible=self.reversible)
+
     def revert(self, model: nn.Module) -> None:
         """Put every changed bit of the model back.
 
@@ -233,7 +237,7 @@ class Receipt:
         Args:
             path: The file; overwritten if it exists.
         """
-        receipt_file.write(path, self._header(), {name: _parts(edit) for name, edit in self.edits.items()})
+        receipt_file.write(path, self._header(), {name: edit.parts() for name, edit in self.edits.items()})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Receipt:
@@ -343,8 +347,3 @@ def read_settings(rule: str, settings: Mapping[str, float | str] | None) -> dict
         if not is_text(name) or not (is_number(value) or is_text(value)):
             raise TypeError(f"`settings` must hold numbers and texts by name, got {value!r} for {name!r}")
     return said
-
-
-def _parts(edit: Edit) -> dict[str, Tensor]:
-    parts = {"indices": edit.indices, "old": edit.old, "new": edit.new}
-    return {key: value for key, value in parts.items() if value is not None}
