@@ -39,7 +39,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs pictures wheel installed clean
+  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs notebooks notebooks-check pictures wheel installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -203,6 +203,17 @@ docs: $(STAMP)
 	$(PIP_INSTALL) mkdocs-material "mkdocstrings[python]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(BIN)/pytest tests/docs/test_site.py $(PYTEST_ARGS)
+
+# The notebooks of docs/notebooks, run from their beginning to their end, in a minute; `make notebooks` also stores what
+# they print. transformers is what one of them is about.
+NOTEBOOK_TOOLS = $(PIP_INSTALL) -c benchmarks/requirements-sweep.txt ipykernel nbclient nbmake transformers
+notebooks: $(STAMP)
+	$(NOTEBOOK_TOOLS)
+	$(BIN)/python docs/notebooks/execute.py
+
+notebooks-check: $(STAMP)
+	$(NOTEBOOK_TOOLS)
+	$(BIN)/pytest --nbmake --nbmake-timeout=300 docs/notebooks $(PYTEST_ARGS)
 
 # The pictures of docs/concepts, in a minute.
 pictures: $(STAMP)

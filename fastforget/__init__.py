@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # imported when they are asked for, see `__getattr__`
     from fastforget import baselines, distributed, integrations, serving
 
 __version__ = LIBRARY_VERSION
+
+# What is done to models is logged by loggers below this one. It is seen where the program says so, and only there.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AccuracyLossWarning",

@@ -11,6 +11,7 @@ from fastforget.auditing.metric import format_number
 from fastforget.auditing.record import AuditRecord
 from fastforget.auditing.report_file import save_report
 from fastforget.classifier.class_names import name_class
+from fastforget.classifier.html_parts import facts, panel, table
 
 if TYPE_CHECKING:
     from fastforget.files.signing import SigningKey
@@ -67,15 +68,36 @@ class AuditReport(AuditRecord):
             raise ModuleNotFoundError("the page needs matplotlib: pip install matplotlib") from error
         Path(path).write_text(page(self), encoding="utf-8")
 
-    def __str__(self) -> str:
-        """Return a table for the terminal, and the findings."""
+    def __repr__(self) -> str:
+        """Summarise in one line."""
+        kinds = [finding.kind for finding in self.findings]
+        return (
+            f"AuditReport(findings={kinds}, cannot_judge={len(self.cannot_judge)}, metrics={len(self.metrics)}, "
+            f"model={self.model!r}, created={self.created!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the findings and the table for a notebook."""
+        found = [(finding.kind, finding.text) for finding in self.findings]
+        said = facts(found or [("findings", "nothing found that speaks against the model")])
+        limits = facts([("cannot judge", limit) for limit in self.cannot_judge])
+        mass = facts([("", line) for line in self._mass_lines() if line])
+        return panel("Audit report", said, table(self._rows()), mass, limits)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """Return the table of the metrics, its head first."""
         novel = any(metric.novel for metric in self.metrics.values())
-        rows = [("metric", "model", "original", "retrained", *["novel classes"] * novel, "best")]
+        rows: list[tuple[str, ...]] = [("metric", "model", "original", "retrained", *["novel classes"] * novel, "best")]
         for metric in self.metrics.values():
             best = metric.target if isinstance(metric.target, str) else f"{metric.target:g}"
             best = "as retrained" if best == "retrained" else best
             numbers = (metric.value, metric.original, metric.retrained, *[metric.of_novel] * novel)
             rows.append((metric.name, *map(format_number, numbers), best))
+        return rows
+
+    def __str__(self) -> str:
+        """Return a table for the terminal, and the findings."""
+        rows = self._rows()
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))

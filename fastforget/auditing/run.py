@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from fastforget.auditing.findings import find_all
 from fastforget.auditing.limits import find_limits
 from fastforget.auditing.metric import Metric
 from fastforget.auditing.novel_classes import NovelClass, divide
+from fastforget.auditing.phases import ShownClock, phase_bar
 from fastforget.auditing.relearning import relearning_curve
 from fastforget.auditing.report import AuditReport
 from fastforget.auditing.subjects import AuditData, Subject, Subjects
@@ -36,6 +38,8 @@ from fastforget.membership.model import MembershipModel
 
 __all__ = ["audit"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def audit(
     model: nn.Module,
@@ -52,6 +56,7 @@ def audit(
     relearning_steps: int = 20,
     cost: Cost | None = None,
     names: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> AuditReport:
     """Measure what a model still knows of samples it was made to forget, and what that cost the rest.
 
@@ -109,6 +114,8 @@ def audit(
         cost: What the method took, see `measure_cost`.
         names: What classes 0, 1, ... are called, for the report; by default as ``model.config.id2label`` has it.
 
+        progress: Whether to show a bar, in notebooks and where standard error is a terminal; needs tqdm.
+
     Returns:
         The report.
 
@@ -132,9 +139,12 @@ def audit(
     given = {"model": eager(model), **{name: eager(other) for name, other in beside.items() if other is not None}}
     for module in given.values():
         check_one_class_each(module)
-    with reproducible(given["model"], 0):
+    with reproducible(given["model"], 0), phase_bar(shown=progress) as bar:
         parts = {"forget": forget, "remain": remain, "test": test}
-        return _measure(given, AuditData(**{name: _repeatable(part, name) for name, part in parts.items()}), settings)
+        data = AuditData(**{name: _repeatable(part, name) for name, part in parts.items()})
+        report = _measure(given, data, settings, ShownClock(bar))
+    _LOG.info("audit: %r", report)
+    return report
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +176,7 @@ def _repeatable(data: LabelledData, name: str) -> Batches:
     return batches if isinstance(data, (Sequence, Mapping)) else list(batches)
 
 
-def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSettings) -> AuditReport:
-    clock = Clock()
+def _measure(models: Mapping[str, nn.Module], data: AuditData, settings: AuditSettings, clock: Clock) -> AuditReport:
     with clock.phase("accuracy"):
         examined = {name: Subject.of(module, data) for name, module in models.items()}
         subjects = Subjects(examined["model"], examined.get("original"), examined.get("retrained"))

@@ -20,6 +20,7 @@ from fastforget.classifier.kept_values import keep_nothing
 from fastforget.classifier.losses import check_depends
 from fastforget.classifier.modes import enable_recurrent_backward, reproducible
 from fastforget.classifier.output_layer import OutputLayer
+from fastforget.classifier.progress import progress_bar
 from fastforget.errors import ForgettingError
 
 __all__ = ["Dispersal", "disperse"]
@@ -99,7 +100,7 @@ def disperse(
         iterations: Steps of L-BFGS. They end earlier at the minimum.
         seed: Of the choice.
         batch_size: How many samples are run at a time; None for all at once.
-        progress: Whether to show a bar, where standard error is a terminal; needs tqdm.
+        progress: Whether to show a bar, in notebooks and where standard error is a terminal; needs tqdm.
 
     Returns:
         The new values and what was reached.
@@ -279,7 +280,5 @@ def _bar(iterations: int, *, shown: bool) -> Iterator[Callable[[], object]]:
     if not shown:
         yield lambda: None
         return
-    from tqdm import tqdm  # noqa: PLC0415 (not every installation has it)
-
-    with tqdm(total=iterations, desc="dispersing", disable=None) as bar:
+    with progress_bar(total=iterations, desc="dispersing") as bar:
         yield lambda: bar.update(bar.n < iterations)

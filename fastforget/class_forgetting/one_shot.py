@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -44,6 +45,8 @@ from fastforget.edits.shortfall import warn_of_shortfall
 from fastforget.fisher.diagonal import FisherDiagonal
 
 __all__ = ["one_shot"]
+
+_LOG = logging.getLogger(__name__)
 
 Floor = tuple[Inputs, Tensor, float]
 Samples = tuple[Inputs, Tensor | None] | LabelledData
@@ -142,7 +145,8 @@ def one_shot(
             classes: memory then holds the activations of so many, sums in the size of the parameters, the logits
             [N, C], and the codes, once more where those of some classes are left out. It changes nothing but rounding,
             which may swap parameters of nearly equal ratio in the mask.
-        progress: Whether to show a bar while features are dispersed, where standard error is a terminal; needs tqdm.
+        progress: Whether to show a bar while features are dispersed, in notebooks and where standard error is a
+            terminal; needs tqdm.
 
     Returns:
         The receipt: what changed, fingerprints, timings, and the values to undo or repeat the edit.
@@ -212,9 +216,13 @@ def one_shot(
         evidence = {**_evidence(request, step.stage, codes, trial_codes, change), **dispersed}
         # Run before anything is written: a model may fail.
         logits = step.stage.outputs(codes.inputs) if request.update and codes is not None else None
-    advice = advice_of(rule, evidence, coded=codes is not None)
     # May raise, where warnings are errors.
-    warn_of_shortfall(evidence, change.reason, wanted=request.changes_output, advice=advice)
+    warn_of_shortfall(
+        evidence,
+        change.reason,
+        wanted=request.changes_output,
+        advice=advice_of(rule, evidence, coded=codes is not None),
+    )
     if request.level == "features" and request.samples is not None:
         warn_of_missing(request.samples, request.remaining)
     with clock.phase("write"):
@@ -240,6 +248,7 @@ def one_shot(
         codes=codes_given,
         edits=edits,
     )
+    _LOG.info("one_shot edited a model: %r", receipt)
     return receipt if undo else receipt.without_undo()
 
 

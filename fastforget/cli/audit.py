@@ -115,6 +115,7 @@ def audit(
         codes=mnemonic_codes,
         relearning_steps=relearning_steps,
         names=called,
+        progress=True,
     )
     if report_path is not None:
         report.save(report_path, key=key)

@@ -15,7 +15,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Make PyTorch classifiers forget classes, with a receipt and with undo.",
     epilog="Exit status: 0, done; 1, it could not be done, or a check failed; 2, the command line is wrong.",

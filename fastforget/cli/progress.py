@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
+from fastforget.classifier.progress import progress_bar
+
 __all__ = ["with_progress"]
 
 _T = TypeVar("_T")
@@ -24,9 +26,4 @@ def with_progress(items: Collection[_T], title: str, unit: str) -> Iterator[_T]:
     Raises:
         ModuleNotFoundError: tqdm is not installed.
     """
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 (of the extra "cli")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the progress bar needs tqdm: pip install 'fastforget[cli]'") from error
-    # `disable=None`: no bar where standard error is not a terminal.
-    yield from tqdm(items, desc=title, unit=unit, disable=None, leave=False)
+    yield from progress_bar(items, desc=title, unit=unit, leave=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
 from collections.abc import Iterable, Sized
@@ -21,12 +22,15 @@ from fastforget.classifier.losses import check_depends
 from fastforget.classifier.modes import evaluating, fresh_casts
 from fastforget.classifier.predictions import measure_accuracy
 from fastforget.classifier.problem_type import check_one_class_each
+from fastforget.classifier.progress import progress_bar
 from fastforget.classifier.running import forward, logits_of
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.codes.replacement import replace_by_codes
 from fastforget.errors import AccuracyLossWarning
 
 __all__ = ["Inscription", "inscribe"]
+
+_LOG = logging.getLogger(__name__)
 
 _COSTLY = 0.005  # accuracy lost that is worth a warning
 # Weight of the divergence; docs/results/one-shot.md says how it was chosen.
@@ -91,7 +95,7 @@ def inscribe(
         rate: Share of the samples that are replaced, (0, 1].
         lr: The highest learning rate.
         seed: Of the replacement, and of the order of a pair's or a data set's samples.
-        progress: Whether to show a bar, where standard error is a terminal; needs tqdm.
+        progress: Whether to show a bar, in notebooks and where standard error is a terminal; needs tqdm.
 
     Returns:
         The share of the codes that the model recognises now, and its accuracy before and after. Where more than 0.5
@@ -131,9 +135,7 @@ def inscribe(
         _Mixed.of(placed, inputs, targets, rate, generator) for _ in range(epochs) for inputs, targets in batches
     )
     if progress:
-        from tqdm import tqdm  # noqa: PLC0415 (not every installation has it)
-
-        mixed = tqdm(mixed, desc="inscribing", total=steps, disable=None)
+        mixed = progress_bar(mixed, desc="inscribing", total=steps)
     try:
         teacher = copy.deepcopy(eager(model)).eval().requires_grad_(requires_grad=False)
         model.train()
@@ -150,6 +152,7 @@ def inscribe(
         model.zero_grad()
         for module, mode in modes.items():
             module.training = mode
+    _LOG.info("inscribe taught a model its codes: %r", found)
     return found
 
 

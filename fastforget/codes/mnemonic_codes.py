@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastforget.classifier.devices import has_kernels
 from fastforget.classifier.fingerprint import fingerprint_of
+from fastforget.classifier.html_parts import facts, panel
 from fastforget.classifier.inputs import Inputs, describe_structure, leaves, plain, rebuild, transform
 from fastforget.classifier.targets import as_classes
 from fastforget.codes.arguments import is_one_shape, read_integer, read_shapes, read_vocabulary
@@ -206,6 +207,15 @@ class MnemonicCodes:
         return (
             f"MnemonicCodes(classes={len(self)}, per_class={self.per_class}, shape={shape}, "
             f"distribution={self.distribution!r}, seed={self.seed})"
+        )
+
+    def _repr_html_(self) -> str:
+        shapes = [f"{name}: {list(part.shape[2:])}" for name, part in self._named().items()]
+        made = f"{self.distribution}, seed {self.seed}" if self.seed is not None else self.distribution
+        kept = "with them and the model a class can be forgotten; they show no data" if self.seed is not None else ""
+        return panel(
+            f"Mnemonic codes: {self.per_class} for each of {len(self)} classes",
+            facts([("shape", ", ".join(shapes)), ("drawn", made), ("fingerprint", self.fingerprint()), ("keep", kept)]),
         )
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastforget.auditing.relearning import again_curve
 from fastforget.class_forgetting.one_shot import one_shot
+from fastforget.classifier.progress import progress_bar
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.demo.data import Dataset, load_digits, load_fashion_mnist
 from fastforget.demo.models import small_resnet
@@ -68,7 +69,7 @@ def run_demo(
         output: The file of the picture; its suffix decides the type.
         seed: The seed of the split, the codes, the initial weights and the training.
         classes: The classes to forget, in order; all by default. The model is retrained without the first.
-        progress: Whether to show bars while training, if standard error is a terminal.
+        progress: Whether to show bars, in notebooks and if standard error is a terminal.
         console: Where to print; standard output by default.
 
     Returns:
@@ -96,7 +97,8 @@ def run_demo(
     accuracy = float(original.confusion.diagonal().sum() / original.confusion.sum())
     console.print(f"Trained in {original.seconds:.0f} s: {accuracy:.1%} of the test images are recognised")
     console.print(f"Forgetting {len(to_forget)} classes, each from this model")
-    forgotten = [forget_and_undo(model, dataset, codes, cls) for cls in to_forget]
+    turns = progress_bar(to_forget, shown=progress, desc="forgetting", unit="class", leave=False)
+    forgotten = [forget_and_undo(model, dataset, codes, cls) for cls in turns]
     console.print(f"Training again without {dataset.class_names[to_forget[0]]}, to compare")
     retrained_model, retrained = _train_and_test(dataset, codes, RECIPES[data], seed, progress, exclude=to_forget[:1])
     again = _learn_again(model, retrained_model, dataset, codes, to_forget[0])

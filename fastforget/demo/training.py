@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from fastforget.classifier.progress import progress_bar
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 
 
@@ -47,7 +47,7 @@ def train(
         exclude: Classes whose samples and codes are left out, as for a model retrained without them.
         optimizer: A function of the parameters and `lr` that makes another optimizer.
         augment: A function of samples [B, *shape] and a generator; it is called before codes replace some samples.
-        progress: Whether to show a bar, if standard error is a terminal.
+        progress: Whether to show a bar, in notebooks and if standard error is a terminal.
         title: The text before the bar.
 
     Raises:
@@ -62,8 +62,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(stepper, lr, total_steps=epochs * steps)
     generator = torch.Generator().manual_seed(seed)
     model.train()
-    # `disable=None`: no bar where standard error is not a terminal.
-    with tqdm(total=epochs * steps, desc=title, unit="batch", disable=None if progress else True, leave=False) as bar:
+    with progress_bar(shown=progress, total=epochs * steps, desc=title, unit="batch", leave=False) as bar:
         for epoch in range(epochs):
             order = torch.randperm(len(y), generator=generator, device="cpu").to(y.device)
             for batch in order[: steps * batch_size].view(steps, batch_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
@@ -17,6 +18,7 @@ from fastforget.classifier.kept_values import prepare_to_drop
 
 __all__ = ["Edit", "current_values", "prepare_edits", "write_edits", "write_exactly"]
 
+_LOG = logging.getLogger(__name__)
 _OF_KERNEL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -49,6 +51,11 @@ class Edit:
     def selected(cls, shape: tuple[int, ...], indices: Tensor | None, old: Tensor | None, new: Tensor) -> Edit:
         """Return an edit of parts that are known to fit, for instance with the indices of `ops.select_indices`."""
         return cls(shape, indices, old, new, checked=True)
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return the tensors that there are by name."""
+        parts = {"indices": self.indices, "old": self.old, "new": self.new}
+        return {name: value for name, value in parts.items() if value is not None}
 
     def without_old(self) -> Edit:
         """Return the edit without the values before."""
@@ -133,6 +140,7 @@ def write_exactly(model: nn.Module, edits: Mapping[str, Edit], expected: str, *,
             f"this receipt must hold the values of the model {expected}, but they make {found}: it was changed or "
             "forged; the model is as it was"
         )
+    _LOG.info("a receipt %s a model, which is now %s", "reverted" if old else "was applied to", found)
 
 
 def prepare_edits(model: nn.Module, edits: Mapping[str, Edit], *, old: bool) -> Callable[[], None]:

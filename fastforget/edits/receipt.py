@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fastforget.classifier.class_names import list_classes, name_class, read_names
 from fastforget.classifier.class_numbers import read_classes
@@ -19,6 +19,7 @@ from fastforget.edits.advice import advice_of
 from fastforget.edits.claims import claims_of, outcome_of
 from fastforget.edits.comparison import Comparison, State
 from fastforget.edits.edit import Edit, write_exactly
+from fastforget.edits.receipt_page import receipt_as_html
 from fastforget.edits.settings import read_settings
 from fastforget.files import receipt_file
 from fastforget.files.versions import current_versions
@@ -199,6 +200,9 @@ class Receipt:
             f"{self.total}, reversible={self.reversible}, created={self.created!r})"
         )
 
+    def _repr_html_(self) -> str:
+        return receipt_as_html(self.summary(), self.describe(), reversible=self.reversible)
+
     def revert(self, model: nn.Module) -> None:
         """Put every changed bit of the model back.
 
@@ -237,8 +241,7 @@ class Receipt:
             path: The file; overwritten if it exists.
             key: Signs it, see `fastforget.files.signing`.
         """
-        edits = {name: _parts(edit) for name, edit in self.edits.items()}
-        receipt_file.write(path, self._header(), edits, key)
+        receipt_file.write(path, self._header(), {name: edit.parts() for name, edit in self.edits.items()}, key)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, signed_by: PublicKey | None = None) -> Receipt:
@@ -335,8 +338,3 @@ def check_fingerprint(receipt: Receipt, model: nn.Module, *, old: bool, name: st
     found = fingerprint(model)
     if found != expected:
         raise ValueError(f"`model` must be {what}: {name} must be {expected}, got {found}; nothing was changed")
-
-
-def _parts(edit: Edit) -> dict[str, Tensor]:
-    parts = {"indices": edit.indices, "old": edit.old, "new": edit.new}
-    return {key: value for key, value in parts.items() if value is not None}

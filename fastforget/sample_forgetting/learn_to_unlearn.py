@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from os import PathLike
@@ -17,6 +18,7 @@ from fastforget.classifier.fingerprint import fingerprint
 from fastforget.classifier.modes import check_eval, reproducible
 from fastforget.classifier.parameters import chosen_parameters
 from fastforget.classifier.problem_type import check_one_class_each
+from fastforget.classifier.progress import progress_bar
 from fastforget.edits.edit import write_edits
 from fastforget.edits.receipt import Receipt
 from fastforget.edits.shortfall import warn_of_shortfall
@@ -29,6 +31,8 @@ from fastforget.sample_forgetting.settings import Settings, check_attacks, check
 from fastforget.sample_forgetting.work import OptimizerFactory, Work
 
 __all__ = ["learn_to_unlearn"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def learn_to_unlearn(
@@ -140,7 +144,7 @@ def learn_to_unlearn(
         every: After how many steps the checkpoint is written.
         seed: Of which samples are drawn, the wrong labels, the choice of attacks, and loaders that shuffle without a
             generator of their own.
-        progress: Whether to show a bar, where standard error is a terminal; needs tqdm.
+        progress: Whether to show a bar, in notebooks and where standard error is a terminal; needs tqdm.
         undo: Keep the old values in the receipt, so that it can be reverted.
 
     Returns:
@@ -232,14 +236,14 @@ def learn_to_unlearn(
     )
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
-    return receipt if undo else receipt.without_undo()
+    receipt = receipt if undo else receipt.without_undo()
+    _LOG.info("learn_to_unlearn edited a model: %r", receipt)
+    return receipt
 
 
 def _progress(numbers: range, *, shown: bool) -> Iterable[int]:
     """Return the numbers, behind a bar if it is to be shown."""
     if not shown:
         return numbers
-    from tqdm import tqdm  # noqa: PLC0415 (not every installation has it)
-
-    bar: Iterable[int] = tqdm(numbers, desc="unlearning", disable=None)
+    bar: Iterable[int] = progress_bar(numbers, desc="unlearning")
     return bar
