@@ -12,7 +12,9 @@ from fastforget.fisher.sums import SumsByName
 
 __all__ = ["GradientReceiver"]
 
-_BYTES = 2**25  # of gradients of single samples in memory at a time; many samples share the passes over the operands
+# Of gradients of single samples in memory at a time. Many samples share the passes over the operands, but for each of
+# its groups of weights a kernel works on every sample, and keeps its sums in fast memory.
+_BYTES, _MOST_TOGETHER = 2**25, 32
 
 
 class GradientReceiver:
@@ -87,7 +89,7 @@ class GradientReceiver:
         arriving_at = {name: parameters[name] for name in wanted if name in self._repeated}
         arriving_at |= {name: self._computed[name].value for name in made}
         sizes = [value.numel() * self._weights.element_size() for value in arriving_at.values()]
-        together = min(samples, max(1, _BYTES // max(1, sum(sizes))))
+        together = min(samples, _MOST_TOGETHER, max(1, _BYTES // max(1, sum(sizes))))
         memory = {
             name: torch.empty((together, *value.shape), dtype=self._weights.dtype, device=self._weights.device)
             for name, value in arriving_at.items()

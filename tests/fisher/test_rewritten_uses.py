@@ -11,6 +11,7 @@ from cases import randn
 from fisher.small_modules import LINEAR, TARGETS, Cube, N, Using
 from torch import Tensor
 
+from fastforget.fisher import receiver
 from fastforget.fisher.compute import fisher_diagonal
 
 
@@ -112,6 +113,15 @@ def test_groups_of_weights(name: str) -> None:
     function, shapes, size = REWRITTEN[name]
     weights = randn(2, N, seed=3).abs()
     assert_fisher(lambda: Using(function, **shapes), randn(N, *size, seed=1), TARGETS, weights=weights)
+
+
+@pytest.mark.parametrize("size", [2**25, 200, 1])
+@pytest.mark.parametrize("name", ["two weights of one parameter", "one weight of two parameters"])
+def test_more_samples_than_go_together(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "_BYTES", size)
+    function, shapes, inputs = REWRITTEN[name]
+    weights = randn(2, 70, seed=3).abs()
+    assert_fisher(lambda: Using(function, **shapes), randn(70, *inputs, seed=1), randn(70, seed=2), weights=weights)
 
 
 def test_several_backwards() -> None:

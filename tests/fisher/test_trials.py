@@ -11,6 +11,7 @@ from cases import randn
 from fisher.small_modules import LINEAR, TARGETS, Cube, N, Using
 from torch import Tensor, nn
 
+from fastforget.fisher.capture.trial import _replacements
 from fastforget.fisher.compute import fisher_diagonal
 
 
@@ -186,6 +187,57 @@ def test_a_module_that_mixes_samples_falls_back() -> None:
     build = lambda: nn.Sequential(nn.Linear(5, 5), Mixing(), nn.Linear(5, 3))  # noqa: E731
     names = [name for name, _ in build().named_parameters()]
     assert_fisher(build, randn(N, 6, 5, seed=1), TARGETS, fallback=names)
+
+
+class Times(Hidden):
+    """Mixes samples where a mask lets it."""
+
+    def __init__(self, share: float, masks: float) -> None:
+        super().__init__()
+        self.share, self.runs = share, [0]
+        self.register_buffer("masks", torch.tensor(masks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs[0] += 1
+        with torch._C.DisableTorchFunction():
+            return self.inner(x - self.share * self.masks * x.mean(0))
+
+
+def trials_of(*modules: Times) -> tuple[list[int], bool]:
+    """Return how often the modules ran, and whether all are found to keep samples apart."""
+    for module in modules:
+        module.runs = modules[0].runs  # one object, so that the modules are of one kind
+    model = nn.Sequential(nn.Linear(5, 5), *modules, nn.Linear(5, 3)).eval()
+    found = fisher_diagonal(model, randn(N, 6, 5, seed=1), TARGETS, loss=square_error)
+    return modules[0].runs, "0.weight" not in found.fallback
+
+
+def test_modules_of_one_kind_are_tried_with_noise_once() -> None:
+    (one,), apart = trials_of(Times(0.0, 1.0))
+    assert apart
+    (two,), apart = trials_of(Times(0.0, 1.0), Times(0.0, 1.0))
+    assert apart
+    assert two < 2 * one
+
+
+@pytest.mark.parametrize("second", [Times(1e-3, 1.0), Times(0.0, 1.0)], ids=["by a setting", "not at all"])
+def test_another_of_the_same_class_may_mix_samples(second: Times) -> None:
+    _, apart = trials_of(Times(0.0, 1.0), second)
+    assert apart == (second.share == 0)
+
+
+def test_another_of_the_same_kind_may_mix_samples_by_its_values() -> None:
+    _, apart = trials_of(Times(1e-3, 0.0), Times(1e-3, 1.0))
+    assert not apart
+
+
+def test_rounds_tell_every_sample_from_every_other() -> None:
+    for samples in (2, 3, 7, 16, 20, 21, 33):
+        rounds = torch.stack(list(_replacements(samples, torch.device("cpu"))))
+        goes = rounds != torch.arange(samples)
+        alone = (goes[:, :, None] & ~goes[:, None, :]).any(0)  # [goes, stays]
+        assert alone.logical_or(torch.eye(samples, dtype=torch.bool)).all()
+    assert len(list(_replacements(20, torch.device("cpu")))) == 6
 
 
 def test_a_module_with_a_memory_falls_back() -> None:

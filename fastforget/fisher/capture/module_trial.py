@@ -29,13 +29,14 @@ from fastforget.fisher.capture.watch import Watch
 
 __all__ = ["trying_modules"]
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (type(None), bool, int, float, complex, str, torch.dtype, torch.device, Enum)
 
 
 @contextmanager
 def trying_modules(watch: Watch) -> Iterator[None]:
     """Try, in this thread, every module that takes known layouts and returns an unknown one."""
-    thread, trying = threading.get_ident(), False
+    thread, trying, tried = threading.get_ident(), False, set[Any]()
     running: list[tuple[nn.Module, int]] = []  # with the number of uses when it began
 
     def enter(module: nn.Module, _args: Any) -> None:
@@ -53,7 +54,7 @@ def trying_modules(watch: Watch) -> Iterator[None]:
         try:
             # Neither the mode nor its taps may see the trials.
             with torch._C.DisableTorchFunction(), torch.no_grad():  # noqa: SLF001
-                if _try_module(watch, module, args, kwargs, outputs):
+                if _try_module(watch, module, args, kwargs, outputs, tried):
                     watch.distrust(watch.used[start:])
         finally:
             trying = False
@@ -68,8 +69,12 @@ def trying_modules(watch: Watch) -> Iterator[None]:
             modules._global_forward_hooks_with_kwargs.pop(handle.id, None)  # noqa: SLF001
 
 
-def _try_module(watch: Watch, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> bool:
+def _try_module(
+    watch: Watch, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any, tried: set[Any]
+) -> bool:
     """Record the layouts of outputs that are unknown, as far as trials show them; return whether one did."""
+    # Of modules that differ in their parameters alone, as the layers of a network do, only the first is tried with
+    # noise; ``tried`` has their kinds.
     unknown = [t for t in tensors_in(outputs) if isinstance(watch.layout_state(t), Unknown)]
     given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, _PLAIN)]
     if not unknown or not all(isinstance(leaf, Tensor) for leaf in given) or _has_hooks(module):
@@ -88,14 +93,29 @@ def _try_module(watch: Watch, module: nn.Module, args: tuple[Any, ...], kwargs: 
         return False
     if len(again) != len(before) or not all(map(same_bits, before, again)):
         return False  # it remembers something
-    shown = False
+    shown, kind = False, (_kind(module), *((tuple(value.shape), value.dtype, state) for value, state in arguments))
     for output in unknown:
+        first = [tensor for tensor in again if tensor.shape == output.shape]
         call = Call(type(module).__name__, run, args, kwargs, output, arguments, watch.layout_state, watch.samples)
-        state = layout_by_trial(call, rounding=True)
+        state = layout_by_trial(call, rounding=True, first=first, with_noise=kind not in tried)
         if isinstance(state, Layout):
             watch.record(output, state)
             shown = True
+    if shown:
+        tried.add(kind)
     return shown
+
+
+def _kind(module: nn.Module) -> Any:
+    """Return what modules have in common that differ in the values of their tensors alone."""
+
+    def settings(part: nn.Module) -> tuple[Any, ...]:
+        own = {name: value for name, value in vars(part).items() if name not in _OF_EVERY_MODULE}
+        plain = {name: value if isinstance(value, _PLAIN) else id(value) for name, value in own.items()}
+        tensors = [(name, p.shape) for name, p in (*part.named_parameters("", False), *part.named_buffers("", False))]
+        return type(part), part.training, tuple(sorted(plain.items())), tuple(tensors)
+
+    return tuple((path, settings(part)) for path, part in module.named_modules())
 
 
 def _has_hooks(module: nn.Module) -> bool:

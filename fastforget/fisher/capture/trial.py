@@ -8,6 +8,8 @@ keeps the other.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -42,7 +44,9 @@ class _Outcome(NamedTuple):
     informed: bool
 
 
-def layout_by_trial(call: Call, *, rounding: bool = False) -> LayoutState:
+def layout_by_trial(
+    call: Call, *, rounding: bool = False, first: list[Tensor] | None = None, with_noise: bool = True
+) -> LayoutState:
     """Return where the samples are in a call's result, found by calling the function again.
 
     The values that the call had may hide what a function does: a mask of ones is the same for every sample. So it is
@@ -54,6 +58,9 @@ def layout_by_trial(call: Call, *, rounding: bool = False) -> LayoutState:
     Args:
         call: A call of a function; all that is known of its arguments is known for sure.
         rounding: What is left of a sample may be rounded in another way, as when others share its products.
+        first: What another call with the same values returned, if there was one.
+        with_noise: Whether to try other values than those of the call, too; not needed of a function of a kind that
+            was.
 
     Returns:
         The layout; None where the result is the same for every sample and has no gradient; `Unknown` where samples are
@@ -65,14 +72,14 @@ def layout_by_trial(call: Call, *, rounding: bool = False) -> LayoutState:
     if call.name == "as_strided" and not all(_is_plain(value) for value, _ in call.activations()):
         return unknown  # it sees the memory, which the other samples have in a plain tensor of their own
     with torch.no_grad():
-        given = _tried(call, list(_candidates(call)), (), rounding)
+        given = _tried(call, list(_candidates(call)), (), rounding, first)
         if given is None or (given.changed and not given.layouts):
             return unknown
         noises = [(_with_noise, _drawn, _reordered), (_with_noise, _drawn), (_with_noise,)]
         outcomes = (
             _tried(call, given.layouts, n, rounding) for n in noises if len(n) > 1 or call.result.is_floating_point()
         )
-        noisy = next((outcome for outcome in outcomes if outcome is not None), None)
+        noisy = next((outcome for outcome in outcomes if outcome is not None), None) if with_noise else given
     if noisy is None:
         return unknown
     if not given.changed and not noisy.changed:
@@ -81,11 +88,17 @@ def layout_by_trial(call: Call, *, rounding: bool = False) -> LayoutState:
     return noisy.layouts[0] if len(noisy.layouts) == 1 else unknown
 
 
-def _tried(call: Call, candidates: list[Layout], changes: Sequence[_Change], rounding: bool) -> _Outcome | None:
+def _tried(
+    call: Call,
+    candidates: list[Layout],
+    changes: Sequence[_Change],
+    rounding: bool,
+    first: list[Tensor] | None = None,
+) -> _Outcome | None:
     """Try a function with values changed in some ways; return None if it does not take them."""
     values = {id(value): _base(value, layout, changes) for value, layout in call.activations()}
     layouts = {id(value): layout for value, layout in call.activations()}
-    first, changed, informed = _results(call, values), False, True
+    first, changed, informed = first or _results(call, values), False, True
     if first is None:
         return None
     for sources in _replacements(call.samples, call.result.device):
@@ -112,14 +125,19 @@ def _candidates(call: Call) -> Iterator[Layout]:
 
 
 def _replacements(samples: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield which sample takes the place of each, [N]: those with a bit of their number set, or not set, go."""
+    """Yield which sample takes the place of each, [N], so that of any two each stays once while the other goes.
+
+    Each sample goes in half of the rounds, and no two in the same ones: so neither goes wherever the other does. These
+    are the fewest rounds that will do (Sperner): 6 for 16 samples.
+    """
+    rounds = next(n for n in itertools.count(1) if math.comb(n, n // 2) >= samples)
+    chosen = itertools.islice(itertools.combinations(range(rounds), rounds // 2), samples)
+    goes = torch.zeros(rounds, samples, dtype=torch.bool)
+    for sample, of_sample in enumerate(chosen):
+        goes[list(of_sample), sample] = True
     numbers = torch.arange(samples, device=device)
-    for bit in range((samples - 1).bit_length()):
-        partner = numbers ^ (1 << bit)
-        partner = torch.where(partner < samples, partner, numbers - 1)
-        goes = (numbers >> bit) & 1 == 1
-        yield torch.where(goes, partner, numbers)
-        yield torch.where(goes, numbers, partner)
+    for of_round in goes.to(device):
+        yield torch.where(of_round, (numbers + 1) % samples, numbers)
 
 
 def _base(value: Tensor, layout: Layout, changes: Sequence[_Change]) -> Tensor:
