@@ -44,11 +44,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"attacks": {"loss": MembershipModel("loss", 4)}}, ValueError, "^`attacks` must have names of their own"),
     ({"attacks": {"RMIA": MembershipModel("loss", 4)}}, ValueError, "^`attacks` must have names of their own"),
     ({"codes": MnemonicCodes.generate(9, (SIZE,))}, ValueError, "^`codes` must be of 4 classes, got 9"),
-    (
-        {"remain": [(X, Y.double().tolist())]},
-        TypeError,
-        r"^targets of `remain` must be torch.int64 \[N\], got a list of \d+, of float",
-    ),
+    ({"remain": [(X, Y.double().tolist())]}, TypeError, "^targets of `remain` must be torch.int64"),
     ({"remain": [(X, Y[:, None])]}, TypeError, "^targets of `remain` must be torch.int64"),
     ({"attacks": {"other": MembershipModel("loss", 9)}}, ValueError, r"^`logits` must be \[N, 9\]"),
     ({"relearning_steps": 1.5}, TypeError, "^`relearning_steps` must be an integer"),
