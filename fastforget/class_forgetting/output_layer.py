@@ -147,6 +147,8 @@ def disconnect_classes(
     """
     chosen = upload(list(classes), samples.examination.logits.device).long()
     layer = samples.examination.layer
+    if own is not None:
+        own.examination.assume(layer)
     if isinstance(layer, OutputLayer) and layer.weight in stage.parameters:
         change = _unseen_rows(stage, layer, samples, own, chosen, remaining, depth, drift)
     else:

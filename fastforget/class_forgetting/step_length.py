@@ -160,16 +160,20 @@ def _first_sparing(
         The place of the step that is taken now; None if even the shortest costs more.
     """
     (too_long, cost), short_enough, taken = tried, len(lengths), tried[0]
-    # As far as is needed if the loss grows with the square of the length; then further, then back by halves.
-    ahead = math.log(cost / spill) / (-2 * math.log(_SHORTER)) if cost < math.inf else _FAR
+    stride = 1.0
     while short_enough - too_long > 1:
-        found = short_enough < len(lengths)
-        taken = (too_long + short_enough) // 2 if found else min(too_long + max(1, round(ahead)), len(lengths) - 1)
+        if short_enough < len(lengths):
+            taken = (too_long + short_enough) // 2
+        else:
+            # As far as is needed if the loss grows with the square of the length, and further each time it was not.
+            ahead = math.log(cost / spill) / (-2 * math.log(_SHORTER)) if cost < math.inf else _FAR
+            taken = min(too_long + max(1, round(stride * ahead)), len(lengths) - 1)
         stage.move(lengths[taken])
-        if float(codes.log_odds_lost(stage.outputs(codes.inputs)).max()) <= spill:
+        found = float(codes.log_odds_lost(stage.outputs(codes.inputs)).max())
+        if found <= spill:
             short_enough = taken
         else:
-            too_long, ahead = taken, 2 * max(1.0, ahead)
+            stride, too_long, cost = stride * 1.5, taken, found
     if short_enough == len(lengths):
         return None
     if taken != short_enough:

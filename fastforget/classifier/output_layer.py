@@ -189,6 +189,10 @@ class Examination:
         found: OutputLayer | str | None = self.__dict__.get("layer")
         return found
 
+    def assume(self, layer: OutputLayer | str) -> None:
+        """Take the layer to be what another run of the same model says, unless it was asked for already."""
+        self.__dict__.setdefault("layer", layer)
+
     def settle(self) -> None:
         """Compute the features now, if the layer was asked for: something is about to write to the parameters."""
         if isinstance(self.layer_if_known, OutputLayer):
