@@ -6,6 +6,7 @@
 #   make test PYTHON=python3.12               another interpreter (3.11 or newer for the pinned versions)
 #   make test TORCH=torch==2.11.0 VENV=.venv-2.11   another PyTorch, in an environment of its own
 #   make fuzz CASES=20000 SEED=7              fuzz tests with other cases than those of every run; SEED repeats them
+#   make crashes STATES=1000                  kills at every call, and losses of power, of an archive
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
 #   make services                             tests what needs other libraries: LitServe, Ray Serve, transformers and more
@@ -23,6 +24,7 @@ OUTPUT ?= fastforget-demo.png
 PYTEST_ARGS ?=
 NAME ?= $(shell date +%Y%m%d-%H%M)-$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 CASES ?= 20000
+STATES ?= 1000
 ifneq ($(words $(VENV)),1)
 $(error `VENV` must be a path without blanks, got "$(VENV)"; the folder of the clone may have some)
 endif
@@ -38,8 +40,9 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs notebooks notebooks-check pictures wheel installed clean
+.PHONY: demo test fuzz crashes asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
+  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs \
+  notebooks notebooks-check pictures wheel installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -51,6 +54,12 @@ test: $(STAMP)
 fuzz: $(STAMP)
 	@echo "make fuzz CASES=$(CASES) SEED=$(SEED)"
 	FASTFORGET_FUZZ_CASES=$(CASES) $(BIN)/pytest tests/fuzz --hypothesis-seed=$(SEED) --hypothesis-show-statistics $(PYTEST_ARGS)
+
+# An archive whose processes are killed before each call that changes files, and whose machine loses power.
+crashes: $(STAMP)
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PYTHONPATH=tests OMP_NUM_THREADS=1 && \
+	  $(BIN)/python -W error tests/serving/history/crashes.py kills "$$folder/kills" 1 && \
+	  $(BIN)/python -W error tests/serving/history/crashes.py power "$$folder/power" $(STATES)
 
 # Operator tests and fuzz tests, these for every instruction set, on a build of its own that aborts at the first wrong
 # address, overflow or other undefined behaviour. The libraries must be there before the first that is checked is loaded,

@@ -9,6 +9,7 @@ import typer
 from fastforget.classifier.class_names import list_classes
 from fastforget.cli.keys import PublicKeyOption, public_key
 from fastforget.cli.log_proofs import LogArgument, check, log_file, prove, witness
+from fastforget.cli.log_repair import repair
 from fastforget.cli.names import names_in
 from fastforget.cli.options import ForceOption, JsonOption
 from fastforget.cli.outputs import check_output_files, print_result
@@ -98,6 +99,7 @@ def export(
 for _command, _example in (
     (prove, "prove /var/lib/forgetting --request ticket-17 --output proof.json"),
     (check, "check proof.json --public-key public.pem"),
+    (repair, "repair /var/lib/forgetting"),
     (witness, "witness https://models.example --keep head.json --public-key public.pem"),
 ):
     log.command(epilog=f"Example: fastforget log {_example}")(_command)

@@ -50,3 +50,23 @@ def test_classes_by_name(fastforget: CommandLine, folder: Path) -> None:
     assert (first["classes"], first["class_names"]) == ([1, 2], ["dog", None])
     assert "class_names" not in second
     assert "none.txt" in fastforget.error_line("log", "show", "requests.log", "--names", "none.txt")
+
+
+def test_a_repair_is_said_and_then_done(fastforget: CommandLine, folder: Path) -> None:
+    with closing(RequestLog("requests.log")) as log:
+        for c in (3, 5):
+            log.append({"class": c})
+    assert fastforget.output("log", "repair", "requests.log") == "requests.log: nothing to repair\n"
+    Path("requests.log.head").unlink()
+    outcome = fastforget("log", "repair", "requests.log")
+    assert (outcome.status, outcome.err) == (1, "")
+    assert outcome.out.startswith("would write the head anew, of record 2: it is missing")
+    assert outcome.out.endswith("nothing was changed; --yes does it\n")
+    assert not Path("requests.log.head").exists()
+    found = json.loads(fastforget.output("log", "repair", "requests.log", "--yes", "--json"))
+    assert (found["done"], len(found["steps"]), found["beyond_repair"]) == (True, 1, [])
+    assert "2 records" in fastforget.output("log", "verify", "requests.log")
+    Path("requests.log").write_bytes(b"")
+    outcome = fastforget("log", "repair", "requests.log", "--yes")
+    assert outcome.status == 1
+    assert outcome.out.startswith("cannot repair: no record of `requests.log` can be read")

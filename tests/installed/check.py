@@ -231,6 +231,7 @@ def test_proofs_and_signatures(folder: Path, forgotten: dict[str, Any]) -> None:
     command("log", "prove", "signed", "--request", "ticket", "--output", "proof.json")
     assert "the first head" in command("log", "witness", "signed", "--keep", "head.json", *public)
     assert "signed by that key" in command("log", "verify", "signed", *public)
+    assert "nothing to repair" in command("log", "repair", "signed")
     command("log", "export", "signed", "--output", "record.csv")
     assert "request filed" in Path("record.csv").read_text("utf-8")
     outputs = ("--output", "again.safetensors", "--receipt", "signed-receipt", "--sign", "private.pem")

@@ -24,7 +24,7 @@ def head_of(record: Record) -> str:
 def read_head(log: Path) -> str | None:
     """Return what the head of a log says; None if there is no head."""
     try:
-        return _path(log).read_text("utf-8")
+        return _path(log).read_text("utf-8", errors="replace")  # what is no text is no head, and `check_head` says so
     except FileNotFoundError:
         return None
 
@@ -86,7 +86,7 @@ def check_head(log: Path, head: str | None, records: Sequence[Record]) -> int:
     try:
         read = json.loads(head)
         number, digest = int(read["number"]), str(read["hash"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"`{_path(log)}` does not hold the number and the hash of a record: {error}") from error
     if not any((record.number, record.hash) == (number, digest) for record in records):
         raise ValueError(f"record {number} of `{log}` must have hash {digest}: records were dropped or changed")
