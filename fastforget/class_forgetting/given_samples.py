@@ -135,7 +135,8 @@ def _pair_of(samples: object) -> tuple[Inputs, Tensor | None]:
         inputs, targets = samples
         if targets is None or (targets.dim() == 1 and targets.dtype == torch.int64):
             return plain(inputs), targets
-        raise TypeError("the targets of `samples` must be torch.int64 [N], or None")
+        got = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"the targets of `samples` must be torch.int64 [N], or None, got {got}")
     if isinstance(samples, Tensor):
         raise TypeError("`samples` must be (inputs, targets), or (inputs, None) without labels, got Tensor")
     return joined(samples, "samples")  # type: ignore[arg-type]
