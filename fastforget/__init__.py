@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def __getattr__(name: str) -> Any:
     """Import a part that most programs do without, when it is first asked for (PEP 562)."""
     if name in {"baselines", "distributed", "integrations", "serving"}:
         return import_module(f"fastforget.{name}")
-    raise AttributeError(f"module 'fastforget' has no attribute {name!r}")
+    # With both, Python adds "Did you mean".
+    raise AttributeError(f"module 'fastforget' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

@@ -31,7 +31,7 @@ BESIDE = {
     "RELEASING.md": "releasing.md",
     "SECURITY.md": "security.md",
 }
-LANGUAGES = {".py": "python", ".toml": "toml", ".cff": "yaml", ".txt": "text", "": "text"}
+LANGUAGES = {".py": "python", ".toml": "toml", ".cff": "yaml", ".txt": "text", ".yml": "yaml", "": "text"}
 
 FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<=\])\(([^)\s:#]+)(#[^)\s]*)?\)")
@@ -48,7 +48,7 @@ def page_of(path: str) -> str:
     if path in BESIDE:
         return BESIDE[path]
     if not path.startswith("docs/"):
-        return f"sources/{path}.md"
+        return f"sources/{path}.md".replace("/.", "/")  # mkdocs leaves out what begins with a dot
     name = path.removeprefix("docs/")
     return re.sub(r"\.ipynb$", ".md", name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 
 from torch import Tensor, nn
 
@@ -95,7 +96,9 @@ def prepare_codes(
         ValueError: An argument has a wrong value.
     """
     if not isinstance(given, (MnemonicCodes, Tensor)):
-        raise TypeError(f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}")
+        raise TypeError(
+            f"`mnemonic_codes` must be MnemonicCodes or a tensor, got {type(given).__name__}{_remedy(given)}"
+        )
     codes = given if isinstance(given, MnemonicCodes) else _from_tensor(model, given, like)
     classes, live = read_request_classes(cls, forgotten, len(codes))
     # Converted before it is sent: a device then gets no more than it needs, and no check waits for it.
@@ -147,6 +150,10 @@ def check_logits(logits: Tensor, codes: LiveCodes, samples: int | None = None) -
             f"`mnemonic_codes` must have one class per output of the model, got {classes} classes x "
             f"{per_class} codes, and outputs of shape {tuple(logits.shape)}"
         )
+
+
+def _remedy(given: object) -> str:
+    return "; read a file with MnemonicCodes.load" if isinstance(given, (str, PathLike)) else ""
 
 
 def _from_tensor(model: nn.Module, tensor: Tensor, like: Tensor) -> MnemonicCodes:

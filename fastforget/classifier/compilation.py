@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,10 @@ __all__ = ["check_one_replica", "eager", "prefix_of", "uncompiled"]
 _REPLICATED = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
+def _remedy(given: object) -> str:
+    return "; load it into its module first: module.load_state_dict(...)" if isinstance(given, Mapping) else ""
+
+
 def eager(model: nn.Module) -> nn.Module:
     """Return the module behind ``torch.compile``, `torch.nn.DataParallel` and `DistributedDataParallel`.
 
@@ -23,7 +27,7 @@ def eager(model: nn.Module) -> nn.Module:
         TypeError: Not a module, or one that runs outside Python (TorchScript).
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}{_remedy(model)}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("`model` must be an eager module, got a TorchScript module; use the one it was made from")
     inner = _inside(model)[1]

@@ -51,7 +51,10 @@ def check_depends(*, depends: bool) -> None:
 def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
     """Return the cross-entropy of each sample, float64 [N], from logits [N, C] (or an object with ``.logits``)."""
     logits = logits_of(outputs).double()
-    return F.cross_entropy(logits, targets.double() if targets.is_floating_point() else targets, reduction="none")
+    try:
+        return F.cross_entropy(logits, targets.double() if targets.is_floating_point() else targets, reduction="none")
+    except IndexError as error:  # said before anything else only on a CPU: elsewhere it would have to be waited for
+        raise ValueError(f"`targets` must be classes of the model, in [0, {logits.shape[-1]}): {error}") from error
 
 
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastforget.classifier.compilation import eager
 from fastforget.cli.factory import make
 from fastforget.edits.history import EditHistory
+from fastforget.files import checked
 
 __all__ = ["LoadedModel", "load", "read_tensors"]
 
@@ -121,7 +122,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
             return tensors, file.metadata()
     except SafetensorError as error:
-        raise ValueError(f"`{path}` must be a complete safetensors file: {error}") from error
+        raise ValueError(f"`{path}` must be a complete safetensors file: {error}{checked.remedy(path)}") from error
 
 
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from fastforget.files.signatures import check_signature, signature_of
 if TYPE_CHECKING:
     from fastforget.files.signing import PublicKey, SigningKey
 
-__all__ = ["check_header", "checksum", "opened", "read", "save", "write"]
+__all__ = ["check_header", "checksum", "opened", "read", "remedy", "save", "write"]
 
 
 def write(
@@ -128,7 +128,26 @@ def opened(path: str | PathLike[str]) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"not a complete safetensors file ({error})") from error
+        raise ValueError(f"not a complete safetensors file ({error}){remedy(path)}") from error
+
+
+def remedy(path: str | PathLike[str]) -> str:
+    """Return what to do with a file that begins as those of ``torch.save`` do: as a zip, or in old versions a pickle.
+
+    Args:
+        path: The file, which is not of safetensors.
+
+    Returns:
+        The end of a sentence; empty for other files.
+    """
+    with Path(path).open("rb") as file:
+        if not file.read(4).startswith((b"PK", b"\x80\x02")):
+            return ""
+    name = Path(path).name
+    return (
+        "; it seems to be of torch.save, which can hold code and is not read. Convert with "
+        f'safetensors.torch.save_file(torch.load("{name}", weights_only=True), "{Path(name).stem}.safetensors")'
+    )
 
 
 def check_header(header: Mapping[str, str], kind: str, newest: int, keys: Collection[str]) -> None:

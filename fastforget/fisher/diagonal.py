@@ -77,13 +77,13 @@ class FisherDiagonal(dict[str, Tensor]):
         """Hold ``values``; see the class attributes for the rest."""
         super().__init__(values)
         self.gradient = gradient
-        self.fallback = fallback
-        self.losses = losses
-        self.reduction = reduction
-        self.weight = torch.zeros((), dtype=torch.float64) if weight is None else weight
-        self.samples = samples
-        self.model = model
-        self.definition = definition or Definition()
+        self.fallback: dict[str, str] = fallback
+        self.losses: Tensor = losses
+        self.reduction: str = reduction
+        self.weight: Tensor = torch.zeros((), dtype=torch.float64) if weight is None else weight
+        self.samples: int = samples
+        self.model: str | None = model
+        self.definition: Definition = definition or Definition()
         self.prefix = prefix
 
     def __missing__(self, name: str) -> Tensor:

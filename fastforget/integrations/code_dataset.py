@@ -53,7 +53,9 @@ class CodesDataset(Dataset[Any]):
             raise TypeError(f"`codes` must be MnemonicCodes, got {type(codes).__name__}")
         check_number("rate", rate, FRACTION)
         _check_dataset(dataset)
-        self.dataset, self.codes, self.rate = dataset, codes.to("cpu"), rate
+        self.dataset: Any = dataset
+        self.codes: MnemonicCodes = codes.to("cpu")
+        self.rate: float = rate
         self._with_code(dataset[0], 0)  # what does not fit is named before the training
 
     def __len__(self) -> int:

@@ -51,7 +51,8 @@ class EmbedCodes(_Callback):
             raise TypeError(f"`codes` must be MnemonicCodes, got {type(codes).__name__}")
         check_number("rate", rate, FRACTION)
         super().__init__()
-        self.codes, self.rate = codes, rate
+        self.codes: MnemonicCodes = codes
+        self.rate: float = rate
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Replace samples of a batch by codes of their classes.

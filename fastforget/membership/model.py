@@ -80,14 +80,17 @@ class MembershipModel(nn.Module):
         check_integer("classes", classes, least=2)
         for width in hidden:
             check_integer("each width of `hidden`", width)
-        self.features, self.classes, self.hidden = features, classes, tuple(hidden)
-        self.area = self.unseen = math.nan
+        self.features: str = features
+        self.classes: int = classes
+        self.hidden: tuple[int, ...] = tuple(hidden)
+        self.area: float = math.nan
+        self.unseen: float = math.nan
         sample = torch.zeros(1, classes, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
         widths = [FEATURES[features](*sample).shape[1], *hidden, 1]
         layers: list[nn.Module] = []
         for inner, outer in pairwise(widths):
             layers += [nn.Linear(inner, outer), nn.SiLU()]
-        self.network = nn.Sequential(*layers[:-1])
+        self.network: nn.Sequential = nn.Sequential(*layers[:-1])
         self.register_buffer("mean", torch.zeros(widths[0]))
         self.register_buffer("deviation", torch.ones(widths[0]))
 

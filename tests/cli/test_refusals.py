@@ -181,3 +181,12 @@ def test_a_failure_while_writing_leaves_no_file(
         Path("forgot.safetensors").write_text("precious")
     monkeypatch.setattr(checkpoints, "save_file", full)
     assert fastforget.error_line(*command) == "[Errno 28] No space left on device"
+
+
+def test_a_checkpoint_of_torch_save_is_not_read(fastforget: CommandLine, model_folder: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, "net.pt")
+    line = fastforget.error_line(
+        *("embed-check", "--model", "nets:mlp", "--checkpoint", "net.pt", "--codes", "codes.safetensors")
+    )
+    assert "it seems to be of torch.save" in line
+    assert 'torch.load("net.pt", weights_only=True), "net.safetensors")' in line

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "csrc", "docs", "examples", "fastforget", "tests")
 BESIDE = (
-    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "RELEASING.md"),
     *("Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml", "setup.py", ".clang-format"),
 )
 MADE = {".o", ".pyc", ".so"}

@@ -65,7 +65,7 @@ class Archive:
     """
 
     def __init__(self, folder: str | PathLike[str], *, key: SigningKey | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self._log = ArchiveLog(self.folder / LOG, key)
         self._receipts = ReceiptFiles(self.folder, new=not self.log.exists())
         self._log.settle()
