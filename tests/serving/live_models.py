@@ -35,4 +35,5 @@ def assert_healthy(subject: LiveModel, number: int) -> None:
         "editing": False,
         "intact": True,
         "trouble": None,
+        "follows": subject._follower.running,
     }

@@ -66,9 +66,9 @@ def test_it_looks_rarely_after_a_prediction_that_hung() -> None:
         return []
 
     follower.start(0.001, keep_up, print)
-    until(lambda: len(looks) == 3)
+    until(lambda: len(looks) >= 3)
     hangs.clear()
-    until(lambda: len(looks) == 6)
+    until(lambda: len(looks) >= 6)  # they come fast now, and the machine may be busy
     follower.stop()
     waits = [after - before for before, after in pairwise(looks)]
     assert waits[0] >= 0.2

@@ -53,11 +53,17 @@ def request(name: str) -> Request:
 @contextmanager
 def watched(before: Callable[[str], None]) -> Iterator[None]:
     """Have a function called before each call that changes files."""
-    real = {name: getattr(os, name) for name in CALLS}
+    real, busy = {name: getattr(os, name) for name in CALLS}, False
 
     def watching(name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            before(name)
+            nonlocal busy
+            if not busy:  # what is called in the function itself is not the library's
+                busy = True
+                try:
+                    before(name)
+                finally:
+                    busy = False
             return real[name](*args, **kwargs)
 
         return call
@@ -214,7 +220,7 @@ def power(folder: Path, states: int) -> int:
     reached: list[Any] = [(0, (), ())]  # what was acknowledged, in order
     archive.mkdir(parents=True)
     disk, cuts, calls = Disk(archive), folder / "cuts", 0
-    share = states / 400  # of the calls, of which there are so many
+    share = states / 132  # for each of the calls
 
     def before(name: str) -> None:
         nonlocal calls
