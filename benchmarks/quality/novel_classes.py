@@ -70,7 +70,8 @@ def main() -> None:
                     row |= {"wrong": sorted(found - needed - allowed), "missed": sorted(needed - found)}
                     for name, metric in report.metrics.items():
                         if metric.value is not None and metric.of_novel is not None:
-                            row |= {name: 100 * metric.value, f"{name}, novel": 100 * metric.of_novel}
+                            value, novel_value = metric.value, metric.of_novel
+                            row |= {name: round(100 * value, 2), f"{name}, novel": round(100 * novel_value, 2)}
                     save_rows("novel-classes", [row], given.output, KEY)
                     print(network, novel, cls, kind, row["wrong"], row["missed"], flush=True)
 
