@@ -35,8 +35,7 @@ def taking_gradients(model: nn.Module) -> Iterator[None]:
 
     Random states are put back. What torch.compile has compiled runs uncompiled, because compiled code hides its calls.
     """
-    devices = random_devices(*model.parameters()) if torch.cuda.is_initialized() else []
-    random = torch.random.fork_rng(devices=devices)
+    random = torch.random.fork_rng(devices=random_devices(*model.parameters()))
     with torch.inference_mode(False), torch.enable_grad(), random, recurrent_backward(model), uncompiled(model):
         yield
 
