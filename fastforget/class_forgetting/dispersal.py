@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,9 +58,9 @@ def disperse(
     targets: Tensor,
     classes: Sequence[int],
     *,
-    choice: int = 6,
+    choice: int = 3,
     proximity: float = 1.0,
-    iterations: int = 25,
+    iterations: int = 60,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = False,
@@ -71,12 +72,14 @@ def disperse(
 
     ::
 
-        mean_forget |h(n) - t(n)|^2 / s^2  +  mean_remain |h(n) - h0(n)|^2 / s^2  +  mean_remain KL(p0(n) || p(n))
+        mean_forget |h(n) - t(n)|^2 / s^2  +  mean_remain |h(n) - h0(n)|^2 / s^2  +  mean_remain var(z(n) - z0(n)) / 2
             +  proximity * |theta - theta0|^2 / |theta0|^2
 
-    with the features h, their total variance s^2 over the remaining samples, the predictions p among the remaining
-    classes, and 0 for values before. No class mean is left for the class, nothing else moves, and the last term keeps
-    what the few samples do not show.
+    with the features h, their total variance s^2 over the remaining samples, the variance of a change of the logits z
+    over the remaining classes, nats^2, and 0 for values before. No class mean is left for the class, nothing else
+    moves, and the last term keeps what the few samples do not show. Logits are held and not probabilities: where the
+    model is sure these hardly change, while the logits move the boundaries between others, near to which are few of the
+    samples given.
 
     The goals are chosen by optimal transport: of ``choice`` times as many remaining samples as there are to forget, as
     many of each class as can be, each is used once at most, and the features move the least on average. Similar classes
@@ -124,9 +127,10 @@ def disperse(
         others = [cls for cls in range(logits.shape[1]) if cls not in set(classes)]
         loss = _Loss(work, layer, samples, forget, goals, logits[:, others], others, batch_size)
         first = loss.terms(backward=False)
-        with _bar(iterations, shown=progress) as advance:
-            _minimise(loss, leaves, proximity, iterations, advance)
-        last, moved = loss.terms(backward=False), layer.features(work, samples, None, batch_size)
+        if math.isfinite(sum(first)):
+            with _bar(iterations, shown=progress) as advance:
+                _minimise(loss, leaves, proximity, iterations, advance)
+        last, (moved, after) = loss.terms(backward=False), layer.examine(work, samples, None, batch_size)
     if not sum(last) <= sum(first):
         raise ForgettingError(
             f"the features could not be dispersed: the loss went from {sum(first):.3g} to {sum(last):.3g}; the model "
@@ -138,7 +142,7 @@ def disperse(
         "distance_before": first[0] ** 0.5,
         "distance_after": last[0] ** 0.5,
         "remaining_moved": last[1] ** 0.5,
-        "remaining_divergence": last[2],
+        "remaining_divergence": _divergence(loss.logits[~forget], after[~forget][:, others]),
         "dispersal_seconds": time.monotonic() - began,
     }
     found = {name: leaf.detach().to(moving[name].dtype) for name, leaf in zip(moving, leaves, strict=True)}
@@ -179,9 +183,8 @@ class _Loss:
         for part, (goals, before, *shares) in split_samples(self.inputs, known, samples, self.batch_size or samples):
             features, logits = self.layer.run(self.model, part)
             distance = (features - goals).square().sum(1)
-            now, then = logits[:, self.others].log_softmax(1), before.log_softmax(1)
-            divergence = F.kl_div(now, then, reduction="none", log_target=True).sum(1)
-            parts = (distance, distance, divergence)
+            change = logits[:, self.others] - before
+            parts = (distance, distance, 0.5 * change.var(1, correction=0))
             terms = torch.stack([values @ share for values, share in zip(parts, shares, strict=True)])
             if backward:
                 check_depends(depends=terms.requires_grad)
@@ -247,6 +250,12 @@ def _choose_goals(features: Tensor, targets: Tensor, forget: Tensor, choice: int
     candidates = candidates.repeat(-(-wanted // total))
     costs = torch.cdist(features[forget].double(), features[candidates.to(features.device)].double()).square()
     return candidates.to(features.device)[assign(costs)]
+
+
+def _divergence(before: Tensor, after: Tensor) -> float:
+    """Return the mean Kullback-Leibler divergence of predictions from what they were, from logits [N, R], nats."""
+    then, now = before.double().log_softmax(1), after.double().log_softmax(1)
+    return float(F.kl_div(now, then, reduction="batchmean", log_target=True))
 
 
 def _own_mean_share(features: Tensor, targets: Tensor, forget: Tensor) -> float:
