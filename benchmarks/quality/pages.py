@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import correlation, mean
 
+import audit_tables
 import inside_tables
 import matplotlib as mpl
 import study_tables
@@ -212,47 +213,6 @@ def what_remains() -> str:
     return markdown(("problem", "method", *[f"`{key}`" for key in shown]), lines)
 
 
-MODELS = ["retrained", "bias only", "one_shot", "one_shot, 16 images", "over-forgotten", "untouched"]
-
-
-def audit_verdicts() -> str:
-    """Return how many models of each kind have each finding, and how many verdicts are wrong."""
-    kinds = ["remembers", "over-forgotten", "damaged", "hidden", "still in the features", "easier to learn again"]
-    lines = []
-    for (problem, kind), rows in groups(load("audit-verdicts"), "problem", "kind").items():
-        counts = [sum(name in row["found"] for row in rows) or "" for name in kinds]
-        wrong, missed = (sum(bool(row[key]) for row in rows) for key in ("wrong", "missed"))
-        lines.append((problem, kind, len(rows), *counts, wrong, missed))
-    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
-    return markdown(("problem", "model", "models", *[f"*{kind}*" for kind in kinds], "wrong", "missed"), lines)
-
-
-def audit_figures() -> str:
-    """Return the means and ranges of the measures of classes that are gone."""
-    shown = ["with the best bias", "with a usual bias", "with the old bias", "linear probe", "nearest class mean"]
-    shown += [f"again {step}" for step in (1, 5, 20, 50)] + ["again 5 with a usual bias"]
-    lines = []
-    for (problem, kind), rows in groups(load("audit-verdicts"), "problem", "kind").items():
-        values = [[row[name] for row in rows] for name in shown]
-        lines.append(
-            (problem, kind, *[f"{mean(found):.0f} ({min(found):.0f} to {max(found):.0f})" for found in values])
-        )
-    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
-    return markdown(("problem", "model", *shown), lines)
-
-
-def novel_classes() -> str:
-    """Return what is found of forgotten classes and of classes that the network never saw."""
-    shown = ["linear probe", "nearest class mean", "again 5", "again 20", "again 5 with a usual bias"]
-    lines = []
-    for (problem, kind), rows in groups(load("novel-classes"), "problem", "kind").items():
-        values = [[mean(row[f"{name}{end}"] for row in rows) for end in ("", ", novel")] for name in shown]
-        wrong, missed = (sum(bool(row[key]) for row in rows) for key in ("wrong", "missed"))
-        lines.append((problem, kind, len(rows), *[f"{own:.0f}, {novel:.0f}" for own, novel in values], wrong, missed))
-    lines.sort(key=lambda line: (ORDER.index(line[0]), MODELS.index(line[1])))
-    return markdown(("problem", "model", "models", *shown, "wrong", "missed"), lines)
-
-
 def calibration() -> str:
     rows = load("calibration")
     bins = [(0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 100.0)]
@@ -325,9 +285,9 @@ TABLES = {
     "many-classes": many_classes,
     "calibration": calibration,
     "what-remains": what_remains,
-    "audit-verdicts": audit_verdicts,
-    "audit-figures": audit_figures,
-    "novel-classes": novel_classes,
+    "audit-verdicts": audit_tables.verdicts,
+    "audit-figures": audit_tables.figures,
+    "novel-classes": audit_tables.novel_classes,
     "shifts": shifts,
     "serving-load": serving_load,
     **inside_tables.TABLES,

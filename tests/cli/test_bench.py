@@ -82,4 +82,4 @@ def test_without_tqdm_the_remedy_is_named(
     fastforget: CommandLine, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert fastforget.error_line(*BENCH) == "the progress bar needs tqdm: pip install 'fastforget[cli]'"
+    assert fastforget.error_line(*BENCH) == "the progress bar needs tqdm: pip install tqdm"
