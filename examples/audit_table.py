@@ -23,7 +23,7 @@ def rows(report: fastforget.AuditReport, cls: int) -> Iterator[tuple[str, Shares
 def print_row(title: str, *shares: float | None) -> None:
     """Print one line of the table, in percent."""
     shown = ("" if value is None else f"{100 * value:.1f}" for value in shares)
-    print(f"{title:36} " + " ".join(f"{value:>9}" for value in shown))
+    print((f"{title:36} " + " ".join(f"{value:>9}" for value in shown)).rstrip())
 
 
 def print_table(report: fastforget.AuditReport, cls: int) -> None:
