@@ -24,7 +24,7 @@ timm, built from small configurations with random weights: text padded to one le
 masks, labels per sample, per token or per pixel. It is compared with autograd on one sample at a
 time in float64, parameter by parameter.
 
-**How.** `make sweep` on {date}, PyTorch {torch}. Nothing starts at zero or one: noise is
+**How.** `make sweep`, rows taken {date}, PyTorch {torch}. Nothing starts at zero or one: noise is
 added to every parameter. Each sample of the reference is run twice, in a batch of two: PyTorch's backward of
 batch norm is wrong for some single samples. A finite difference along one direction confirms the
 reference.
@@ -91,7 +91,7 @@ def lines(folder: Path) -> Iterator[str]:
         refused=verdicts.count("refused") + verdicts.count("failed"),
         fused=sum(row.get("fused", 0) >= FUSED for row in rows),
         share=FUSED,
-        date=max(row["date"] for row in rows),
+        date=" and ".join(sorted({row["date"] for row in rows})),
         torch=rows[0]["torch"],
         tolerance=TOLERANCE,
         float64=FLOAT64_TOLERANCE,
