@@ -24,8 +24,8 @@ timm, built from small configurations with random weights: text padded to one le
 masks, labels per sample, per token or per pixel. It is compared with autograd on one sample at a
 time in float64, parameter by parameter.
 
-**How.** `make sweep`, rows taken {date}, PyTorch {torch}. Nothing starts at zero or one: noise is
-added to every parameter. Each sample of the reference is run twice, in a batch of two: PyTorch's backward of
+**How.** `make sweep`, rows taken {date}, PyTorch {torch}. Nothing starts at
+zero or one: noise is added to every parameter. Each sample of the reference is run twice, in a batch of two: PyTorch's backward of
 batch norm is wrong for some single samples. A finite difference along one direction confirms the
 reference.
 
