@@ -24,10 +24,10 @@ timm, built from small configurations with random weights: text padded to one le
 masks, labels per sample, per token or per pixel. It is compared with autograd on one sample at a
 time in float64, parameter by parameter.
 
-**How.** `make sweep`, rows taken {date}, PyTorch {torch}. Nothing starts at zero or one: noise
-is added to every parameter. Each sample of the reference is run twice, in a batch of two:
-PyTorch's backward of batch norm is wrong for some single samples. A finite difference along
-one direction confirms the reference.
+**How.** `make sweep`, rows taken {date}, PyTorch {torch}.
+Nothing starts at zero or one: noise is added to every parameter. Each sample of the reference is
+run twice, in a batch of two: PyTorch's backward of batch norm is wrong for some single samples. A
+finite difference along one direction confirms the reference.
 
 **What to see.** {right} of {count} are right, {wrong} wrong, {refused} refused. In {fused} of them
 the fused path serves at least {share:.0%} of the parameters.
