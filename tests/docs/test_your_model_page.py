@@ -105,6 +105,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert copied == ["$", "cp", "-r", "my-model", "edited"]
     shutil.copytree("my-model", "edited")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "network", raising=False)  # of another test's folder
     outcome = CommandLine(monkeypatch, capsys)(*command[2:])  # transformers shows progress on standard error
     assert outcome.status == 0
     assert outcome.out.startswith(f"forgot class 3 ({names[3]}): disconnected")
