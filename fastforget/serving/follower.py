@@ -25,7 +25,7 @@ class Follower:
     A look that fails does not end the thread: `trouble` says what went wrong, and the next look tries again.
 
     Args:
-        patience: Seconds that an edit keeps predictions waiting. After a prediction that hung, the next look is put off
+        patience: Seconds that an edit may keep predictions waiting. After a prediction that hung, the next look is put off
             by a multiple of it, so that others are not kept out again and again.
 
     Attributes:

@@ -38,11 +38,19 @@ __all__ = ["LiveModel"]
 class LiveModel:
     """Predicts from many threads, while edits replace weights under it.
 
-    An edit is worked out on a copy of the model, while predictions go on. Then new predictions wait until those inside
-    have ended, the changed weights are copied into the model's own storage, and all go on. No prediction sees a part of
-    an edit, and each says which version it saw. The memory is that of two models. Eager modules and ``torch.compile``
-    see weights where they lie and need nothing else. Whatever has its own copy of them, and CUDA graphs, is run by an
-    engine, see `fastforget.serving.engines`.
+    An edit is worked out on a copy of the model, while predictions go on. No prediction sees a part of an edit, each
+    says which version it saw, and a thread never sees an earlier one than before.
+
+    An eager module's copy then answers new predictions, and none waits for another. When those that began before have
+    ended, the changed weights are written into the model's own storage, and it answers again. `forget`, `apply` and
+    `revert` return after that, or after ``patience`` seconds. In the latter case the edit is made and visible; only the
+    model that you hold has the old weights until a later edit, `catch_up`, or look of `follow` finds those predictions
+    ended. `health` says so: ``written`` is False. Meanwhile there may be three copies of the model, else two.
+
+    The other models keep new predictions waiting until those inside have ended, and change in place: those with an
+    engine or compiled parts, and those whose copy would not run on its own weights alone. With ``torch.compile`` weights
+    are seen where they lie. Whatever has its own copy of them, and CUDA graphs, is run by an engine, see
+    `fastforget.serving.engines`. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
     LiveModel, and edit in turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that
@@ -58,8 +66,7 @@ class LiveModel:
         undo: How long an edit can be undone: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
         audit: Measures every edited copy that `forget` makes, before anybody sees it. What it returns is recorded; an
             error that it raises stops the edit.
-        patience: Seconds that an edit keeps new predictions waiting for those inside before it gives up, and seconds
-            that it waits for an edit of another process.
+        patience: Seconds that an edit waits for predictions that began before, and for an edit of another process.
 
     Raises:
         TypeError: The model is no module that runs in Python.
@@ -307,7 +314,7 @@ class LiveModel:
         self._follower.stop()
 
     def health(self) -> dict[str, Any]:
-        """Say how it is, see `health_of`; takes a pass over the weights, and waits while an edit is copied in."""
+        """Say how it is, see `health_of`; takes a pass over the weights."""
         return health_of(self._replica, self._editor, self._follower)
 
     def readiness(self) -> dict[str, Any]:
@@ -316,7 +323,7 @@ class LiveModel:
 
     def _keep_up(self) -> list[Request]:
         """Come to the current version, remove old values that are due, and return the requests that wait."""
-        if len(self._history.entries()) > self.version.number:
+        if len(self._history.entries()) > self.version.number or self._replica.unwritten:
             self.catch_up()
         self._editor.expire()
         return [request for request in self._history.requests() if request.state == "waiting"]
