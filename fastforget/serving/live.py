@@ -48,8 +48,8 @@ class LiveModel:
     ended. `health` says so: ``written`` is False. Meanwhile there may be three copies of the model, else two.
 
     The other models keep new predictions waiting until those inside have ended, and change in place: those with an
-    engine or compiled parts, and those whose copy would not run on its own weights alone. With ``torch.compile`` weights
-    are seen where they lie. Whatever has its own copy of them, and CUDA graphs, is run by an engine, see
+    engine or compiled parts, and those whose copy would not run on its own weights alone. With ``torch.compile``
+    weights are seen where they lie. Whatever has its own copy of them, and CUDA graphs, is run by an engine, see
     `fastforget.serving.engines`. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
