@@ -170,7 +170,8 @@ def router(
         whole.include_router(_metrics_route(counted), dependencies=[Depends(allowed["see"])])
         predicts = partial(_counted, counted, predicts)
     whole.include_router(_open_routes(live, RequestPage.make(), predicts, allowed["see"]))
-    for role, routes in (("ask", _asking), ("see", _seeing), ("revert", _going_back)):
+    asking = partial(_asking, allowed["see"])
+    for role, routes in (("ask", asking), ("see", _seeing), ("revert", _going_back)):
         whole.include_router(routes(live, names, deadline), dependencies=[Depends(allowed[role])])
     return whole
 
@@ -232,10 +233,10 @@ def _metrics_route(metrics: Metrics) -> APIRouter:
     return router
 
 
-def _asking(live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
+def _asking(sees: Guard, live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
     """Return what only who may file requests may do."""
     router = APIRouter(route_class=AnsweringRoute)
-    router.include_router(planning(live, names, deadline))
+    router.include_router(planning(live, names, deadline, sees))
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, HTTPException, Query
+from fastapi import APIRouter, Body, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from fastforget.classifier.class_names import list_classes
 from fastforget.errors import ForgettingError
+from fastforget.serving.access import Guard, is_let_in
 from fastforget.serving.answers import AnsweringRoute
 from fastforget.serving.desk.cases import Cases
 from fastforget.serving.history.entries import now
@@ -36,13 +37,14 @@ def desk_of(live: LiveModel, deadline: int) -> Cases:
     return Cases(history.requests(), history.entries(), live.versions, deadline, now())
 
 
-def planning(live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
+def planning(live: LiveModel, names: Sequence[str] | None, deadline: int, sees: Guard) -> APIRouter:
     """Return what whoever files a request must know before.
 
     Args:
         live: The model.
         names: What classes are called.
         deadline: Days after filing.
+        sees: Lets in who may see requests; which classes are forgotten is for them alone.
 
     Returns:
         The route ``/desk``.
@@ -50,9 +52,10 @@ def planning(live: LiveModel, names: Sequence[str] | None, deadline: int) -> API
     router = APIRouter(route_class=AnsweringRoute)
 
     @router.get("/desk")
-    def plan() -> dict[str, Any]:
+    def plan(request: Request) -> dict[str, Any]:
         count = 0 if live.codes is None else len(live.codes)
-        forgotten, time = live.version.classes, now()
+        forgotten = live.version.classes if is_let_in(sees, request) else ()
+        time = now()
         return {
             "classes": [
                 {"number": cls, "name": name, "forgotten": cls in forgotten}
