@@ -214,7 +214,7 @@ def plain_audit(measured: Mapping[str, Any] | AuditReport) -> Mapping[str, Any]:
     """Return what an audit measured as a record can hold it."""
     if not isinstance(measured, AuditReport):
         return dict(measured)
-    return {name: measured.describe()[name] for name in ("metrics", "findings", "average_gap")}
+    return {name: measured.describe()[name] for name in ("metrics", "findings", "cannot_judge", "average_gap")}
 
 
 def _reason(error: BaseException) -> str:

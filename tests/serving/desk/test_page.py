@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving.desk.conftest import TOKEN, live_model, needed, served
+from browser import assert_accessible, needed
+from serving.desk.conftest import TOKEN, live_model, served
 from torch import nn
 
 from fastforget.serving import LiveModel
 from fastforget.serving.history.proofs import RecordProof
 
 needed("playwright.sync_api")
-axe = needed("axe_playwright_python.sync_playwright").Axe()
 from playwright.sync_api import expect  # noqa: E402 (needs it)
 
 Open = Callable[..., Any]
@@ -24,13 +24,6 @@ SIZES = [(width, dark) for width in (390, 1280) for dark in (False, True)]
 def measured(_: nn.Module) -> dict[str, Any]:
     findings = [{"kind": "still in the features", "text": "a probe finds 31 % of the class"}]
     return {"findings": findings, "average_gap": 0.0123, "report": "https://reports.example/17"}
-
-
-def assert_accessible(page: Any) -> None:
-    """No violation of any rule of axe-core, and nothing wider than the page."""
-    found = axe.run(page, options={"resultTypes": ["violations"]})
-    assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def let_in(page: Any) -> None:
