@@ -265,7 +265,7 @@ class Replica:
             return
         try:
             serving.write()
-        except (RuntimeError, ValueError):  # no memory, or the model has kept something since: the draft goes on
+        except Exception:  # noqa: BLE001 (no memory, or the model has kept something since: the draft goes on)
             _LOG.exception("the edit is made, but cannot be written into the model's own storage")
             return
         self.gate.lead(Serving(home, serving.versions))

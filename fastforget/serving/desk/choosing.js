@@ -52,6 +52,8 @@ function formView(desk) {
   const ticket = field("ticket", t("ticket"), t("ticket_hint"), {maxlength: 200, autocomplete: "off"});
   askedBy.input.value = draft.askedBy;
   ticket.input.value = draft.ticket;
+  askedBy.input.addEventListener("input", () => { draft.askedBy = askedBy.input.value; });
+  ticket.input.addEventListener("input", () => { draft.ticket = ticket.input.value; });
   const next = event => {
     event.preventDefault();
     draft.askedBy = askedBy.input.value.trim();
