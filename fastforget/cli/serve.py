@@ -52,6 +52,9 @@ def serve(
     deadline: Annotated[
         int, typer.Option(min=1, metavar="DAYS", help="Days after filing by which requests are to be answered.")
     ] = 30,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Pictures of classes for the page, by number, such as 3.png.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
     ] = "127.0.0.1",
@@ -67,7 +70,14 @@ def serve(
     every user of this machine can.
     """
     _check_before_start(undo, host)
-    paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
+    paths = {
+        "checkpoint": checkpoint,
+        "codes": codes,
+        "archive": archive,
+        "names": names,
+        "sign": sign,
+        "pictures": pictures,
+    }
     options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten, "metrics": metrics}
     options["deadline"] = deadline
     options |= {name: path and str(path) for name, path in paths.items()}
@@ -145,6 +155,7 @@ def _made(options: dict[str, Any]) -> tuple["FastAPI", Callable[[str], list[str]
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
     tokens = _tokens()
-    app = web_application(live, token=tokens, names=names, metrics=options["metrics"], deadline=options["deadline"])
+    more = {name: options[name] for name in ("metrics", "deadline", "pictures")}
+    app = web_application(live, token=tokens, names=names, **more)
     roles = None if tokens is None else list(tokens)
     return app, lambda url: start_lines(url, live, loaded.model, codes, archive, roles)

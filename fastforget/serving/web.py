@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from fastforget.classifier.class_names import list_classes
 from fastforget.classifier.fitting import DEVICE_ERRORS
 from fastforget.serving.desk.cases import check_deadline
 from fastforget.serving.desk.page import RequestPage
+from fastforget.serving.desk.pictures import find_pictures
 from fastforget.serving.history.entries import Version
 from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
@@ -57,6 +60,7 @@ def application(
     limit: int = 2**24,
     metrics: bool = False,
     deadline: int = 30,
+    pictures: str | PathLike[str] | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves a live model.
 
@@ -72,7 +76,7 @@ def application(
     POST    ``/undo/{name}``          undo the edit of a request: ``{"asked_by": "who, and why"}``; with ``also``, the
                                       names of later requests that are undone with it
     GET     ``/export/{form}``        the record as ``csv``, ``json`` or ``html``; ``?request=name`` that of one
-    GET     ``/desk``                 what the page says before a request is filed
+    GET     ``/desk``                 what the page says before a request is filed; ``/pictures/{cls}`` what it shows
     GET     ``/versions``             all versions
     POST    ``/versions/{n}/revert``  go back
     GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow;
@@ -102,18 +106,29 @@ def application(
         metrics: Whether there is ``/metrics``, for who may see requests; this needs the extra ``metrics``. Each process
             tells its own.
         deadline: Days after filing by which a request is to be answered, as the page and ``/requests`` say.
+        pictures: A folder with pictures of classes for the page, named by their numbers, such as ``3.png``.
 
     Returns:
         The application, for uvicorn or any other ASGI server.
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
+        NotADirectoryError: There is no such folder of pictures.
         ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
     """
     app = FastAPI(title="fastforget", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
     app.include_router(
-        router(live, token=token, names=names, decode=decode, every=every, metrics=metrics, deadline=deadline)
+        router(
+            live,
+            token=token,
+            names=names,
+            decode=decode,
+            every=every,
+            metrics=metrics,
+            deadline=deadline,
+            pictures=pictures,
+        )
     )
     return app
 
@@ -127,6 +142,7 @@ def router(
     every: float = 0.5,
     metrics: bool = False,
     deadline: int = 30,
+    pictures: str | PathLike[str] | None = None,
 ) -> APIRouter:
     """Return the routes of `application`, for ``include_router`` of a FastAPI application of one's own.
 
@@ -143,12 +159,14 @@ def router(
         every: Seconds between two looks.
         metrics: Whether there is ``/metrics``.
         deadline: Days after filing.
+        pictures: A folder with pictures of classes.
 
     Returns:
         The router. Its errors are answered within, and the application's own handlers stay as they are.
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
+        NotADirectoryError: There is no such folder of pictures.
         ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
     """
     check_deadline(deadline)
@@ -170,7 +188,7 @@ def router(
         whole.include_router(_metrics_route(counted), dependencies=[Depends(allowed["see"])])
         predicts = partial(_counted, counted, predicts)
     whole.include_router(_open_routes(live, RequestPage.make(), predicts, allowed["see"]))
-    asking = partial(_asking, allowed["see"])
+    asking = partial(_asking, allowed["see"], find_pictures(pictures))
     for role, routes in (("ask", asking), ("see", _seeing), ("revert", _going_back)):
         whole.include_router(routes(live, names, deadline), dependencies=[Depends(allowed[role])])
     return whole
@@ -233,10 +251,12 @@ def _metrics_route(metrics: Metrics) -> APIRouter:
     return router
 
 
-def _asking(sees: Guard, live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
+def _asking(
+    sees: Guard, pictures: Mapping[int, Path], live: LiveModel, names: Sequence[str] | None, deadline: int
+) -> APIRouter:
     """Return what only who may file requests may do."""
     router = APIRouter(route_class=AnsweringRoute)
-    router.include_router(planning(live, names, deadline, sees))
+    router.include_router(planning(live, names, deadline, sees, pictures))
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:

@@ -137,7 +137,15 @@ def test_names_of_classes(
         "codes": "codes.safetensors",
         "forgotten": None,
     }
-    options |= {"archive": "archive", "undo": "keep", "sign": None, "metrics": False, "names": file, "deadline": 14}
+    options |= {
+        "archive": "archive",
+        "undo": "keep",
+        "sign": None,
+        "metrics": False,
+        "names": file,
+        "deadline": 14,
+        "pictures": None,
+    }
     monkeypatch.setenv("FASTFORGET_SERVE", json.dumps(options))
     with TestClient(application(), base_url="http://127.0.0.1:8000") as web:
         desk = web.get("/desk").json()

@@ -1,5 +1,6 @@
 // A new request: what is to be forgotten and for whom, then what that means, then it is filed.
 const SHOWN = 60; // classes at a time
+const pictures = {}; // addresses by class, once they are fetched
 let draft = {classes: new Set(), askedBy: "", ticket: ""};
 
 const nameOf = (number, name) => name ?? t("class_number", {number});
@@ -11,7 +12,16 @@ function choiceOf(one, changed) {
   }});
   input.checked = draft.classes.has(one.number);
   const gone = one.forgotten ? ` (${t("forgotten_before")})` : "";
-  return el("label", {class: "choice"}, input, el("span", {}, nameOf(one.number, one.name) + gone));
+  return el("label", {class: "choice"}, input, one.picture ? pictureOf(one.number) : null,
+    el("span", {}, nameOf(one.number, one.name) + gone));
+}
+
+// Fetched by the script, since the service may ask for a token. The name beside it says what it shows.
+function pictureOf(number) {
+  const picture = el("img", {alt: "", width: 48, height: 48});
+  pictures[number] ??= answerOf("ask", `pictures/${number}`).then(answer => answer.blob()).then(URL.createObjectURL);
+  pictures[number].then(address => { picture.src = address; }, () => picture.remove());
+  return picture;
 }
 
 function chooser(desk) {

@@ -36,7 +36,7 @@ class RequestPage:
         text = _read("page.html").replace("/* style */", style).replace("/* texts */", said)
         policy = (
             f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-            "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+            "connect-src 'self'; img-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
         )
         headers = {
             "Content-Security-Policy": policy,

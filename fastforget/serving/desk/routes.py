@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Query, Request
@@ -13,6 +14,7 @@ from fastforget.errors import ForgettingError
 from fastforget.serving.access import Guard, is_let_in
 from fastforget.serving.answers import AnsweringRoute
 from fastforget.serving.desk.cases import Cases
+from fastforget.serving.desk.pictures import TYPES
 from fastforget.serving.history.entries import now
 from fastforget.serving.history.export import FORMATS, exported
 from fastforget.serving.history.undo_policy import kept_until
@@ -37,7 +39,9 @@ def desk_of(live: LiveModel, deadline: int) -> Cases:
     return Cases(history.requests(), history.entries(), live.versions, deadline, now())
 
 
-def planning(live: LiveModel, names: Sequence[str] | None, deadline: int, sees: Guard) -> APIRouter:
+def planning(
+    live: LiveModel, names: Sequence[str] | None, deadline: int, sees: Guard, pictures: Mapping[int, Path]
+) -> APIRouter:
     """Return what whoever files a request must know before.
 
     Args:
@@ -45,9 +49,10 @@ def planning(live: LiveModel, names: Sequence[str] | None, deadline: int, sees: 
         names: What classes are called.
         deadline: Days after filing.
         sees: Lets in who may see requests; which classes are forgotten is for them alone.
+        pictures: Files by class, see `find_pictures`.
 
     Returns:
-        The route ``/desk``.
+        The routes ``/desk`` and ``/pictures/{cls}``.
     """
     router = APIRouter(route_class=AnsweringRoute)
 
@@ -58,7 +63,7 @@ def planning(live: LiveModel, names: Sequence[str] | None, deadline: int, sees: 
         time = now()
         return {
             "classes": [
-                {"number": cls, "name": name, "forgotten": cls in forgotten}
+                {"number": cls, "name": name, "forgotten": cls in forgotten, "picture": cls in pictures}
                 for cls, name in enumerate(list_classes(range(count), names or []))
             ],
             "deadline": deadline,
@@ -66,6 +71,14 @@ def planning(live: LiveModel, names: Sequence[str] | None, deadline: int, sees: 
             "undo_until": kept_until(live.undo, time),
             "time": time.isoformat(),
         }
+
+    @router.get("/pictures/{cls}")
+    def picture(cls: int) -> Response:
+        if cls not in pictures:
+            raise HTTPException(404, f"there is no picture of class {cls}")
+        path = pictures[cls]
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
+        return Response(path.read_bytes(), media_type=TYPES[path.suffix.lower()], headers=headers)
 
     return router
 

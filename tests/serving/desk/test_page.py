@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from browser import assert_accessible, needed
+from PIL import Image
 from serving.desk.conftest import TOKEN, live_model, served
 from torch import nn
 
@@ -47,7 +48,10 @@ def test_filing_at_every_size(
 ) -> None:
     live = live_model(tmp_path, audit=measured, undo="expire:30d")
     kind = f"{width}-{'dark' if dark else 'light'}"
-    with served(live, token=TOKEN) as url:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), "teal").save(folder / "3.png")
+    with served(live, token=TOKEN, pictures=folder) as url:
         page = opened(url, width=width, dark=dark)
         expect(page.get_by_role("alert")).to_have_text("A token is needed, or the token is wrong.")
         assert_accessible(page)
@@ -56,6 +60,7 @@ def test_filing_at_every_size(
         expect(page.get_by_text("No request was filed yet.")).to_be_visible()
         page.get_by_role("button", name="New request").click()
         page.get_by_label("coat", exact=True).check()
+        expect(page.locator(".choice img")).to_have_js_property("naturalWidth", 64)
         page.get_by_label("Who asks for it, and why").fill("A. Person, letter of 3 May")
         page.get_by_label("Ticket").fill("ticket-17")
         assert_accessible(page)

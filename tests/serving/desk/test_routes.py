@@ -39,13 +39,38 @@ def test_what_is_known_before_a_request_is_filed(tmp_path: Path) -> None:
     with client(live_model(tmp_path, undo="expire:30d"), deadline=14) as web:
         done(web, "one", 3)
         desk = web.get("/desk").json()
-    assert desk["classes"][3] == {"number": 3, "name": "coat", "forgotten": True}
+    assert desk["classes"][3] == {"number": 3, "name": "coat", "forgotten": True, "picture": False}
     assert [one["forgotten"] for one in desk["classes"]] == [False, False, False, True, False, False]
     assert (desk["deadline"], desk["undo"]) == (14, "expire:30d")
     kept = datetime.fromisoformat(desk["undo_until"]) - datetime.fromisoformat(desk["time"])
     assert kept == timedelta(days=30)
     with client(LiveModel(network()), deadline=14) as web:
         assert web.get("/desk").json()["classes"] == []
+
+
+def test_pictures_are_for_who_may_file_requests(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("3.png", "4.JPG", "5.svg", "six.png", "-1.png"):
+        (folder / name).write_bytes(name.encode())
+    with client(live_model(tmp_path), pictures=folder) as web:
+        assert [one["picture"] for one in web.get("/desk").json()["classes"]] == [
+            False,
+            False,
+            False,
+            True,
+            True,
+            False,
+        ]
+        found = web.get("/pictures/3")
+        assert (found.content, found.headers["content-type"]) == (b"3.png", "image/png")
+        assert web.get("/pictures/4").headers["content-type"] == "image/jpeg"
+        assert web.get("/pictures/5").status_code == 404
+        assert web.get("/pictures/..%2F3.png").status_code in (404, 422)
+    with client(live_model(tmp_path / "other"), pictures=folder, token="a secret of this test") as web:  # noqa: S106
+        assert web.get("/pictures/3").status_code == 401
+    with pytest.raises(NotADirectoryError, match=r"^`pictures` must be a folder, got "):
+        application(LiveModel(network(), CODES), pictures=folder / "3.png")
 
 
 def test_undoing(tmp_path: Path) -> None:
