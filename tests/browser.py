@@ -68,7 +68,8 @@ def opened(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 
 def _is_trouble(line: Any) -> bool:
-    return line.type in ("error", "warning") and "the server responded with a status of " not in line.text
+    # What the service refuses, or that it has ended, is what a test is about.
+    return line.type in ("error", "warning") and "Failed to load resource" not in line.text
 
 
 @pytest.fixture

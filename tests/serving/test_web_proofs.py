@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from serving.archive_workers import CODES, network
+from serving.history.archives import until
 
 from fastforget.serving import Archive, ArchiveError, LiveModel
 
@@ -50,6 +51,7 @@ def test_whoever_files_takes_a_proof_home(tmp_path: Path) -> None:
             "asked": asked["asked"],
         }
         assert outcome(web, "a/b ü")["state"] == "done"
+        until(lambda: web.get("/log/head").json()["head"] != proof.head.note)  # the head is signed a moment later
         again = loaded(web.get("/proofs/a/b ü").json(), tmp_path)
         again.check(KEY.public)
         assert again.record == proof.record
