@@ -13,7 +13,7 @@ from fastforget.classifier.kept_values import keep_nothing
 from fastforget.classifier.modes import recurrent_backward, reproducible
 from fastforget.edits.recorder import Recording, recording
 
-__all__ = ["editing"]
+__all__ = ["check_settings", "editing"]
 
 # What settings of these names must be in every method: texts; integers, with the least one; numbers. Any other is
 # positive.
@@ -46,7 +46,7 @@ def editing(
     """
     check_one_replica(model)
     settings = {"seed": seed, **settings}
-    _check_settings(settings)
+    check_settings(settings)
     with recording(model, method, settings=settings) as edit:
         modes = {module: module.training for module in edit.model.modules()}
         keeping = keep_nothing(edit.model)
@@ -64,7 +64,16 @@ def editing(
                 module.training = mode
 
 
-def _check_settings(settings: Mapping[str, float | str]) -> None:
+def check_settings(settings: Mapping[str, float | str]) -> None:
+    """Check settings by their names.
+
+    Args:
+        settings: By name.
+
+    Raises:
+        TypeError: A setting has the wrong type.
+        ValueError: A setting has a wrong value.
+    """
     for name, value in settings.items():
         if name in _INTEGERS:
             check_integer(name, value, _INTEGERS[name])
