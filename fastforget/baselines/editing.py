@@ -18,7 +18,7 @@ __all__ = ["check_settings", "editing"]
 # What settings of these names must be in every method: texts; integers, with the least one; numbers. Any other is
 # positive.
 _TEXTS = {"square"}  # which fisher_diagonal checks
-_INTEGERS = {"epochs": 1, "k": 1, "max_epochs": 0, "noise_steps": 0, "seed": 0}
+_INTEGERS = {"copies": 1, "epochs": 1, "k": 1, "max_epochs": 0, "noise_steps": 0, "seed": 0}
 _NUMBERS = {"alpha": NOT_NEGATIVE, "gamma": NOT_NEGATIVE, "penalty": NOT_NEGATIVE, "share": SHARE}
 
 

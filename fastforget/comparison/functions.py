@@ -14,10 +14,10 @@ from torch import nn
 from fastforget.classifier.named_functions import import_named
 from fastforget.comparison.nearest import did_you_mean
 
-__all__ = ["GIVEN", "Function", "find_function", "name_of"]
+__all__ = ["GIVEN", "ONLY_GIVEN", "Function", "find_function", "name_of"]
 
 GIVEN = ("seed", "unseen", "codes")  # what functions get that have parameters of these names
-_ONLY_GIVEN = (*GIVEN[1:], "everything")  # these are data, which no setting can hold
+ONLY_GIVEN = (*GIVEN[1:], "everything")  # these are data, which no setting can hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Function:
         except ValueError:  # functions that are not written in Python may have no signature
             return cls(name, call, settings, frozenset())
         rest = [p for p in parameters[first:] if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}]
-        known = [p.name for p in rest if p.name not in _ONLY_GIVEN]
+        known = [p.name for p in rest if p.name not in ONLY_GIVEN]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             for setting in settings:
                 if setting not in known:

@@ -12,7 +12,7 @@ from fastforget import baselines
 from fastforget.baselines.editing import check_settings
 from fastforget.class_forgetting.settings import NaturalSettings, PaperSettings
 from fastforget.comparison import our_methods
-from fastforget.comparison.functions import Function, find_function
+from fastforget.comparison.functions import ONLY_GIVEN, Function, find_function
 from fastforget.comparison.nearest import did_you_mean
 from fastforget.sample_forgetting.settings import Settings
 
@@ -109,7 +109,7 @@ def _check_values(function: Function, key: str) -> None:
         elif function.call is our_methods.learn_to_unlearn:
             Settings(**{field.name: settings[field.name] for field in fields(Settings)})
         else:
-            check_settings({name: value for name, value in settings.items() if name != "everything"})
+            check_settings({name: value for name, value in settings.items() if name not in ONLY_GIVEN})
     except (TypeError, ValueError) as error:
         raise type(error)(f"`{key}`, {function.call.__name__}: {error}") from error
 
