@@ -33,8 +33,8 @@ def jit(
     around x, with logits f; SGD. No other data is looked at.
 
     Source: Foster, Fogarty, Schoepf, Oztireli, Brintrup, "Zero-Shot Machine Unlearning at Scale via Lipschitz
-    Regularization", 2024. Their noise and learning rate are tuned for each network and data set; ours are fixed. The
-    model is in eval mode meanwhile, so that both outputs differ by the noise alone.
+    Regularization", 2024. Their noise and learning rate are tuned for each network and data set; ours are fixed.
+    Gradients go through both outputs. The model is in eval mode meanwhile, so that these differ by the noise alone.
 
     Args:
         model: The classifier of inputs that are one floating-point tensor, changed in place.

@@ -80,6 +80,10 @@ class Function:
             ) from error
         return cls(name, call, settings, takes)
 
+    def is_taken_for(self, other: Function) -> bool:
+        """Return whether this is another function of the same name, as two lambdas are."""
+        return self.name == other.name and self.call is not other.call and not isinstance(self.call, partial)
+
     def __call__(self, *arguments: Any, given: Mapping[str, Any]) -> Any:
         """Call it with its settings, and with those of `GIVEN` that it takes."""
         return self.call(*arguments, **self.settings, **{name: given[name] for name in self.takes})

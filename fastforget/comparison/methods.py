@@ -71,6 +71,8 @@ def read_methods(
         name = table.get("name") or _called(table["method"])
         if name in found or name.startswith(REFERENCES):
             raise ValueError(f"`{key}` must have a `name` of its own, got {name!r}")
+        if any(function.is_taken_for(other.function) for other in found.values()):
+            raise ValueError(f"`{key}` must name a function that others are told from, got a second {function.name}")
         found[name] = Method(name, function)
     return tuple(found.values())
 

@@ -114,7 +114,7 @@ def _measure(plan: Plan, folder: Path, store: RowStore, bar: Any) -> tuple[tuple
                 try:
                     row = study.measure(task)
                 except Exception as error:  # noqa: BLE001 (a method may raise anything; the others go on)
-                    failures.append(Failure(seed, task.name, f"{type(error).__name__}: {error}"))
+                    failures.append(Failure(seed, task.name, f"{type(error).__name__}: {' '.join(str(error).split())}"))
                     _LOG.info("compare: %s failed", task.name, exc_info=True)
                 else:
                     store.add(row)

@@ -76,6 +76,10 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"methods": [{"method": "ssd"}, {"method": "ssd", "alpha": 1.0}]}, ValueError,
         "`methods[1]` must have a `name` of its own, got 'ssd'",
     ),
+    "two lambdas": (
+        {"methods": [{"method": lambda *_: None, "name": name} for name in "ab"]}, ValueError,
+        "`methods[1]` must name a function that others are told from, got a second ",
+    ),
     "a method called as a reference": (
         {"methods": [{"method": "ssd", "name": "retrained 2"}]}, ValueError,
         "`methods[0]` must have a `name` of its own, got 'retrained 2'",
