@@ -189,6 +189,34 @@ def test_a_module_that_mixes_samples_falls_back() -> None:
     assert_fisher(build, randn(N, 6, 5, seed=1), TARGETS, fallback=names)
 
 
+class LongestMask(Hidden):
+    """Mixes samples only where they have different numbers of marked rows, as in Longformer."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x) / (1 + mask.sum(1).max())
+
+
+class Masked(nn.Module):
+    """Marks the rows of each sample that begin with a number above a bound."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.before, self.middle, self.after = nn.Linear(5, 5), LongestMask(), nn.Linear(5, 3)
+        self.bound = bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.middle(self.before(x), x[..., 0] > self.bound))
+
+
+def test_a_mask_that_would_mix_samples_if_it_were_another() -> None:
+    x = randn(N, 6, 5, seed=1)
+    assert_fisher(lambda: Masked(-100.0), x, TARGETS, fallback={"middle.inner.weight", "middle.inner.bias"})
+    mixing = Masked(0.0).eval()
+    assert (
+        fisher_diagonal(mixing, x, TARGETS, loss=square_error).fallback.keys() == dict(mixing.named_parameters()).keys()
+    )
+
+
 class Times(Hidden):
     """Mixes samples where a mask lets it."""
 

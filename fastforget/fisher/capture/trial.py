@@ -52,8 +52,9 @@ def layout_by_trial(
     The values that the call had may hide what a function does: a mask of ones is the same for every sample. So it is
     tried with these and, once more, with noise on the floating-point numbers, truth values drawn at random and integers
     in another order. Not every function takes all of that: a mask that chooses as many entries of each sample must do
-    so again. Then truth values and integers stay, but only for a result of floating-point numbers: these have
-    gradients, and it is for gradients that samples must be kept apart.
+    so again, or the function fails or mixes samples. Then truth values and integers stay, but only for a result of
+    floating-point numbers: these have gradients, and it is for gradients, of the call as it was, that samples must be
+    kept apart.
 
     Args:
         call: A call of a function; all that is known of its arguments is known for sure.
@@ -79,7 +80,7 @@ def layout_by_trial(
         outcomes = (
             _tried(call, given.layouts, n, rounding) for n in noises if len(n) > 1 or call.result.is_floating_point()
         )
-        noisy = next((outcome for outcome in outcomes if outcome is not None), None) if with_noise else given
+        noisy = next((o for o in outcomes if o and (o.layouts or not o.changed)), None) if with_noise else given
     if noisy is None:
         return unknown
     if not given.changed and not noisy.changed:
