@@ -13,10 +13,11 @@ from torch import nn
 from fastforget.auditing.cost import Cost, measure_cost
 from fastforget.auditing.run import audit
 from fastforget.classifier.modes import reproducible
+from fastforget.comparison.checkpoints import Network
 from fastforget.comparison.functions import Function
 from fastforget.comparison.measures import values_of
 from fastforget.comparison.methods import REFERENCES, Method
-from fastforget.comparison.networks import Network, Networks, digest_of
+from fastforget.comparison.networks import Networks, digest_of
 from fastforget.comparison.plan import Plan
 from fastforget.comparison.rows import Row
 from fastforget.edits.receipt import Receipt

@@ -5,43 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from fastforget.auditing.cost import Cost, measure_cost
-from fastforget.classifier.fingerprint import fingerprint
-from fastforget.comparison.checkpoints import load_into
-from fastforget.comparison.functions import Function
+from fastforget.comparison.checkpoints import Network, kept_network, load_into, random_state
 from fastforget.comparison.plan import Plan
-from fastforget.files.durable import whole_files
 
-__all__ = ["Network", "Networks", "digest_of", "random_state"]
+__all__ = ["Networks", "digest_of"]
 
 _APART = 1000  # seeds of references of the same original are so far apart
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network.
-
-    Attributes:
-        model: The eager module, in eval mode; it must not be changed.
-        cost: What its training took; None where somebody else trained it.
-    """
-
-    model: nn.Module
-    cost: Cost | None
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells it from others."""
-        return fingerprint(self.model)
 
 
 class Networks:
@@ -85,41 +60,24 @@ class Networks:
         recipe = self._plan.training
         if recipe is None:
             raise RuntimeError("a network without a recipe must be given as a file")
+        digests = self._plan.data.digests
         named = {
             "make": self._plan.make.name,
             "training": [recipe.name, dict(recipe.settings)],
             "seed": own_seed,
-            "samples": [self._plan.data.digests, _digest(keep)],
+            "samples": {name: digests[name] for name in ("train", *sorted(recipe.takes - {"seed"}))},
+            "keep": _digest(keep),
         }
         path = self._folder / f"{kind}-of-seed-{seed}-{digest_of(named)[:12]}.safetensors"
-        with random_state():
-            if not path.exists():
-                self._tell(f"seed {seed}: training {kind.partition('-')[0]}")
-                self._train(recipe, path, keep, own_seed)
-            model = load_into(self._plan.build(own_seed), path, "output")
-        with safe_open(path, "pt") as opened:
-            spent = json.loads(opened.metadata()["cost"])
-        return Network(model, Cost(spent["seconds"], spent["cpu_seconds"]))
+        samples = self._plan.data.train.rows(keep).pair
 
-    def _train(self, recipe: Function, path: Path, keep: Tensor, seed: int) -> None:
-        model = self._plan.build(seed)
-        samples = self._plan.data.train.rows(keep)
-        device = next(model.parameters()).device
-        with measure_cost(device) as cost:
-            result = recipe(model.train(), samples.pair, given=self._plan.given(seed))
-        if isinstance(result, nn.Module) and result is not model:
-            raise TypeError("`training.function` must train the network in place, but returned another one")
-        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            raise ValueError("`training` must leave the parameters finite; a smaller `lr` may help")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        spent = {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds}
-        with whole_files(path) as (draft,):
-            save_model(model, str(draft), {"cost": json.dumps(spent)})
+        def train(model: nn.Module) -> None:
+            self._tell(f"seed {seed}: training {kind.partition('-')[0]}")
+            result = recipe(model, samples, given=self._plan.given(own_seed))
+            if isinstance(result, nn.Module) and result is not model:
+                raise TypeError("`training.function` must train the network in place, but returned another one")
 
-
-def random_state() -> Any:
-    """Return a context that puts the random state of all devices back at its end."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        return kept_network(path, lambda: self._plan.build(own_seed), train)
 
 
 def digest_of(value: Any) -> str:

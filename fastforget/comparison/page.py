@@ -41,7 +41,7 @@ def page(rows: Sequence[Row], failures: Sequence[Failure], measures: Sequence[st
     """
     summaries = summarise(rows)
     seeds = sorted({row.seed for row in rows})
-    listed = ", ".join(map(str, seeds))
+    counted = f"{len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'} ({', '.join(map(str, seeds))})"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -52,8 +52,8 @@ def page(rows: Sequence[Row], failures: Sequence[Failure], measures: Sequence[st
 </head>
 <body>
 <h1>Comparison</h1>
-<p class="small">Mean ± sample standard deviation over {len(seeds)} seeds ({listed}). The yardstick is the network
-that was trained again without the samples. A small gap to it is evidence, and proves nothing.</p>
+<p class="small">Mean ± sample standard deviation over {counted}. The yardstick is the network that was trained
+again without the samples. A small gap to it is evidence, and proves nothing.</p>
 {_failed(failures)}
 {table(summaries, measures)}
 <h2>Plots</h2>

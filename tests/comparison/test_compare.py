@@ -116,7 +116,9 @@ def test_only_what_is_new_is_measured(tmp_path: Path) -> None:
     assert measured(seeds=(4, 0)) == 4
     assert measured(training={"epochs": 11, "lr": 0.3}) == 4
     assert measured(forget={"classes": [1]}) == 4
+    networks = {path.name for path in (tmp_path / "networks").iterdir()}
     assert measured(data={"train": TRAIN, "test": UNSEEN}) == 4
+    assert {path.name for path in (tmp_path / "networks").iterdir()} == networks  # trained on the same samples
     assert measured(audit={"relearning_steps": 1}) == 4
     assert measured() == 0
 
