@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastforget.baselines.batches import one_tensor
 from fastforget.baselines.editing import editing
-from fastforget.baselines.training import descend, outputs, trained_parameters
+from fastforget.baselines.training import descend, outputs, teacher_outputs, trained_parameters
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import RepeatableBatches
@@ -23,18 +23,20 @@ def jit(
     *,
     sigma: float = 0.5,
     copies: int = 25,
-    epochs: int = 1,
-    lr: float = 1e-3,
+    epochs: int = 3,
+    lr: float = 0.3,
     seed: int = 0,
 ) -> Receipt:
-    """Teach that noise on the samples to forget changes the outputs little (JiT, just in time).
+    """Move the outputs for the samples to forget towards those for noisy copies of them (JiT, just in time).
 
-    ``L = mean over D_f and over N draws of |f(x) - f(x + xi)|_2 / |xi|_2,  xi ~ N(0, sigma^2)``: the Lipschitz constant
-    around x, with logits f; SGD. No other data is looked at.
+    ``L = mean over D_f and over N draws of |f(x) - f(x + xi)|_2 / |xi|_2,  xi ~ N(0, sigma^2)``: an estimate of the
+    Lipschitz constant around x, with logits f; SGD. No other data is looked at.
 
     Source: Foster, Fogarty, Schoepf, Oztireli, Brintrup, "Zero-Shot Machine Unlearning at Scale via Lipschitz
-    Regularization", 2024. Their noise and learning rate are tuned for each network and data set; ours are fixed.
-    Gradients go through both outputs. The model is in eval mode meanwhile, so that these differ by the noise alone.
+    Regularization", 2024. They tune the noise and the learning rate for each network and data set, and pass
+    once over ``forget``; these settings are ours.
+    As in code that follows theirs, f(x + xi) is held fixed in each step. The model is in eval mode meanwhile, so that
+    both differ by the noise alone.
 
     Args:
         model: The classifier of inputs that are one floating-point tensor, changed in place.
@@ -61,7 +63,7 @@ def jit(
             total = clean.new_zeros(len(targets))
             for _ in range(copies):
                 noise = sigma * torch.randn_like(x)
-                apart = torch.linalg.vector_norm(clean - outputs(edit.model, x + noise), dim=1)
+                apart = torch.linalg.vector_norm(clean - teacher_outputs(edit.model, x + noise), dim=1)
                 total = total + apart / noise.flatten(1).norm(dim=1)
             return total.mean() / copies
 

@@ -164,6 +164,7 @@ FORGETS_A_CLASS: dict[str, dict[str, Any]] = {
     "boundary_shrink": {"lr": 0.005, "epsilon": 0.5},
     "class_svd": {},
     "delete": {"lr": 0.005},
+    "jit": {},
     "neg_grad": {"lr": 0.005},
     "neg_grad_plus": {"alpha": 0.9},
     "random_labels": {"epochs": 20, "lr": 5e-3},

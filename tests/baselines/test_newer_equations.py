@@ -95,38 +95,23 @@ def test_delete_ends_with_what_the_original_said_of_the_others() -> None:
     assert_close(model(x).softmax(1), told, 5e-3)
 
 
-def test_jit_steps_down_the_lipschitz_constant_around_samples() -> None:
+def test_jit_takes_the_step_of_its_loss() -> None:
     model, expected, batch = smooth(), smooth(), doubled(FORGET[:1])
     x, _ = batch[0]
     torch.manual_seed(7)
     constants = []
     for _ in range(3):
         noise = 0.2 * torch.randn_like(x)
-        constants.append((expected(x) - expected(x + noise)).norm(dim=1) / noise.norm(dim=1))
+        constants.append((expected(x) - expected(x + noise).detach()).norm(dim=1) / noise.norm(dim=1))
     loss = torch.stack(constants).mean()
     slopes = torch.autograd.grad(loss, list(expected.parameters()))
     with torch.no_grad():
         for parameter, slope in zip(expected.parameters(), slopes, strict=True):
             parameter.sub_(0.1 * slope)
-    baselines.jit(model, batch, [], sigma=0.2, copies=3, lr=0.1, seed=7)
+    baselines.jit(model, batch, [], sigma=0.2, copies=3, epochs=1, lr=0.1, seed=7)
     assert_parameters(model, expected)
     with pytest.raises(TypeError, match="one floating-point tensor"):
         baselines.jit(model, [((x, x), batch[0][1])], [])
-
-
-def test_jit_smooths_the_samples_more_than_others() -> None:
-    def steepness(model: nn.Module, data: Batches) -> float:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.cat([x for x, _ in data])
-        noise = 0.1 * torch.randn(x.shape, generator=generator)
-        with torch.no_grad():
-            return float(((model(x) - model(x + noise)).norm(dim=1) / noise.norm(dim=1)).mean())
-
-    before, model = learner(), learner()
-    baselines.jit(model, CLASS, [], epochs=5, lr=0.1)
-    of_class, of_others = (steepness(model, data) / steepness(before, data) for data in (CLASS, REST))
-    assert of_class < min(0.8, of_others)
-    assert accuracy(model, REST) > 0.95
 
 
 @pytest.mark.parametrize("mixed", [False, True])
