@@ -22,6 +22,7 @@ from fastforget.sample_forgetting.learn_to_unlearn import learn_to_unlearn
 
 if TYPE_CHECKING:  # imported when they are asked for, see `__getattr__`
     from fastforget import baselines, distributed, integrations, serving
+    from fastforget.comparison import compare
 
 __version__ = LIBRARY_VERSION
 
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "audit",
     "baselines",
+    "compare",
     "distributed",
     "fingerprint",
     "fisher_diagonal",
@@ -57,6 +59,8 @@ def __getattr__(name: str) -> Any:
     """Import a part that most programs do without, when it is first asked for (PEP 562)."""
     if name in {"baselines", "distributed", "integrations", "serving"}:
         return import_module(f"fastforget.{name}")
+    if name == "compare":
+        return import_module("fastforget.comparison").compare
     # With both, Python adds "Did you mean".
     raise AttributeError(f"module 'fastforget' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 

@@ -21,6 +21,7 @@ from study_subjects import SCENARIOS, SIZES, Subject, subjects
 from torch import nn
 
 from fastforget.auditing import audit
+from fastforget.comparison.measures import values_of
 
 SETS = {"ablations": ABLATIONS, "rates": RATES}
 KEY = ("problem", "scenario", "remaining", "method", "seed")
@@ -29,8 +30,7 @@ KEY = ("problem", "scenario", "remaining", "method", "seed")
 def figures(model: nn.Module, subject: Subject) -> Row:
     """Return the columns of a row that are measured."""
     report = audit(model, subject.forget, subject.remain.first(2000), subject.test.first(5000), relearning_steps=0)
-    found = {name: metric.value for name, metric in report.metrics.items()}
-    percent = {name: round(100 * value, 2) for name, value in found.items() if value is not None}
+    percent = {name: round(100 * value, 2) for name, value in values_of(report).items() if value is not None}
     return {
         **{part: percent[f"{part} accuracy"] for part in ("forget", "remain", "test")},
         "membership": {name[8:]: value for name, value in percent.items() if name.startswith("attack: ")},

@@ -91,6 +91,14 @@ METHODS: dict[str, Method] = {
     "SCRUB": _baseline(baselines.scrub),
     "Bad Teacher": _baseline(baselines.bad_teacher),
     "UNSIR": _baseline(baselines.unsir),
+    "L1-sparse": _baseline(baselines.l1_sparse),
+    "ASSD, shuffled batches": _shuffled(baselines.assd),
+    "JiT": _baseline(baselines.jit),
+    "Kodge's SVD": _baseline(baselines.class_svd),
+    "LoTUS": lambda model, subject, remain: baselines.lotus(
+        model, subject.forget, remain, unseen=unseen(subject, remain)
+    ),
+    "DELETE": _baseline(baselines.delete),
     "boundary shrink": _baseline(baselines.boundary_shrink),
     "boundary expand": _baseline(baselines.boundary_expand),
     "one-shot, 16 images": one_shot_images,
@@ -126,4 +134,4 @@ RATES: dict[str, Method] = {
     )
     for times in (0.1, 0.3, 1, 3, 10)
 }
-FOR_CLASSES = ("UNSIR", "one-shot, 16 images")
+FOR_CLASSES = ("UNSIR", "Kodge's SVD", "one-shot, 16 images")

@@ -8,7 +8,6 @@ remember single images.
 from __future__ import annotations
 
 import copy
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import torch
 from problems import PROBLEMS
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastforget import MnemonicCodes
+from fastforget.comparison.checkpoints import kept_network
 from fastforget.demo.data import Dataset
 from fastforget.demo.training import train
 
@@ -138,27 +136,21 @@ def _mixed(samples: Samples) -> Samples:
 
 
 def _file(name: str, seed: int) -> str:
-    return f"study-{name.replace('/', '-')}-{'-'.join(map(str, SIZES[name]))}-{seed}"
+    return f"trained-{name.replace('/', '-')}-{'-'.join(map(str, SIZES[name]))}-{seed}"
 
 
 def _trained(name: str, data: Dataset, samples: Samples, seed: int, file: Path) -> tuple[nn.Module, float]:
     """Train a network, or load it if an earlier call did. Return it with the CPU time of the training."""
     problem, (_, epochs) = PROBLEMS[name], SIZES[name]
-    with torch.random.fork_rng(devices=[]):
+
+    def build() -> nn.Module:
         torch.manual_seed(seed)
-        model = problem.build(data)
-    if not file.exists():
-        started = time.process_time()
+        return problem.build(data)
+
+    def fit(model: nn.Module) -> None:
         codes = MnemonicCodes.generate(len(data.class_names), samples.x.shape[1:], seed=seed)
         settings = {"epochs": epochs, "lr": problem.lr, "batch_size": problem.batch_size, "seed": seed, "rate": 0.0}
         train(model, samples.x, samples.y, codes, **settings, title=file.stem)  # type: ignore[arg-type]
-        seconds = time.process_time() - started
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
-        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-        save_file(tensors, unfinished, {"seconds": f"{seconds:.1f}"})
-        unfinished.rename(file)
-    model.load_state_dict(load_file(file))
-    with safe_open(file, "pt") as opened:
-        seconds = float(opened.metadata()["seconds"])
-    return model.eval(), seconds
+
+    network = kept_network(file, build, fit)
+    return network.model, network.cost.cpu_seconds

@@ -18,6 +18,7 @@ MODULES = {
     "fastforget.auditing": "What an audit reports.",
     "fastforget.edits": "Edits of your own, with receipts.",
     "fastforget.baselines": "Published methods to compare with.",
+    "fastforget.comparison": "What a comparison of methods returns.",
     "fastforget.serving": "Forgetting in a service that goes on predicting.",
     "fastforget.serving.engines": "Other forms to run a model in.",
     "fastforget.serving.web": "The service over HTTP.",

@@ -18,19 +18,30 @@ from fastforget.baselines.distillation import scrub
 from fastforget.baselines.fine_tuning import cf_k, fine_tune, retrain
 from fastforget.baselines.fisher_noise import fisher_forgetting
 from fastforget.baselines.impair_repair import unsir
+from fastforget.baselines.lipschitz import jit
+from fastforget.baselines.masked_distillation import delete
 from fastforget.baselines.negative_gradient import neg_grad, neg_grad_plus
 from fastforget.baselines.relabelling import random_labels, salun
-from fastforget.baselines.selective_synaptic_dampening import lfssd, ssd
+from fastforget.baselines.selective_synaptic_dampening import assd, lfssd, ssd
+from fastforget.baselines.sparsity import l1_sparse
+from fastforget.baselines.subspaces import class_svd
 from fastforget.baselines.teachers import bad_teacher
+from fastforget.baselines.tempered_teacher import lotus
 
 __all__ = [
+    "assd",
     "bad_teacher",
     "boundary_expand",
     "boundary_shrink",
     "cf_k",
+    "class_svd",
+    "delete",
     "fine_tune",
     "fisher_forgetting",
+    "jit",
+    "l1_sparse",
     "lfssd",
+    "lotus",
     "neg_grad",
     "neg_grad_plus",
     "random_labels",

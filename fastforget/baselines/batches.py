@@ -8,11 +8,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fastforget.classifier.data_forms import LabelledData
+from fastforget.classifier.data_forms import Batch, LabelledData
 from fastforget.classifier.inputs import Inputs, count_samples
-from fastforget.classifier.labelled_batches import sized_batches
+from fastforget.classifier.labelled_batches import RepeatableBatches, sized_batches
 
-__all__ = ["mean_over_batches", "one_tensor", "paired"]
+__all__ = ["mean_over_batches", "mixed", "one_tensor", "paired"]
 
 _Long = TypeVar("_Long")
 _Short = TypeVar("_Short")
@@ -27,6 +27,26 @@ def paired(longer: Iterable[_Long], shorter: Iterable[_Short]) -> Iterator[tuple
             second = iter(shorter)
             beside = next(second)
         yield first, beside
+
+
+def mixed(forget: RepeatableBatches, remain: RepeatableBatches, share: float) -> Iterator[tuple[bool, Batch]]:
+    """Yield batches of both kinds in turn; the kind with fewer batches starts again as often as needed.
+
+    Args:
+        forget: Batches to forget.
+        remain: Batches of the remaining data.
+        share: What share of the batches of ``remain`` is used; drawn anew.
+
+    Yields:
+        Whether a batch remains, and the batch.
+    """
+    everything = list(remain)
+    order: list[int] = torch.randperm(len(everything), device="cpu").tolist()
+    some = [everything[place] for place in order[: max(1, round(share * len(everything)))]]
+    more_remain = len(some) >= len(forget)
+    for longer, shorter in paired(some, forget) if more_remain else paired(forget, some):
+        yield not more_remain, shorter
+        yield more_remain, longer
 
 
 def mean_over_batches(

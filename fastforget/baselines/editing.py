@@ -13,12 +13,12 @@ from fastforget.classifier.kept_values import keep_nothing
 from fastforget.classifier.modes import recurrent_backward, reproducible
 from fastforget.edits.recorder import Recording, recording
 
-__all__ = ["editing"]
+__all__ = ["check_settings", "editing"]
 
 # What settings of these names must be in every method: texts; integers, with the least one; numbers. Any other is
 # positive.
 _TEXTS = {"square"}  # which fisher_diagonal checks
-_INTEGERS = {"epochs": 1, "k": 1, "max_epochs": 0, "noise_steps": 0, "seed": 0}
+_INTEGERS = {"copies": 1, "epochs": 1, "k": 1, "max_epochs": 0, "noise_steps": 0, "seed": 0}
 _NUMBERS = {"alpha": NOT_NEGATIVE, "gamma": NOT_NEGATIVE, "penalty": NOT_NEGATIVE, "share": SHARE}
 
 
@@ -46,7 +46,7 @@ def editing(
     """
     check_one_replica(model)
     settings = {"seed": seed, **settings}
-    _check_settings(settings)
+    check_settings(settings)
     with recording(model, method, settings=settings) as edit:
         modes = {module: module.training for module in edit.model.modules()}
         keeping = keep_nothing(edit.model)
@@ -64,7 +64,16 @@ def editing(
                 module.training = mode
 
 
-def _check_settings(settings: Mapping[str, float | str]) -> None:
+def check_settings(settings: Mapping[str, float | str]) -> None:
+    """Check settings by their names.
+
+    Args:
+        settings: By name.
+
+    Raises:
+        TypeError: A setting has the wrong type.
+        ValueError: A setting has a wrong value.
+    """
     for name, value in settings.items():
         if name in _INTEGERS:
             check_integer(name, value, _INTEGERS[name])

@@ -1,10 +1,13 @@
-"""Selective synaptic dampening, with labels and without."""
+"""Selective synaptic dampening: with labels, without, and with a threshold that the data decides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +20,7 @@ from fastforget.classifier.running import logits_of
 from fastforget.edits.receipt import Receipt
 from fastforget.fisher.compute import fisher_diagonal
 
-__all__ = ["lfssd", "ssd"]
+__all__ = ["assd", "lfssd", "ssd"]
 
 
 def ssd(
@@ -84,6 +87,36 @@ def lfssd(
     return _dampen("lfssd", model, (forget, remain, everything), alpha, lam, square, _squared_norm)
 
 
+def assd(
+    model: nn.Module,
+    forget: LabelledData,
+    remain: LabelledData,
+    *,
+    everything: LabelledData | None = None,
+    lam: float = 1.0,
+    square: Literal["batch", "sample"] = "batch",
+) -> Receipt:
+    """Dampen as `ssd` does, with an alpha that follows from how much is forgotten.
+
+    ``alpha = percentile p of I_Df,i / I_D,i over all weights,  p = 100 - ln(1 + 100 |D_f| / |D|)``
+
+    Source: Schoepf, Foster, Brintrup, "Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
+    Synaptic Dampening", 2024.
+
+    Args:
+        model: The classifier, changed in place; in eval mode meanwhile.
+        forget: Batches to forget.
+        remain: Batches of the remaining data; not used with ``everything``.
+        everything: Batches of all training data, those to forget included; None for those of ``forget`` and ``remain``.
+        lam: As for `ssd`.
+        square: As for `ssd`.
+
+    Returns:
+        The receipt.
+    """
+    return _dampen("assd", model, (forget, remain, everything), None, lam, square, cross_entropy)
+
+
 def _squared_norm(outputs: Any, _: Tensor) -> Tensor:
     return logits_of(outputs).double().square().sum(1)
 
@@ -92,18 +125,21 @@ def _dampen(
     method: str,
     model: nn.Module,
     data: tuple[LabelledData, LabelledData, LabelledData | None],
-    alpha: float,
+    alpha: float | None,
     lam: float,
     square: Literal["batch", "sample"],
     loss: Callable[[Any, Tensor], Tensor],
 ) -> Receipt:
     forget, remain, everything = data
-    with editing(method, model, 0, train=False, alpha=alpha, lam=lam, square=square) as edit:
+    threshold: dict[str, float] = {} if alpha is None else {"alpha": alpha}
+    with editing(method, model, 0, train=False, **threshold, lam=lam, square=square) as edit:
+        samples: Counter[str] = Counter()
 
         def importance(batches: LabelledData, name: str) -> tuple[dict[str, Tensor], int]:
             """Return the mean square of the gradients, and over how many batches or samples."""
 
             def squares(inputs: Inputs, targets: Tensor) -> dict[str, Tensor]:
+                samples[name] += len(targets)
                 return fisher_diagonal(edit.model, inputs, targets, loss=loss, square=square)
 
             return mean_over_batches(batches, name, squares, per_sample=square == "sample")
@@ -117,9 +153,19 @@ def _dampen(
             }
         else:
             to_all, _ = importance(everything, "everything")
+        if alpha is None:
+            share = samples["forget"] / (samples["everything"] or samples["forget"] + samples["remain"])
+            alpha = _percentile(to_forget, to_all, 100 - math.log1p(100 * share))
         with torch.no_grad():
             for name, parameter in edit.model.named_parameters():
                 chosen = to_forget[name] > alpha * to_all[name]
                 factor = (lam * to_all[name] / to_forget[name]).clamp(max=1.0)
                 parameter.mul_(torch.where(chosen, factor, 1.0))
     return edit.receipt
+
+
+def _percentile(to_forget: Mapping[str, Tensor], to_all: Mapping[str, Tensor], percent: float) -> float:
+    """Return a percentile of the quotients of importances, where these are finite; infinity where none is."""
+    quotients = torch.cat([(to_forget[name] / to_all[name]).flatten().cpu().double() for name in to_forget])
+    finite = quotients[quotients.isfinite()].numpy()
+    return float(np.percentile(finite, percent)) if len(finite) else math.inf

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from fastforget.baselines.batches import paired
+from fastforget.baselines.batches import mixed
 from fastforget.baselines.editing import editing
 from fastforget.baselines.training import Loss, descend, divergence, outputs, teacher_outputs, trained_parameters
 from fastforget.classifier.compilation import eager
-from fastforget.classifier.data_forms import Batch, LabelledData
+from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.inputs import Inputs
 from fastforget.classifier.labelled_batches import RepeatableBatches
 from fastforget.edits.receipt import Receipt
@@ -69,20 +68,9 @@ def bad_teacher(
         losses = {False: taught_by(_reinitialised(edit.model)), True: taught_by(original)}
         optimizer = torch.optim.Adam(trained_parameters(edit.model), lr)
         for _ in range(epochs):
-            for remains, batch in _mixed(gone, kept, share):
+            for remains, batch in mixed(gone, kept, share):
                 descend([batch], losses[remains], optimizer)
     return edit.receipt
-
-
-def _mixed(forget: RepeatableBatches, remain: RepeatableBatches, share: float) -> Iterator[tuple[bool, Batch]]:
-    """Yield batches of both kinds in turn, each with whether it remains; the kind with fewer batches starts again."""
-    everything = list(remain)
-    order: list[int] = torch.randperm(len(everything), device="cpu").tolist()
-    some = [everything[place] for place in order[: max(1, round(share * len(everything)))]]
-    more_remain = len(some) >= len(forget)
-    for longer, shorter in paired(some, forget) if more_remain else paired(forget, some):
-        yield not more_remain, shorter
-        yield more_remain, longer
 
 
 def _reinitialised(model: nn.Module) -> nn.Module:

@@ -18,11 +18,12 @@ from fastforget.class_forgetting.recognition import examine_codes
 from fastforget.classifier.class_names import list_classes, name_class
 from fastforget.classifier.parameters import chosen_parameters
 from fastforget.classifier.running import forward, logits_of
+from fastforget.classifier.text_table import format_table
 from fastforget.cli import checkpoints
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
 from fastforget.cli.names import known_names
 from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, JsonOption, ModelOption, NamesOption
-from fastforget.cli.outputs import format_table, print_result
+from fastforget.cli.outputs import print_result
 from fastforget.cli.progress import with_progress
 from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.edits.receipt import Receipt

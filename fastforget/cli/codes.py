@@ -14,6 +14,7 @@ from fastforget.classifier.fitting import checked_logits
 from fastforget.classifier.losses import log_odds
 from fastforget.classifier.parameters import chosen_parameters
 from fastforget.classifier.running import gather_logits
+from fastforget.classifier.text_table import format_table
 from fastforget.cli import checkpoints, samples
 from fastforget.cli.earlier import check_not_forgotten, earlier_classes
 from fastforget.cli.names import known_names
@@ -29,7 +30,7 @@ from fastforget.cli.options import (
     OptionalCheckpointOption,
     OptionalModelOption,
 )
-from fastforget.cli.outputs import check_output_files, format_table, print_result
+from fastforget.cli.outputs import check_output_files, print_result
 from fastforget.cli.words import in_command_words
 from fastforget.codes.drawing import Distribution
 from fastforget.codes.mnemonic_codes import MnemonicCodes

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from fastforget.classifier.named_functions import import_named
 
 __all__ = ["make"]
 
@@ -44,18 +43,8 @@ def make(factory: str) -> nn.Module:
 
 
 def _import_function(factory: str) -> Callable[[], Any]:
-    name, _, path = factory.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:
-        raise ImportError(f"`--model` must name a module that can be imported, got {name!r}: {error}") from error
-    try:
-        function = attrgetter(path)(module)
-    except AttributeError as error:
-        raise ImportError(f"`--model` must name a function of module {name}, got {path!r}, which it lacks") from error
+    function = import_named(factory, "--model")
+    path = factory.partition(":")[2]
     if isinstance(function, nn.Module) or not callable(function):
         kind = type(function).__name__
         raise TypeError(f"`--model` must name a function that makes a module, got {path!r}, a {kind}")

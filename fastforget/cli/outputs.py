@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import typer
 from fastforget.cli.words import in_command_words
 from fastforget.errors import AccuracyLossWarning, ShallowForgettingWarning
 
-__all__ = ["check_output_files", "format_table", "plain_warnings", "print_result"]
+__all__ = ["check_output_files", "plain_warnings", "print_result"]
 
 _OURS = (AccuracyLossWarning, ShallowForgettingWarning)
 
@@ -92,14 +92,3 @@ def _null_if_not_finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_null_if_not_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of cells. The first row is the head; all columns but the first are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join((name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))))
-        for name, *cells in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)

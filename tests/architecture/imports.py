@@ -14,7 +14,7 @@ FLOORS = (
     ("functional",),
     ("codes", "edits", "fisher", "membership"),
     ("auditing", "baselines", "class_forgetting", "sample_forgetting"),
-    ("demo", "distributed", "integrations", "serving"),
+    ("comparison", "demo", "distributed", "integrations", "serving"),
     ("cli",),
 )
 FACE = ("fastforget", "fastforget.__main__")  # the public face, which may import everything and is imported by nobody

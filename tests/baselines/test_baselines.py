@@ -18,7 +18,8 @@ from fastforget import Receipt, baselines
 Method = Callable[..., Receipt]
 METHODS: dict[str, Method] = {name: getattr(baselines, name) for name in baselines.__all__}
 METHODS["retrain"] = partial(baselines.retrain, epochs=2)
-DRAWS_NOTHING = {"lfssd", "ssd"}
+METHODS["lotus"] = partial(baselines.lotus, unseen=batches(FRESH))
+DRAWS_NOTHING = {"assd", "class_svd", "lfssd", "ssd"}
 
 
 # What all of them keep
@@ -70,7 +71,7 @@ def test_the_receipt_undoes_and_repeats_it(name: str) -> None:
     """Statistics of batch norms move too."""
     model = learner()
     original = copied_tensors(model)
-    receipt = METHODS[name](model, FORGET, REMAIN, **({"alpha": 1.0} if name in DRAWS_NOTHING else {}))
+    receipt = METHODS[name](model, FORGET, REMAIN, **({"alpha": 1.0} if name in {"lfssd", "ssd"} else {}))
     edited = copied_tensors(model)
     assert receipt.rule == name
     assert receipt.settings.keys() >= {"seed"}
@@ -97,7 +98,9 @@ def test_settings_that_make_no_sense(name: str) -> None:
     before = copied_tensors(model)
     of_retrain = {"epochs"} if name == "retrain" else set[str]()
     parameters = inspect.signature(function).parameters.values()
-    settings = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"everything", "square"} - of_retrain
+    settings = (
+        {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"everything", "square", "unseen"} - of_retrain
+    )
     assert settings
     for setting in settings:
         for value in (-1, math.nan, math.inf, True, "1"):
@@ -110,7 +113,7 @@ def test_settings_that_make_no_sense(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_can_be_gone_through_once_is_kept(name: str) -> None:
-    if name in {"ssd", "lfssd"}:
+    if name in {"assd", "lfssd", "ssd"}:
         pytest.skip("go through their data once")
     model, other = learner(), learner()
     METHODS[name](model, (batch for batch in FORGET), (batch for batch in REMAIN))
@@ -159,6 +162,9 @@ FORGETS_A_CLASS: dict[str, dict[str, Any]] = {
     "bad_teacher": {"epochs": 60, "lr": 1e-2, "share": 1.0},
     "boundary_expand": {"lr": 0.02},
     "boundary_shrink": {"lr": 0.005, "epsilon": 0.5},
+    "class_svd": {},
+    "delete": {"lr": 0.005},
+    "jit": {},
     "neg_grad": {"lr": 0.005},
     "neg_grad_plus": {"alpha": 0.9},
     "random_labels": {"epochs": 20, "lr": 5e-3},

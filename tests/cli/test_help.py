@@ -18,6 +18,7 @@ WANTED = {
     "apply",
     "revert",
     "audit",
+    "compare",
     "keys",
     "check-signature",
     "log",
@@ -43,7 +44,10 @@ def test_examples_use_options_that_exist_and_all_that_are_required(name: str) ->
     assert words[:3] == ["Example:", "fastforget", name]
     used = {word for word in words if word.startswith("--")}
     assert used <= options
-    assert {parameter.opts[0] for parameter in command.params if parameter.required} <= used
+    needed = [parameter for parameter in command.params if parameter.required]
+    assert {parameter.opts[0] for parameter in needed if parameter.param_type_name == "option"} <= used
+    arguments = [parameter for parameter in needed if parameter.param_type_name == "argument"]
+    assert not arguments or len(words) - 3 - len(used) >= len(arguments)
 
 
 @pytest.mark.parametrize("name", PLAIN)

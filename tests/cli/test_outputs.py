@@ -5,7 +5,8 @@ import json
 import pytest
 import typer
 
-from fastforget.cli.outputs import format_table, print_result
+from fastforget.classifier.text_table import format_table
+from fastforget.cli.outputs import print_result
 
 
 def test_json_knows_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,12 @@ CALLS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {
     "salun": lambda model, forget, remain: baselines.salun(model, forget, remain, epochs=1),
     "ssd": lambda model, forget, remain: baselines.ssd(model, forget, remain, alpha=1),
     "lfssd": lambda model, forget, remain: baselines.lfssd(model, forget, remain, alpha=1),
+    "assd": baselines.assd,
+    "l1_sparse": lambda model, forget, remain: baselines.l1_sparse(model, forget, remain, epochs=1),
+    "delete": lambda model, forget, remain: baselines.delete(model, forget, remain, epochs=1),
+    "jit": lambda model, forget, remain: baselines.jit(model, forget, remain, copies=2),
+    "class_svd": baselines.class_svd,
+    "lotus": lambda model, forget, remain: baselines.lotus(model, forget, remain, unseen=batches(FRESH), epochs=1),
     "fisher_forgetting": baselines.fisher_forgetting,
     "scrub": lambda model, forget, remain: baselines.scrub(model, forget, remain, epochs=1, max_epochs=1),
     "bad_teacher": lambda model, forget, remain: baselines.bad_teacher(model, forget, remain, epochs=1),
@@ -64,7 +70,7 @@ CALLS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {
     "boundary_shrink": lambda model, forget, remain: baselines.boundary_shrink(model, forget, remain, epochs=1),
     "boundary_expand": lambda model, forget, remain: baselines.boundary_expand(model, forget, remain, epochs=1),
 }
-ONE_TENSOR = {"unsir", "boundary_shrink"}  # these add noise to the inputs
+ONE_TENSOR = {"unsir", "boundary_shrink", "jit"}  # these add noise to the inputs
 CLASSES_ONLY = {"unsir", "fisher_forgetting"}  # of `forget` these look at the classes alone, in the order it has
 
 

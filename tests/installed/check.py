@@ -135,19 +135,15 @@ def test_no_file_of_the_package_is_missing() -> None:
 
 
 def files(package: Path) -> set[str]:
-    found = (path.relative_to(package) for path in package.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found if path.suffix not in {".pyc", ".so"}}
+    found = (path for path in package.rglob("*") if path.is_file() and path.suffix not in {".pyc", ".so"})
+    return {path.relative_to(package).as_posix() for path in found}
 
 
 # The commands
 
 
-def test_codes(folder: Path) -> None:
-    codes = fastforget.MnemonicCodes.load("codes.safetensors")
-    assert codes.tensor.shape == (10, 4, 1, 8, 8)
-
-
-def test_embed_check(folder: Path) -> None:
+def test_codes_and_embed_check(folder: Path) -> None:
+    assert fastforget.MnemonicCodes.load("codes.safetensors").tensor.shape == (10, 4, 1, 8, 8)
     assert "knows its codes" in command("embed-check", *NET, *CODES)
 
 
@@ -189,6 +185,12 @@ def test_audit(forgotten: dict[str, Any]) -> None:
     page = Path("audit.html").read_text("utf-8")
     assert page.lower().startswith("<!doctype html>")
     assert "<svg" in page
+
+
+def test_compare(folder: Path) -> None:
+    tables = 'seeds=[0]\nmodel.make="network:digits"\ntraining.epochs=5\nforget.classes=[5]\nmethods=[{method="ssd"}]\n'
+    Path("comparison.toml").write_text(tables + 'data={train="test.safetensors", test="test.safetensors"}')
+    assert result("compare", "comparison.toml")["methods"]["retrained"]["average gap"]["mean"] == 0
 
 
 def test_bench(folder: Path) -> None:
