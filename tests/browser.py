@@ -27,9 +27,9 @@ def assert_accessible(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser."""
+    """The browser, for one file of tests: while it is there, an event loop runs, which others would stumble over."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None and not os.environ.get("FASTFORGET_NEEDS_BROWSER"):
         pytest.skip("needs Chromium")

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # group per channel, for example x [5, 6, 17, 1], w [6, 1, 1, 1], stride (1, 4), padding (1, 3), dilation (3, 2).
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
+from browser import chromium, opened, pictured  # noqa: F401 (fixtures, each defined once)
 from devices import run_where_asked
 from hypothesis import settings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from auditing.subjects import TEST, retrained
-from browser import assert_accessible, chromium, needed, opened, pictured  # noqa: F401 (fixtures)
+from browser import assert_accessible
 from learners import CLASS, CLASSES, FORGET, REMAIN, REST, learner
 
 from fastforget.auditing import AuditReport, audit
@@ -71,8 +71,8 @@ def test_the_numbers_of_each_plot_are_a_table() -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_in_a_browser(
     tmp_path: Path,
-    opened: Callable[..., Any],  # noqa: F811
-    pictured: Callable[[Any, str], None],  # noqa: F811
+    opened: Callable[..., Any],
+    pictured: Callable[[Any, str], None],
     width: int,
     dark: bool,
 ) -> None:

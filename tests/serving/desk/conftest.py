@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, opened, pictured  # noqa: F401 (fixtures)
 from serving.archive_workers import CODES, network
 
 from fastforget.files.signing import SigningKey
