@@ -16,7 +16,7 @@ from fastforget.classifier.modes import reproducible
 from fastforget.comparison.checkpoints import Network
 from fastforget.comparison.functions import Function
 from fastforget.comparison.measures import values_of
-from fastforget.comparison.methods import REFERENCES, Method
+from fastforget.comparison.methods import Method
 from fastforget.comparison.networks import Networks, digest_of
 from fastforget.comparison.plan import Plan
 from fastforget.comparison.rows import Row
@@ -68,14 +68,11 @@ class SeedStudy:
 
     def tasks(self) -> Iterator[Task]:
         """Yield the rows of this seed: original, references, methods."""
-        original, retrained = REFERENCES
-        yield Task(original, self._original, self._key(original))
-        for place, network in enumerate(self._retrained):
-            name = f"{retrained} {place + 1}" if place else retrained
-            yield Task(name, network, self._key(name))
-        for method in self._plan.methods:
-            named = [method.function.name, dict(method.function.settings)]
-            yield Task(method.name, method, self._key(named))
+        subjects: list[Network | Method] = [self._original, *self._retrained, *self._plan.methods]
+        for name, subject in zip(self._plan.rows, subjects, strict=True):
+            function = subject.function if isinstance(subject, Method) else None
+            named = name if function is None else [function.name, dict(function.settings)]
+            yield Task(name, subject, self._key(named))
 
     def _key(self, what: Any) -> str:
         return digest_of({"of": what, **self._circumstances})
