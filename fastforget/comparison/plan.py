@@ -116,7 +116,8 @@ class Plan:
     def given(self, seed: int) -> dict[str, Any]:
         """Return what functions get that take it: the seed, unseen samples, codes."""
         unseen = self.data.unseen
-        return {"seed": seed, "unseen": None if unseen is None else unseen.pair, "codes": self.data.codes}
+        copied = None if unseen is None else unseen.rows(torch.arange(len(unseen))).pair
+        return {"seed": seed, "unseen": copied, "codes": self.data.codes}
 
 
 def read_plan(config: Mapping[str, Any], folder: Path) -> Plan:

@@ -219,6 +219,18 @@ def test_a_method_that_failed_with_one_seed_keeps_its_place(tmp_path: Path) -> N
     assert [failure.text for failure in found.failures] == ["ValueError: not with this one"]
 
 
+def test_a_method_that_changes_its_samples_harms_no_other(tmp_path: Path) -> None:
+    def careless(model: nn.Module, forget: Any, remain: Any, *, unseen: Any) -> None:
+        for x, y in (forget, remain, unseen):
+            x.zero_()
+            y.zero_()
+
+    data = {"train": tuple(map(torch.clone, TRAIN)), "test": TEST, "unseen": tuple(map(torch.clone, UNSEEN))}
+    found = run(tmp_path, data=data, methods=[{"method": careless}, {"method": nothing}], seeds=[0])
+    assert of(found, "careless", 0) == of(found, "nothing", 0) == of(found, "original", 0)
+    assert torch.equal(data["train"][0], TRAIN[0])
+
+
 def test_our_methods_are_called_as_all_others(tmp_path: Path) -> None:
     data = {"train": TRAIN, "test": TEST, "unseen": UNSEEN}
     ours = [{"method": "one_shot", "per_class": 4}, {"method": "learn_to_unlearn", "steps": 8, "membership": True}]
