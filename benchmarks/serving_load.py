@@ -1,10 +1,12 @@
 """Measure predictions from eight threads at full speed while classes are forgotten and brought back.
 
     python benchmarks/serving_load.py --predictions 50000 --edits 100
+    python benchmarks/serving_load.py --predictions 200000 --edits 500 --only "digits in one process"
 
-Every answer is compared, bit for bit, with the version that it names. Two latencies are recorded: that of predictions
-that began while an edit was worked out or copied in, and that of an earlier run without edits. ``held`` is how long
-predictions were kept out.
+Predictions go on until there are as many as asked for, and all edits are made. Every answer is compared, bit for bit,
+with the version that it names, and none may go back to an earlier one within a client. Failed predictions are counted.
+Two latencies are recorded: that of predictions that began while an edit was worked out or written, and that of the same
+service without edits, before and after. ``held`` is how long predictions were kept out.
 
 1. Over HTTP on loopback: uvicorn runs `fastforget.serving.web` in a process of its own. The network of the digits knows
    its codes, and an archive keeps the edits.
@@ -12,8 +14,8 @@ predictions were kept out.
 3. Without HTTP: an untrained ResNet-18 of 11M parameters. One kind of receipt changes as many elements as `one_shot`
    does, another changes all of them.
 
-Rows go to benchmarks/results/quality/serving-load.json. benchmarks/quality/pages.py writes them into the table of
-docs/results/serving.md.
+Rows go to benchmarks/results/quality/serving-load.json, with ``--only`` that row alone. benchmarks/quality/pages.py
+writes them into the table of docs/results/serving.md.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from typing import Any
 import machine
 import torch
 import uvicorn
+from clients import Answer, Load, Predict
 from networks import resnet18_cifar, settled
 from torch import Tensor, nn
 
@@ -52,40 +56,13 @@ from fastforget.serving.web import application
 
 OUTPUT = Path(__file__).parent / "results" / "quality" / "serving-load.json"
 Row = dict[str, Any]
-Answer = tuple[float, float, int, int, Tensor]  # began, took, input, version, output
-Predict = Callable[[int], tuple[int, Tensor]]  # input to version and output
 
 
-def load(client: Callable[[], Predict], inputs: int, count: int, threads: int) -> list[Answer]:
-    """Predict this many times from this many threads. An error in one of them ends the run."""
-    numbers, found, errors = itertools.count(), list[Answer](), list[BaseException]()
-
-    def run() -> None:
-        try:
-            predict = client()
-            while (number := next(numbers)) < count and not errors:
-                began = time.perf_counter()
-                version, output = predict(number % inputs)
-                found.append((began, time.perf_counter() - began, number % inputs, version, output))
-        except BaseException as error:  # noqa: BLE001 (raised below)
-            errors.append(error)
-
-    clients = [threading.Thread(target=run) for _ in range(threads)]
-    for one in clients:
-        one.start()
-    for one in clients:
-        one.join()
-    if errors:
-        raise errors[0]
-    return found
-
-
-def edited(edits: Iterator[Callable[[], object]], count: int, stop: threading.Event) -> list[tuple[float, float]]:
-    """Make edits one after another until the predictions end. Return when each began and ended."""
+def edited(edits: Iterator[Callable[[], object]], count: int) -> list[tuple[float, float]]:
+    """Make edits one after another. Return when each began and ended."""
     spans = []
     for edit in itertools.islice(edits, count):
-        if stop.wait(0.02):
-            break
+        time.sleep(0.02)
         began = time.perf_counter()
         edit()
         spans.append((began, time.perf_counter()))
@@ -112,13 +89,15 @@ def torn(
 def row(
     name: str, client: Callable[[], Predict], inputs: int, edits: Any, given: argparse.Namespace
 ) -> tuple[Row, Any]:
-    quiet = load(client, inputs, given.predictions // 5, given.threads)
-    stop, spans = threading.Event(), list[tuple[float, float]]()
-    editor = threading.Thread(target=lambda: spans.extend(edited(edits, given.edits, stop)))
+    load, spans = Load(client, inputs, given.threads), list[tuple[float, float]]()
+    editor = threading.Thread(target=lambda: spans.extend(edited(edits, given.edits)))
+    quiet = load.run(given.predictions // 10)
     editor.start()
-    answers = load(client, inputs, given.predictions, given.threads)
-    stop.set()
+    answers = load.run(given.predictions, editor.is_alive)
     editor.join()
+    quiet += load.run(given.predictions // 10)
+    if len(spans) < given.edits:
+        raise RuntimeError(f"{name}: {len(spans)} of {given.edits} edits were made")
     during = [a for a in answers if any(began <= a[0] <= ended for began, ended in spans)]
     found = {
         "name": name,
@@ -129,6 +108,9 @@ def row(
         "p99_ms": round(1e3 * _quantile(quiet, 0.99), 2),
         "p99_during_edits_ms": round(1e3 * _quantile(during, 0.99), 2) if during else None,
         "during_edits": len(during),
+        "p99_times_idle": round(_quantile(during, 0.99) / _quantile(quiet, 0.99), 2) if during else None,
+        "failed": len(load.failed),
+        "backwards": load.backwards,
         "edit_ms": round(1e3 * max(ended - began for began, ended in spans), 1),
     }
     return found, answers
@@ -286,34 +268,55 @@ def made_up(model: nn.Module, share: float | None, seed: int) -> Receipt:
     )
 
 
+def digits_in_process(given: argparse.Namespace) -> Row:
+    model, codes, inputs = digits()
+    live = LiveModel(copy.deepcopy(model), codes)
+    return in_process("digits in one process", model, live, inputs, forget_and_back(live), given)
+
+
+def resnet(name: str, share: float | None, given: argparse.Namespace) -> Row:
+    model = settled(resnet18_cifar())
+    inputs = list(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(1))
+    live = LiveModel(copy.deepcopy(model))
+    receipts = [made_up(model, share, seed) for seed in range(2)]
+    fewer = argparse.Namespace(**{**vars(given), "predictions": given.predictions // 10})
+    return in_process(name, model, live, inputs, apply_and_back(live, receipts), fewer)
+
+
+SERVICES: dict[str, Callable[[argparse.Namespace], Row]] = {
+    "digits over HTTP": over_http,
+    "digits in one process": digits_in_process,
+    "ResNet-18, 0.3 % of the elements": partial(resnet, "ResNet-18, 0.3 % of the elements", 0.003),
+    "ResNet-18, all elements": partial(resnet, "ResNet-18, all elements", None),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=int, default=50_000)
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--only", choices=SERVICES)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
     torch.set_num_threads(1)  # each client is a thread already
-    rows = [over_http(given)]
-    print(rows[-1], flush=True)
-    model, codes, inputs = digits()
-    live = LiveModel(copy.deepcopy(model), codes)
-    rows.append(in_process("digits in one process", model, live, inputs, forget_and_back(live), given))
-    print(rows[-1], flush=True)
-    model = settled(resnet18_cifar())
-    inputs = list(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(1))
-    given.predictions //= 10
-    for name, share in (("0.3 % of the elements", 0.003), ("all elements", None)):
-        live = LiveModel(copy.deepcopy(model))
-        receipts = [made_up(model, share, seed) for seed in range(2)]
-        rows.append(in_process(f"ResNet-18, {name}", model, live, inputs, apply_and_back(live, receipts), given))
-        print(rows[-1], flush=True)
-    for found in rows:
-        found |= {"command": shlex.join(["serving_load.py", *sys.argv[1:]]), **machine.facts()}
-    given.output.write_text('{"rows": [\n' + ",\n".join(json.dumps(found) for found in rows) + "\n]}\n")
-    for found in rows:
-        if found["torn"]:
-            raise SystemExit(f"{found['name']}: {found['torn']} answers are those of no version")
+    rows = {row["name"]: row for row in json.loads(given.output.read_text())["rows"]} if given.output.exists() else {}
+    measured = [given.only] if given.only else list(SERVICES)
+    for name in measured:
+        command = shlex.join(["serving_load.py", *sys.argv[1:]])
+        rows[name] = SERVICES[name](given) | {"command": command, **machine.facts()}
+        found = rows[name]
+        print(
+            f"{name}: {found['predictions']} predictions, {found['edits']} edits, {found['torn']} torn, "
+            f"{found['failed']} failed, {found['backwards']} back to an earlier one; p99 {found['p99_ms']} ms idle, "
+            f"{found['p99_during_edits_ms']} ms during edits: {found['p99_times_idle']} times",
+            flush=True,
+        )
+    kept = [rows[name] for name in SERVICES if name in rows]
+    given.output.write_text('{"rows": [\n' + ",\n".join(json.dumps(found) for found in kept) + "\n]}\n")
+    for name in measured:
+        if wrong := {kind: rows[name][kind] for kind in ("torn", "failed", "backwards") if rows[name][kind]}:
+            raise SystemExit(f"{name}: {wrong}")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from fastforget.auditing.finding import STANDARD_ERRORS, Finding, error_of_diffe
 from fastforget.auditing.metric import Metric
 from fastforget.auditing.subjects import Subjects
 
-__all__ = ["find_in_classes"]
+__all__ = ["AGAIN", "FEATURES", "HIDDEN", "find_in_classes"]
 
 # Differences of accuracy, beside those of chance, that two networks show which were trained alike with other seeds.
-_HIDDEN = 0.10
-_FEATURES = 0.05
-_AGAIN = 0.10
+HIDDEN = 0.10
+FEATURES = 0.05
+AGAIN = 0.10
 
 _BIASES = {"with a usual bias": "the usual bias of a class", "with the old bias": "the bias of the original"}
 _PROBES = {"linear probe": "a linear probe", "nearest class mean": "the nearest class mean"}
@@ -32,15 +32,15 @@ def find_in_classes(metrics: Mapping[str, Metric], subjects: Subjects) -> Iterat
     unseen = subjects.audited.test.of_classes(subjects.gone_classes)
     samples = len(unseen.targets)
     for name, bias in _BIASES.items():
-        excess = _Excess.of(metrics.get(name), samples, _HIDDEN, without=0.0)
+        excess = _Excess.of(metrics.get(name), samples, HIDDEN, without=0.0)
         # A class that is predicted as the model stands is not hidden.
         if excess and excess.value - unseen.accuracy > excess.threshold:
             yield Finding("hidden", f"with {bias}, {excess.text} are right")
     for name, probe in _PROBES.items():
-        if excess := _Excess.of(metrics.get(name), samples, _FEATURES):
+        if excess := _Excess.of(metrics.get(name), samples, FEATURES):
             yield Finding("still in the features", f"by {probe} of the features, {excess.text} are right")
     for name in _RELEARNING:
-        if excess := _Excess.of(metrics.get(name), samples, _AGAIN):
+        if excess := _Excess.of(metrics.get(name), samples, AGAIN):
             steps, _, bias = name.removeprefix("again ").partition(" ")
             how = f"{steps} SGD steps on ten samples of each class{', ' * bool(bias)}{bias}"
             text = f"after {how}, {excess.text} are right"

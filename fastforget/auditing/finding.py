@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["STANDARD_ERRORS", "Finding", "error_of_difference", "standard_error"]
+__all__ = ["KINDS", "STANDARD_ERRORS", "Finding", "error_of_difference", "standard_error"]
 
 STANDARD_ERRORS = 4.0  # how far from its goal a figure must be to be no accident
 
@@ -19,6 +20,16 @@ Kind = Literal[
     "still in the features",
     "easier to learn again",
 ]
+
+KINDS: Mapping[Kind, str] = {
+    "remembers": "The model still treats samples that it was to forget as ones that it was trained on.",
+    "over-forgotten": "Samples that it was to forget look less known than unseen ones, which gives them away.",
+    "damaged": "It lost accuracy on what remains.",
+    "trigger": "A code turns other samples into its class.",
+    "hidden": "A class is only hidden behind a bias of the output.",
+    "still in the features": "The features still hold much of a class that it was to forget.",
+    "easier to learn again": "A class is learnt again more easily than by a model that never saw it.",
+}  # what each kind means, for a reader
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from fastforget.auditing.finding import STANDARD_ERRORS, Finding, error_of_diffe
 from fastforget.auditing.metric import Metric
 from fastforget.auditing.subjects import Subject, Subjects
 
-__all__ = ["find_all"]
+__all__ = ["APART", "APART_GONE", "SMALL", "TRIGGERED", "find_all"]
 
-_SMALL = 0.01  # of an accuracy; less is not worth a finding
+SMALL = 0.01  # of an accuracy; less is not worth a finding
 # Nats between the mean log-odds of two retrained models: of samples whose classes remain, and of classes that are gone.
 # Training without a class leaves open how deep its logit ends: retrained networks of one kind differ by some nats.
-_APART, _APART_GONE = 1.0, 5.0
-_TRIGGERED = 0.05  # share of samples that a code may turn into its class by accident
+APART, APART_GONE = 1.0, 5.0
+TRIGGERED = 0.05  # share of samples that a code may turn into its class by accident
 
 
 def find_all(metrics: Mapping[str, Metric], subjects: Subjects) -> list[Finding]:
@@ -35,7 +35,7 @@ def find_all(metrics: Mapping[str, Metric], subjects: Subjects) -> list[Finding]
         findings += find_in_classes(metrics, subjects)
     findings += _damage_findings(metrics, subjects.audited)
     trigger = metrics.get("trigger")
-    if trigger is not None and trigger.value is not None and trigger.value > _TRIGGERED + (trigger.retrained or 0.0):
+    if trigger is not None and trigger.value is not None and trigger.value > TRIGGERED + (trigger.retrained or 0.0):
         text = f"a code turns {100 * trigger.value:.1f} % of other samples into its class"
         findings.append(Finding("trigger", text))
     return findings
@@ -60,10 +60,10 @@ def _forget_findings(metric: Metric, subjects: Subjects) -> Iterator[Finding]:
         return
     apart = metric.value - metric.retrained
     error = error_of_difference(metric.value, metric.retrained, len(subjects.audited.forget.targets))
-    if abs(apart / error) > STANDARD_ERRORS and abs(apart) > _SMALL:
+    if abs(apart / error) > STANDARD_ERRORS and abs(apart) > SMALL:
         text = f"{100 * metric.value:.1f} % of the samples to forget are right, of the retrained model "
         yield Finding("remembers" if apart > 0 else "over-forgotten", f"{text}{100 * metric.retrained:.1f} %")
-    margin = _APART_GONE if subjects.gone_classes else _APART
+    margin = APART_GONE if subjects.gone_classes else APART
     yield from _odds_findings(subjects.audited, subjects.retrained, margin)
 
 
@@ -85,5 +85,5 @@ def _damage_findings(metrics: Mapping[str, Metric], audited: Subject) -> Iterato
             continue
         lost = goal - metric.value
         error = error_of_difference(goal, metric.value, len(audited.counted(part).targets))
-        if lost > max(_SMALL, STANDARD_ERRORS * error):
+        if lost > max(SMALL, STANDARD_ERRORS * error):
             yield Finding("damaged", f"{100 * lost:.1f} points of accuracy on `{part}` are lost")

@@ -72,14 +72,14 @@ def disperse(
 
     ::
 
-        mean_forget |h(n) - t(n)|^2 / s^2  +  mean_remain |h(n) - h0(n)|^2 / s^2  +  mean_remain var(z(n) - z0(n)) / 2
+        mean_forget |h(n) - t(n)|^2 / s^2  +  mean_remain |h(n) - h0(n)|^2 / s^2  +  mean_remain |z(n) - z0(n)|^2 / r^2
             +  proximity * |theta - theta0|^2 / |theta0|^2
 
-    with the features h, their total variance s^2 over the remaining samples, the variance of a change of the logits z
-    over the remaining classes, nats^2, and 0 for values before. No class mean is left for the class, nothing else
-    moves, and the last term keeps what the few samples do not show. Logits are held and not probabilities: where the
-    model is sure these hardly change, while the logits move the boundaries between others, near to which are few of the
-    samples given.
+    with the features h, the logits z of the remaining classes less their mean, the total variances s^2 and r^2 of
+    either over the remaining samples, and 0 for values before. No class mean is left for the class, nothing else moves,
+    and the last term keeps what the few samples do not show. Logits are held and not probabilities: where the model is
+    sure these hardly change, while the logits move the boundaries between others, near to which are few of the samples
+    given. Every term is a change relative to what there was, so none needs a weight of its own.
 
     The goals are chosen by optimal transport: of ``choice`` times as many remaining samples as there are to forget, as
     many of each class as can be, each is used once at most, and the features move the least on average. Similar classes
@@ -125,7 +125,7 @@ def disperse(
         rows = _choose_goals(features, targets, forget, choice, seed)
         goals = features.index_copy(0, forget.nonzero()[:, 0], features[rows])
         others = [cls for cls in range(logits.shape[1]) if cls not in set(classes)]
-        loss = _Loss(work, layer, samples, forget, goals, logits[:, others], others, batch_size)
+        loss = _Loss(work, layer, samples, forget, goals, _centred(logits[:, others]), others, batch_size)
         first = loss.terms(backward=False)
         if math.isfinite(sum(first)):
             with _bar(iterations, shown=progress) as advance:
@@ -159,7 +159,7 @@ class _Loss:
         inputs: All samples.
         forget: Which of them are to be forgotten, bool [N].
         goals: Where their features shall be, [N, D]; those of the others where they were.
-        logits: Of the remaining classes as they were, [N, R].
+        logits: Of the remaining classes as they were, [N, R], less their mean.
         others: The remaining classes.
         batch_size: How many samples are run at a time.
     """
@@ -176,15 +176,14 @@ class _Loss:
     def terms(self, *, backward: bool) -> list[float]:
         """Return the three means of `disperse`; with backward, also add the gradient of their sum."""
         samples, gone, kept = len(self.forget), self.forget.to(self.goals.dtype), (~self.forget).to(self.goals.dtype)
-        spread = self.goals[~self.forget].var(0, correction=0).sum().clamp(min=torch.finfo(self.goals.dtype).tiny)
+        spread, logit_spread = (_total_variance(values[~self.forget]) for values in (self.goals, self.logits))
         moved, held = gone / (gone.sum() * spread), kept / (kept.sum() * spread)
-        known = (self.goals, self.logits, moved, held, kept / kept.sum())
+        known = (self.goals, self.logits, moved, held, kept / (kept.sum() * logit_spread))
         total = self.goals.new_zeros(3)
         for part, (goals, before, *shares) in split_samples(self.inputs, known, samples, self.batch_size or samples):
             features, logits = self.layer.run(self.model, part)
             distance = (features - goals).square().sum(1)
-            change = logits[:, self.others] - before
-            parts = (distance, distance, 0.5 * change.var(1, correction=0))
+            parts = (distance, distance, (_centred(logits[:, self.others]) - before).square().sum(1))
             terms = torch.stack([values @ share for values, share in zip(parts, shares, strict=True)])
             if backward:
                 check_depends(depends=terms.requires_grad)
@@ -250,6 +249,16 @@ def _choose_goals(features: Tensor, targets: Tensor, forget: Tensor, choice: int
     candidates = candidates.repeat(-(-wanted // total))
     costs = torch.cdist(features[forget].double(), features[candidates.to(features.device)].double()).square()
     return candidates.to(features.device)[assign(costs)]
+
+
+def _centred(logits: Tensor) -> Tensor:
+    """Return logits [N, R] less the mean of each sample, which no prediction depends on."""
+    return logits - logits.mean(1, keepdim=True)
+
+
+def _total_variance(values: Tensor) -> Tensor:
+    """Return the variance over the samples, summed over the columns of values [N, D]; above zero."""
+    return values.var(0, correction=0).sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def _divergence(before: Tensor, after: Tensor) -> float:

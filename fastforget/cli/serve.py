@@ -49,6 +49,9 @@ def serve(
         typer.Option("--metrics", help="Answer GET /metrics in the format of Prometheus, to who may see requests."),
     ] = False,
     names: NamesOption = None,
+    deadline: Annotated[
+        int, typer.Option(min=1, metavar="DAYS", help="Days after filing by which requests are to be answered.")
+    ] = 30,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine is served.")
     ] = "127.0.0.1",
@@ -66,6 +69,7 @@ def serve(
     _check_before_start(undo, host)
     paths = {"checkpoint": checkpoint, "codes": codes, "archive": archive, "names": names, "sign": sign}
     options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten, "metrics": metrics}
+    options["deadline"] = deadline
     options |= {name: path and str(path) for name, path in paths.items()}
     os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
     uvicorn = _import_uvicorn()
@@ -141,6 +145,6 @@ def _made(options: dict[str, Any]) -> tuple["FastAPI", Callable[[str], list[str]
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
     tokens = _tokens()
-    app = web_application(live, token=tokens, names=names, metrics=options["metrics"])
+    app = web_application(live, token=tokens, names=names, metrics=options["metrics"], deadline=options["deadline"])
     roles = None if tokens is None else list(tokens)
     return app, lambda url: start_lines(url, live, loaded.model, codes, archive, roles)

@@ -149,20 +149,23 @@ class Editor:
             self._history.expire(now())
 
     @contextmanager
-    def edit(self, request: str | None, asked_by: str, classes: object) -> Iterator[OpenEdit]:
+    def edit(
+        self, request: str | None, asked_by: str, classes: object, current: int | None = None
+    ) -> Iterator[OpenEdit]:
         """Let an edit of the last version be made; if it fails, the draft is reset and the refusal put on record.
 
         Args:
             request: Its name, unlike any before; made up if there is none.
             asked_by: Who asks for it.
             classes: What is to be forgotten, for the record of a refusal.
+            current: The version that must be the last one, if any.
 
         Yields:
             The edit.
 
         Raises:
             TypeError: A text is none.
-            ForgettingError: Another edit is being made, or somebody changed the weights.
+            ForgettingError: Another edit is, or was, being made, or somebody changed the weights.
             TimeoutError: This thread is inside a prediction, or another process did not end its edit in time.
             ValueError: A request of this name was answered already.
             OSError: The history cannot be written.
@@ -175,6 +178,8 @@ class Editor:
             # The draft of a caller's inference mode could not be edited by others.
             with normal_tensors(), self._history.writing(self._patience) as writer:
                 self._replica.catch_up()
+                if current not in (None, self._replica.version.number):
+                    raise ForgettingError(f"version {self._replica.version.number} was made meanwhile")
                 name = request or uuid.uuid4().hex
                 check_not_answered(name, self._history.requests(), self._history.entries())
                 edit = OpenEdit(name, asked_by, self._replica, self._history, writer)
@@ -209,7 +214,7 @@ def plain_audit(measured: Mapping[str, Any] | AuditReport) -> Mapping[str, Any]:
     """Return what an audit measured as a record can hold it."""
     if not isinstance(measured, AuditReport):
         return dict(measured)
-    return {name: measured.describe()[name] for name in ("metrics", "findings", "average_gap")}
+    return {name: measured.describe()[name] for name in ("metrics", "findings", "cannot_judge", "average_gap")}
 
 
 def _reason(error: BaseException) -> str:

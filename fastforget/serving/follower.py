@@ -25,8 +25,8 @@ class Follower:
     A look that fails does not end the thread: `trouble` says what went wrong, and the next look tries again.
 
     Args:
-        patience: Seconds that an edit keeps predictions waiting. After a prediction that hung, the next look is put off
-            by a multiple of it, so that others are not kept out again and again.
+        patience: Seconds that an edit may keep predictions waiting. After a prediction that hung, the next look is put
+            off by a multiple of it, so that others are not kept out again and again.
 
     Attributes:
         trouble: What went wrong in the last look; None if nothing did.

@@ -12,7 +12,7 @@ __all__ = ["health_of", "readiness_of"]
 
 
 def health_of(replica: Replica, editor: Editor, follower: Follower) -> dict[str, Any]:
-    """Say how a live model is. This takes a pass over the weights, and waits while an edit is copied in.
+    """Say how a live model is. This takes a pass over the weights; it waits where an edit keeps predictions out.
 
     Args:
         replica: Its model.
@@ -21,8 +21,9 @@ def health_of(replica: Replica, editor: Editor, follower: Follower) -> dict[str,
 
     Returns:
         ``version``, ``fingerprint``, forgotten ``classes``, predictions ``inside``, whether an edit is ``editing``,
-        whether the weights are ``intact``: those of the version, what ``trouble`` there was when it followed its
-        history last, and whether it ``follows``: else nobody carries out requests here.
+        whether what predicts is ``intact``: has the weights of the version, whether the model's own storage is
+        ``written``, see `LiveModel`, what ``trouble`` there was when it followed its history last, and whether it
+        ``follows``: else nobody carries out requests here.
     """
     version, intact = replica.state()
     return {
@@ -32,6 +33,7 @@ def health_of(replica: Replica, editor: Editor, follower: Follower) -> dict[str,
         "inside": replica.gate.inside,
         "editing": editor.busy,
         "intact": intact,
+        "written": not replica.unwritten,
         "trouble": follower.trouble,
         "follows": follower.running,
     }

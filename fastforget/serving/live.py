@@ -38,15 +38,23 @@ __all__ = ["LiveModel"]
 class LiveModel:
     """Predicts from many threads, while edits replace weights under it.
 
-    An edit is worked out on a copy of the model, while predictions go on. Then new predictions wait until those inside
-    have ended, the changed weights are copied into the model's own storage, and all go on. No prediction sees a part of
-    an edit, and each says which version it saw. The memory is that of two models. Eager modules and ``torch.compile``
-    see weights where they lie and need nothing else. Whatever has its own copy of them, and CUDA graphs, is run by an
-    engine, see `fastforget.serving.engines`.
+    An edit is worked out on a copy of the model, while predictions go on. None sees a part of it, each says which
+    version it saw, and a thread never sees an earlier one than before.
+
+    An eager module's copy then answers new predictions, and none waits for another. When those that began before have
+    ended, the model itself is written, and answers again. `forget`, `apply` and `revert` return after that, or after
+    ``patience`` seconds: the edit is then made and visible, but the model that you hold has the old weights until a
+    later edit, `catch_up`, or look of `follow` finds those predictions ended, see ``written`` in `health`.
+
+    The other models keep new predictions waiting until those inside have ended, and change in place: those with an
+    engine or compiled parts, and those whose copy would not run on its own weights alone. With ``torch.compile``
+    weights are seen where they lie. Whatever has its own copy of them, and CUDA graphs, is run by an engine, see
+    `fastforget.serving.engines`. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
     LiveModel, and edit in turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that
-    starts comes to the current version. Without an archive edits live as long as the process.
+    starts comes to the current version. Without an archive edits live as long as the process. There are two copies of
+    the weights, at times three.
 
     Args:
         model: In eval mode; nobody else may change its weights from now on. With an archive, in any version from which
@@ -58,8 +66,12 @@ class LiveModel:
         undo: How long an edit can be undone: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
         audit: Measures every edited copy that `forget` makes, before anybody sees it. What it returns is recorded; an
             error that it raises stops the edit.
-        patience: Seconds that an edit keeps new predictions waiting for those inside before it gives up, and seconds
-            that it waits for an edit of another process.
+        patience: Seconds that an edit waits for predictions that began before, and for an edit of another process.
+
+    Attributes:
+        codes: The codes.
+        undo: How long an edit can be undone.
+        history: Where edits and requests are kept.
 
     Raises:
         TypeError: The model is no module that runs in Python.
@@ -88,12 +100,12 @@ class LiveModel:
     ) -> None:
         check_seconds("patience", patience)
         kept_until(undo, now())
-        self._codes, self._undo, self._audit = codes, undo, audit
+        self.codes, self.undo, self._audit = codes, undo, audit
         earlier = read_classes("forgotten", forgotten, None if codes is None else len(codes))
         with normal_tensors():
-            self._weights, self._history = Weights(model, engine), open_history(archive)
-            self._replica = Replica(self._weights, self._history, float(patience), earlier)
-        self._editor = Editor(self._replica, self._history, float(patience))
+            self._weights, self.history = Weights(model, engine), open_history(archive)
+            self._replica = Replica(self._weights, self.history, float(patience), earlier)
+        self._editor = Editor(self._replica, self.history, float(patience))
         self._follower = Follower(float(patience))
 
     @property
@@ -161,7 +173,7 @@ class LiveModel:
                 `fastforget.one_shot`.
             OSError: The archive cannot be written, for instance for want of space.
         """
-        codes = self._codes
+        codes = self.codes
         if settings.get("samples") is None:
             codes = self._needed_codes("give them to LiveModel, pass `samples`, or `apply` a receipt")
         undo = self._undo_or(undo)
@@ -196,35 +208,37 @@ class LiveModel:
         undo = self._undo_or(undo)
         with self._editor.edit(request, asked_by, receipt.classes) as edit:
             receipt.apply(edit.draft)
-            check_classes(receipt, None if self._codes is None else len(self._codes))
+            check_classes(receipt, None if self.codes is None else len(self.codes))
             return edit.make("apply", receipt, undo)
 
-    def revert(self, number: int, *, request: str | None = None, asked_by: str = "") -> Version:
+    def revert(
+        self, number: int, *, request: str | None = None, asked_by: str = "", current: int | None = None
+    ) -> Version:
         """Go back to an earlier version.
 
         Args:
             number: Of a version whose edits are all among those of the current one.
             request: As for `forget`.
             asked_by: Who asks for it.
+            current: The version that must still be the current one, if any.
 
         Returns:
             A new version with the same weights; the current one if these are its own.
 
         Raises:
-            ForgettingError: Another edit is being made.
+            ForgettingError: Another edit is, or was, being made.
             TimeoutError: Predictions, or an edit by another process, did not end in time.
             ValueError: There is no such version, the current one does not begin with its edits, the old values of an
                 edit since are not kept, or the request was carried out already.
             OSError: The archive cannot be written.
         """
-        with self._editor.edit(request, asked_by, ()) as edit:
+        with self._editor.edit(request, asked_by, (), current) as edit:
             return edit.make_way_back(self._replica.earlier_version(number))
 
     def ask(self, cls: int | Sequence[int], *, request: str | None = None, asked_by: str = "") -> Request:
         """File a request to forget classes, which the thread of `follow` carries out, here or in another process.
 
-        It is carried out from the codes, with the defaults of `fastforget.one_shot`: a request carries no samples.
-        What needs some, as ``level="features"`` does, is done by `forget`.
+        It carries no samples, and is carried out from the codes, with the defaults of `fastforget.one_shot`.
 
         Args:
             cls: One class or several.
@@ -245,19 +259,19 @@ class LiveModel:
         classes = read_classes("cls", cls, len(self._needed_codes("give them to LiveModel")))
         if not classes:
             raise ValueError("`cls` must name at least one class, got none")
-        return self._history.ask(Request(request or uuid.uuid4().hex, classes, asked_by, timestamp()))
+        return self.history.ask(Request(request or uuid.uuid4().hex, classes, asked_by, timestamp()))
 
     def requests(self) -> tuple[Request, ...]:
         """Return the requests that were filed, the first one first, with what became of them."""
-        return tuple(self._history.requests())
+        return tuple(self.history.requests())
 
     def proof(self, name: str) -> RecordProof | None:
         """Return the proof that a request is on record, for whoever filed it; None where no archive knows it."""
-        return self._history.proof(name)
+        return self.history.proof(name)
 
     def head(self, since: int = 0) -> HeadProof | None:
         """Return the head of the log for a witness that saw so many records, see `Archive.head`; None without one."""
-        return self._history.head(since)
+        return self.history.head(since)
 
     def receipts(self, number: int) -> tuple[Receipt, ...]:
         """Return the receipts of a version's edits, in order, for models equal to version 0.
@@ -273,7 +287,7 @@ class LiveModel:
             OSError: A file of the archive is missing.
             ValueError: It was changed.
         """
-        return tuple(self._history.receipt(edit) for edit in self.versions[number].edits)
+        return tuple(self.history.receipt(edit) for edit in self.versions[number].edits)
 
     def catch_up(self) -> Version:
         """Come to the version that the archive says, which others may have made.
@@ -307,7 +321,7 @@ class LiveModel:
         self._follower.stop()
 
     def health(self) -> dict[str, Any]:
-        """Say how it is, see `health_of`; takes a pass over the weights, and waits while an edit is copied in."""
+        """Say how it is, see `health_of`; takes a pass over the weights."""
         return health_of(self._replica, self._editor, self._follower)
 
     def readiness(self) -> dict[str, Any]:
@@ -316,21 +330,21 @@ class LiveModel:
 
     def _keep_up(self) -> list[Request]:
         """Come to the current version, remove old values that are due, and return the requests that wait."""
-        if len(self._history.entries()) > self.version.number:
+        if len(self.history.entries()) > self.version.number or self._replica.unwritten:
             self.catch_up()
         self._editor.expire()
-        return [request for request in self._history.requests() if request.state == "waiting"]
+        return [request for request in self.history.requests() if request.state == "waiting"]
 
     def _carry_out(self, request: Request) -> None:
         self.forget(request.classes, request=request.name, asked_by=request.asked_by)
 
     def _needed_codes(self, remedy: str) -> MnemonicCodes:
-        if self._codes is None:
+        if self.codes is None:
             raise ValueError(f"there must be `codes` to forget by: {remedy}")
-        return self._codes
+        return self.codes
 
     def _undo_or(self, undo: str | None) -> str:
         """Return the undo policy of one edit, checked: its own, or that of all."""
-        policy = self._undo if undo is None else undo
+        policy = self.undo if undo is None else undo
         kept_until(policy, now())
         return policy

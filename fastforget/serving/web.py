@@ -16,10 +16,11 @@ from torch.utils import _pytree as pytree
 
 from fastforget.classifier.class_names import list_classes
 from fastforget.classifier.fitting import DEVICE_ERRORS
+from fastforget.serving.desk.cases import check_deadline
+from fastforget.serving.desk.page import RequestPage
 from fastforget.serving.history.entries import Version
 from fastforget.serving.history.requests import Request as Filed
 from fastforget.serving.live import LiveModel
-from fastforget.serving.request_page import RequestPage
 
 if TYPE_CHECKING:
     from fastforget.serving.metrics import Metrics
@@ -31,6 +32,7 @@ try:
 
     from fastforget.serving.access import BodyLimit, Guard, is_let_in
     from fastforget.serving.answers import AnsweringRoute
+    from fastforget.serving.desk.routes import following, planning, undoing
     from fastforget.serving.tokens import guards
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("serving by HTTP needs FastAPI: pip install 'fastforget[serve]'") from error
@@ -54,17 +56,23 @@ def application(
     every: float = 0.5,
     limit: int = 2**24,
     metrics: bool = False,
+    deadline: int = 30,
 ) -> FastAPI:
     """Return an ASGI application that serves a live model.
 
     ======  ========================  ===========================================================================
-    GET     ``/``                     a page on which a person files a request, and follows it
+    GET     ``/``                     a page on which a person files a request, follows it, and undoes it
     POST    ``/predict``              ``{"inputs": nested lists}`` gives ``{"outputs": ..., "version": n}``
     POST    ``/requests``             ``{"classes": [3], "asked_by": "...", "request": "ticket-17"}``; 202, with the
                                       ``proof`` that it is on record, see `LiveModel.proof`
     GET     ``/proofs/{name}``        that proof again
     GET     ``/log/head?since=n``     the head of the log for a witness, see `LiveModel.head`
-    GET     ``/requests``             all of them, with what became of them; ``/requests/{name}`` one
+    GET     ``/requests``             all of them, with what became of them; ``/requests/{name}`` one, and how it can be
+                                      undone
+    POST    ``/undo/{name}``          undo the edit of a request: ``{"asked_by": "who, and why"}``; with ``also``, the
+                                      names of later requests that are undone with it
+    GET     ``/export/{form}``        the record as ``csv``, ``json`` or ``html``; ``?request=name`` that of one
+    GET     ``/desk``                 what the page says before a request is filed
     GET     ``/versions``             all versions
     POST    ``/versions/{n}/revert``  go back
     GET     ``/health``               200, or 503 where the weights are not those of the version, or it cannot follow;
@@ -93,17 +101,20 @@ def application(
         limit: Bytes of a request's body beyond which it is refused, 413.
         metrics: Whether there is ``/metrics``, for who may see requests; this needs the extra ``metrics``. Each process
             tells its own.
+        deadline: Days after filing by which a request is to be answered, as the page and ``/requests`` say.
 
     Returns:
         The application, for uvicorn or any other ASGI server.
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
-        ValueError: A token is short, or no header could hold it; or there is no such role.
+        ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
     """
     app = FastAPI(title="fastforget", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
-    app.include_router(router(live, token=token, names=names, decode=decode, every=every, metrics=metrics))
+    app.include_router(
+        router(live, token=token, names=names, decode=decode, every=every, metrics=metrics, deadline=deadline)
+    )
     return app
 
 
@@ -115,6 +126,7 @@ def router(
     decode: Callable[[Any], Any] | None = None,
     every: float = 0.5,
     metrics: bool = False,
+    deadline: int = 30,
 ) -> APIRouter:
     """Return the routes of `application`, for ``include_router`` of a FastAPI application of one's own.
 
@@ -130,14 +142,16 @@ def router(
         decode: Makes the model's input.
         every: Seconds between two looks.
         metrics: Whether there is ``/metrics``.
+        deadline: Days after filing.
 
     Returns:
         The router. Its errors are answered within, and the application's own handlers stay as they are.
 
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
-        ValueError: A token is short, or no header could hold it; or there is no such role.
+        ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
     """
+    check_deadline(deadline)
     allowed = guards(token)
 
     @asynccontextmanager
@@ -155,9 +169,10 @@ def router(
     if counted is not None:
         whole.include_router(_metrics_route(counted), dependencies=[Depends(allowed["see"])])
         predicts = partial(_counted, counted, predicts)
-    whole.include_router(_open_routes(live, RequestPage.of(names), predicts, allowed["see"]))
-    for role, routes in (("ask", _asking), ("see", _seeing), ("revert", _going_back)):
-        whole.include_router(routes(live, names), dependencies=[Depends(allowed[role])])
+    whole.include_router(_open_routes(live, RequestPage.make(), predicts, allowed["see"]))
+    asking = partial(_asking, allowed["see"])
+    for role, routes in (("ask", asking), ("see", _seeing), ("revert", _going_back)):
+        whole.include_router(routes(live, names, deadline), dependencies=[Depends(allowed[role])])
     return whole
 
 
@@ -218,9 +233,10 @@ def _metrics_route(metrics: Metrics) -> APIRouter:
     return router
 
 
-def _asking(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+def _asking(sees: Guard, live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
     """Return what only who may file requests may do."""
     router = APIRouter(route_class=AnsweringRoute)
+    router.include_router(planning(live, names, deadline, sees))
 
     @router.post("/requests", status_code=202)
     def ask(classes: Classes, asked_by: AskedBy = "", request: Name = None) -> dict[str, Any]:
@@ -231,7 +247,7 @@ def _asking(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
     return router
 
 
-def _seeing(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+def _seeing(live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
     """Return what only who may see requests may do."""
     router = APIRouter(route_class=AnsweringRoute)
 
@@ -243,22 +259,15 @@ def _seeing(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
     def head(since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
         return _found(live.head(since), "there is no log").describe()
 
-    @router.get("/requests")
-    def requests() -> list[dict[str, Any]]:
-        return [_plain(request, names) for request in live.requests()]
-
-    @router.get("/requests/{name:path}")
-    def request(name: str) -> dict[str, Any]:
-        return _plain(_request(live, name), names)
-
     @router.get("/versions")
     def versions() -> list[dict[str, Any]]:
         return [_plain(version, names) for version in live.versions]
 
+    router.include_router(following(live, names, deadline))
     return router
 
 
-def _going_back(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
+def _going_back(live: LiveModel, names: Sequence[str] | None, deadline: int) -> APIRouter:
     """Return what only who may undo may do."""
     router = APIRouter(route_class=AnsweringRoute)
 
@@ -266,6 +275,7 @@ def _going_back(live: LiveModel, names: Sequence[str] | None) -> APIRouter:
     def revert(number: int, asked_by: Annotated[str, Body(embed=True, max_length=2000)] = "") -> dict[str, Any]:
         return _plain(live.revert(number, asked_by=asked_by), names)
 
+    router.include_router(undoing(live, names, deadline))
     return router
 
 
@@ -294,11 +304,6 @@ def _plain(found: Filed | Version, names: Sequence[str] | None) -> dict[str, Any
     """Return it as JSON knows it, with the names of its classes where they are known."""
     named = {} if names is None else {"class_names": list_classes(found.classes, names)}
     return {**asdict(found), **named}
-
-
-def _request(live: LiveModel, name: str) -> Filed:
-    found = [request for request in live.requests() if request.name == name]
-    return _found(found[0] if found else None, f"there is no request {name!r}")
 
 
 def _found(found: _Found | None, otherwise: str) -> _Found:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
+from fastforget.classifier.kept_values import prepare_to_drop
 from fastforget.classifier.modes import check_eval
 from fastforget.edits.edit import current_values, prepare_edits
 from fastforget.edits.receipt import Receipt
@@ -18,6 +19,7 @@ from fastforget.serving.engines import Engine
 from fastforget.serving.engines.cuda_recorder import CAPTURING
 from fastforget.serving.engines.engine import Predictor
 from fastforget.serving.engines.torch_compile import check_no_cuda_graphs
+from fastforget.serving.stand_in import can_stand_in
 
 __all__ = ["Weights"]
 
@@ -31,7 +33,8 @@ class Weights:
 
     Attributes:
         run: What predicts: the engine or the model.
-        draft: The copy, eager and in eval mode; equal to the model except while an edit is worked out.
+        draft: The copy, eager and in eval mode; equal to what predicts except while an edit is worked out.
+        lends_draft: Whether the draft can predict in place of the model, while that is written.
 
     Raises:
         TypeError: The model is no module that runs in Python.
@@ -45,6 +48,8 @@ class Weights:
         _check_in_place(model, self._source)
         self.draft = copy.deepcopy(self._source)
         _check_copy(self._source, self.draft)
+        self.lends_draft = model is self._source and engine is None and can_stand_in(model, self.draft)
+        self._lent: list[nn.Module] = []  # former drafts in which a prediction was still inside
         if engine is None:
             _check_outputs(model)
         else:
@@ -60,13 +65,31 @@ class Weights:
         """Of the first parameter."""
         return next((parameter.device for parameter in self._source.parameters()), torch.device("cpu"))
 
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the model, buffers included; nobody may change it meanwhile."""
-        return fingerprint(self._source)
+    def fingerprint(self, predictor: Predictor | None = None) -> str:
+        """Return the fingerprint of the model, or of a draft that predicts; nobody may change it meanwhile."""
+        return fingerprint(self._module_of(predictor))
 
-    def reset(self) -> None:
-        """Copy the model anew, since an edit that failed may have changed modes and buffers of the draft, too."""
-        self.draft = copy.deepcopy(self._source)
+    def reset(self, predictor: Predictor) -> None:
+        """Copy what predicts anew, since an edit that failed may have changed modes and buffers of the draft, too."""
+        if self.draft is predictor:
+            self._lent.append(self.draft)
+        self.draft = copy.deepcopy(self._module_of(predictor))
+
+    def take_back(self, predictor: Predictor, is_used: Callable[[Predictor], bool]) -> None:
+        """Have a draft in which no prediction is: the one that there is, or else a new one.
+
+        Args:
+            predictor: What predicts.
+            is_used: Whether predictions are, or come, inside a former draft.
+        """
+        if not self.lends_draft:
+            return
+        lent = [draft for draft in self._lent if is_used(draft)]
+        used = is_used(self.draft)
+        with self._devices_idle():  # what predictions that have left began there may still read the others
+            self._lent = [*lent, self.draft] if used else lent
+        if used:
+            self.draft = copy.deepcopy(self._module_of(predictor))
 
     def stage(self, touched: Sequence[Receipt]) -> Callable[[], None]:
         """Prepare to make the model what the draft is.
@@ -75,27 +98,40 @@ class Weights:
             touched: The edits between the two.
 
         Returns:
-            What does it; no prediction may be inside.
+            What does it; no prediction may be inside the model.
 
         Raises:
             ValueError: The draft is in train mode, or the engine cannot run its weights.
         """
         check_eval(self.draft)
-        write = prepare_edits(
-            self._source, current_values(self.draft, [receipt.edits for receipt in touched]), old=False
-        )
+        values = current_values(self.draft, [receipt.edits for receipt in touched])
+        write = prepare_edits(self._source, values, old=False)
         switch = self._engine.stage(self.draft) if self._engine and touched else None
-        devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
 
         def commit() -> None:
-            with CAPTURING if devices else nullcontext():  # to wait for a device would spoil a capture
-                _wait_for(devices)  # predictions may be under way on streams of their own
+            with self._devices_idle():  # predictions may be under way on streams of their own
                 if switch:
                     switch()
                 write()
-                _wait_for(devices)
 
-        return commit
+        def commit_later() -> None:
+            drop = prepare_to_drop(self._source, values)  # of what predictions have kept since
+            commit()
+            drop()
+
+        return commit_later if self.lends_draft else commit
+
+    def _module_of(self, predictor: Predictor | None) -> nn.Module:
+        return predictor if self.lends_draft and isinstance(predictor, nn.Module) else self._source
+
+    @contextmanager
+    def _devices_idle(self) -> Iterator[None]:
+        """Wait for the devices before and after."""
+        devices = {parameter.device for parameter in self._source.parameters() if parameter.is_cuda}
+        with CAPTURING if devices else nullcontext():  # to wait for a device would spoil a capture
+            _wait_for(devices)
+            yield
+            _wait_for(devices)
 
 
 def _wait_for(devices: Iterable[torch.device]) -> None:

@@ -24,7 +24,8 @@ from learners import (
 from torch import nn
 
 from fastforget.auditing import Finding, Metric, audit
-from fastforget.auditing.page import page, roc_curve
+from fastforget.auditing.page import page
+from fastforget.auditing.plots import roc_curve
 from fastforget.membership.area import area_under_curve
 
 
@@ -53,11 +54,14 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     tags.feed(text)
     assert tags.opened == tags.closed
     assert tags.opened["svg"] == 6
-    assert tags.opened["tr"] == 1 + len(report.metrics)
+    assert tags.opened["main"] == tags.opened["h1"] == 1
+    assert tags.opened["table"] == 7  # the metrics, and the numbers of each plot
+    assert text.count("<th ") == text.count("<th scope=")
+    assert text.count('role="img" aria-label="') == 6
     assert not tags.opened["script"]
     assert not any(re.match("https?:|//", link) for link in tags.links)
     for metric in report.metrics.values():
-        assert f"<td>{metric.name}</td>" in text
+        assert f'<th scope="row">{metric.name}</th>' in text
     assert report.model in text
     assert text.count('class="finding"') == len(report.findings)
     assert "certificate" not in text
@@ -67,7 +71,7 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     assert "Nothing was found that speaks against the model" in page(short)
     gone = audit(learner(), CLASS, REST, TEST, original=learner())
     assert page(gone).count("<svg") == 8
-    assert page(gone).count("<li>") == len(gone.cannot_judge)
+    assert page(gone).count('<li class="limit">') == len(gone.cannot_judge)
     hostile = dataclasses.replace(short, findings=[Finding("damaged", "<script>alert(1)</script>")])
     assert "<script" not in page(hostile)
 

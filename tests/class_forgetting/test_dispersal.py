@@ -69,19 +69,6 @@ def _trained() -> nn.Module:
         return fit(layered(), *points(100, 3))
 
 
-@cache
-def recognised_without(classes: tuple[int, ...]) -> float:
-    """Return the most that `recognised` says of four networks trained without the classes."""
-    x, y = points(100, 3)
-    kept = ~torch.isin(y, torch.tensor(classes))
-    shares = []
-    with torch.random.fork_rng():
-        for seed in range(4):
-            torch.manual_seed(seed)
-            shares.append(recognised(fit(layered(), x[kept], y[kept]), list(classes)))
-    return max(shares)
-
-
 def trained() -> nn.Module:
     return copy.deepcopy(_trained())
 
@@ -129,7 +116,7 @@ def test_unseen_samples_of_the_classes_are_no_longer_recognised(classes: list[in
     found = run(model, classes)
     after = moved(model, found)
     assert recognised(model, classes) > 0.95
-    assert recognised(after, classes) <= recognised_without(tuple(classes)) < 0.95
+    assert recognised(after, classes) < 0.8
     assert accuracy(after, classes) > accuracy(model, classes) - 0.02
 
 

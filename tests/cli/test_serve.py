@@ -122,8 +122,10 @@ def named():
 """
 
 
-@pytest.mark.parametrize(("file", "shown"), [(None, '["cat", "dog", "eel", "fox"]'), ("names.txt", '["a", "b"]')])
-def test_names_of_classes(model_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, shown: str) -> None:
+@pytest.mark.parametrize(("file", "shown"), [(None, ["cat", "dog", "eel", "fox"]), ("names.txt", ["a", "b"])])
+def test_names_of_classes(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, shown: list[str]
+) -> None:
     """Those in the file; else those that the model's configuration has."""
     (model_folder / "named.py").write_text(NAMED)
     (model_folder / "names.txt").write_text("a\nb\n")
@@ -135,10 +137,11 @@ def test_names_of_classes(model_folder: Path, monkeypatch: pytest.MonkeyPatch, f
         "codes": "codes.safetensors",
         "forgotten": None,
     }
-    options |= {"archive": "archive", "undo": "keep", "sign": None, "metrics": False, "names": file}
+    options |= {"archive": "archive", "undo": "keep", "sign": None, "metrics": False, "names": file, "deadline": 14}
     monkeypatch.setenv("FASTFORGET_SERVE", json.dumps(options))
-    with TestClient(application()) as web:
-        assert shown in web.get("/").text
+    with TestClient(application(), base_url="http://127.0.0.1:8000") as web:
+        desk = web.get("/desk").json()
+        assert ([one["name"] for one in desk["classes"]][: len(shown)], desk["deadline"]) == (shown, 14)
 
 
 def started(fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[str]:

@@ -71,7 +71,7 @@ def edit(subject: LiveModel, generator: random.Random) -> bool:
     except (ForgettingError, ValueError):
         subject.catch_up()
         return False
-    return any(entry.request == name for entry in subject._history.entries())
+    return any(entry.request == name for entry in subject.history.entries())
 
 
 def fork(work: object, *args: object) -> int:
@@ -151,7 +151,7 @@ def assert_edit_fails(subject: LiveModel, error: type[BaseException]) -> None:
 
 
 def contents(subject: LiveModel) -> dict[str, bytes]:
-    folder = subject._history.folder  # type: ignore[attr-defined]
+    folder = subject.history.folder  # type: ignore[attr-defined]
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

@@ -34,6 +34,7 @@ def assert_healthy(subject: LiveModel, number: int) -> None:
         "inside": 0,
         "editing": False,
         "intact": True,
+        "written": True,
         "trouble": None,
         "follows": subject._follower.running,
     }

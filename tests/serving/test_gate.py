@@ -9,7 +9,7 @@ from fastforget.serving.gate import Gate
 
 
 def test_predictions_are_inside_together() -> None:
-    gate, together = Gate(), threading.Barrier(3, timeout=10)
+    gate, together = Gate[str]("first"), threading.Barrier(3, timeout=10)
 
     def predict() -> None:
         with gate.shared():
@@ -25,7 +25,7 @@ def test_predictions_are_inside_together() -> None:
 
 
 def test_an_edit_is_alone_and_new_predictions_wait_for_it() -> None:
-    gate, seen, entered, leave = Gate(), list[str](), threading.Event(), threading.Event()
+    gate, seen, entered, leave = Gate[str]("first"), list[str](), threading.Event(), threading.Event()
 
     def first() -> None:
         with gate.shared():
@@ -61,7 +61,7 @@ def test_an_edit_is_alone_and_new_predictions_wait_for_it() -> None:
 
 
 def test_an_edit_gives_up_and_lets_everybody_in() -> None:
-    gate, entered, leave = Gate(), threading.Event(), threading.Event()
+    gate, entered, leave = Gate[str]("first"), threading.Event(), threading.Event()
 
     def hang() -> None:
         with gate.shared():
@@ -82,7 +82,7 @@ def test_an_edit_gives_up_and_lets_everybody_in() -> None:
 
 
 def test_one_edit_at_a_time() -> None:
-    gate = Gate()
+    gate = Gate[str]("first")
     with gate.alone(1):
         found: list[BaseException] = []
 
@@ -101,7 +101,7 @@ def test_one_edit_at_a_time() -> None:
 
 def test_a_prediction_within_a_prediction_while_an_edit_waits() -> None:
     """It goes through: waiting for the edit, which waits for the outer one, it would never end."""
-    gate, done = Gate(), threading.Event()
+    gate, done = Gate[str]("first"), threading.Event()
 
     def edit() -> None:
         with gate.alone(10):
@@ -122,7 +122,7 @@ def test_a_prediction_within_a_prediction_while_an_edit_waits() -> None:
 
 
 def test_an_error_inside_opens_it_again() -> None:
-    gate = Gate()
+    gate = Gate[str]("first")
     for entrance in (gate.shared, lambda: gate.alone(1)):
         with pytest.raises(KeyError), entrance():
             raise KeyError

@@ -34,10 +34,10 @@ class Slow(nn.Module):
         return self.model(x)
 
 
-def test_a_prediction_that_hangs_stops_the_edit_not_the_service() -> None:
+def test_a_prediction_that_hangs_stops_an_edit_that_must_be_alone_not_the_service() -> None:
     model, codes, _ = digits()
     slow = Slow(model).eval()
-    subject = LiveModel(slow, codes, patience=0.05)
+    subject = LiveModel(nn.DataParallel(slow).eval(), codes, patience=0.05)
     seen: list[Prediction] = []
     thread = threading.Thread(target=lambda: seen.append(subject.predict(X)))
     thread.start()
@@ -160,7 +160,8 @@ def test_an_interrupt_beside_the_change_of_weights(
     archived: bool, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Just before it or just after it: the edit is entered, and the next call finds the model in a version."""
-    subject = live(archive=tmp_path / "archive" if archived else None)
+    model, codes, _ = digits()
+    subject = LiveModel(nn.DataParallel(model).eval(), codes, archive=tmp_path / "archive" if archived else None)
     calls = itertools.count(1)
 
     def interrupting() -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from serving.archive_workers import CODES, X, network
 from serving.history.archives import until
+from torch import nn
 
 from fastforget.serving import LiveModel
 
@@ -28,7 +29,7 @@ def told(web: TestClient) -> dict[str, float]:
 
 
 def test_what_is_told(tmp_path: Path) -> None:
-    live = LiveModel(network(), CODES, archive=tmp_path / "archive")
+    live = LiveModel(nn.DataParallel(network()).eval(), CODES, archive=tmp_path / "archive")
     with TestClient(application(live, token=TOKENS, every=0.01, metrics=True), base_url=HERE) as web:
         assert web.get("/metrics").status_code == 401
         before = told(web)

@@ -267,8 +267,12 @@ def test_classes_by_name() -> None:
         assert web.get("/versions").json()[0]["class_names"] == []
 
 
-def test_names_cannot_end_the_script() -> None:
+def test_the_page_names_no_class_and_ends_no_element() -> None:
+    """What classes are called is for who may file requests."""
     with client(LiveModel(network(), CODES), names=["</script><script>alert(1)</script>"]) as web:
         text = web.get("/").text
-    assert text.count("</script>") == 1
-    assert "alert(1)" in text
+        assert text.count("</script>") == text.count("<script") == 2
+        assert "alert(1)" not in text
+        assert web.get("/desk").json()["classes"][0]["name"] == "</script><script>alert(1)</script>"
+    with client(LiveModel(network(), CODES), "a secret of this test") as web:
+        assert web.get("/desk").status_code == 401

@@ -25,9 +25,11 @@ from fastforget.serving.history.archive_log import ArchiveLog
 from fastforget.serving.history.contents import asked_record, edit_record, expired_record, refused_record
 from fastforget.serving.history.entries import Entry, now
 from fastforget.serving.history.locks import locked
+from fastforget.serving.history.log import read_log
 from fastforget.serving.history.proofs import HeadProof, RecordProof
 from fastforget.serving.history.proving import prove_head, prove_request
 from fastforget.serving.history.receipt_files import ReceiptFiles
+from fastforget.serving.history.records import Record
 from fastforget.serving.history.requests import Request, filed_before
 
 if TYPE_CHECKING:
@@ -91,6 +93,18 @@ class Archive:
     def requests(self) -> Sequence[Request]:
         """Return the requests that were filed, in order, with what became of them; as `entries`."""
         return list(self._log.contents().requests.values())
+
+    def records(self) -> Sequence[Record]:
+        """Return all records of the log that are on the disk, the one that says what it is before them.
+
+        Returns:
+            The records; none before anything is written.
+
+        Raises:
+            OSError: The log cannot be read.
+            ArchiveError: It was changed.
+        """
+        return read_log(self.log, settled=True) if self.log.exists() else ()
 
     def receipt(self, number: int) -> Receipt:
         """Return the receipt of an edit that is no revert, with the old values if they are still kept.

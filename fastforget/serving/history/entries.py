@@ -62,8 +62,8 @@ class Version:
         edits: Numbers of the edits that lead from version 0 to this one, in order.
         claims: Of the edit that made it, see `Entry`.
         outcome: Likewise.
-        seconds: How long this process kept predictions out for it, after those inside had ended. Where it came to
-            several versions at once, each has the time of all.
+        seconds: How long this process kept predictions out for it, after those inside had ended; 0 where a copy of the
+            model answered them. Where it came to several versions at once, each has the time of all.
     """
 
     number: int

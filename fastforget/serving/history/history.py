@@ -13,6 +13,7 @@ from fastforget.serving.history.archive import Archive
 from fastforget.serving.history.entries import Entry
 from fastforget.serving.history.memory import Memory
 from fastforget.serving.history.proofs import HeadProof, RecordProof
+from fastforget.serving.history.records import Record
 from fastforget.serving.history.requests import Request
 
 __all__ = ["History", "HistoryWriter", "open_history"]
@@ -39,6 +40,9 @@ class History(Protocol):
 
     def requests(self) -> Sequence[Request]:
         """Return the requests that were filed, in order, with what became of them."""
+
+    def records(self) -> Sequence[Record]:
+        """Return all records, the first one, which says what the file is, before them; none where there is no file."""
 
     def ask(self, request: Request) -> Request:
         """File a request that is to be carried out; return the one that there is of its name."""

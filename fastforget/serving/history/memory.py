@@ -9,6 +9,7 @@ from datetime import datetime
 
 from fastforget.edits.receipt import Receipt
 from fastforget.serving.history.entries import Entry, now
+from fastforget.serving.history.records import Record
 from fastforget.serving.history.requests import Request, filed_before, note_edit, note_refusal
 
 __all__ = ["Memory"]
@@ -34,6 +35,10 @@ class Memory:
     def requests(self) -> Sequence[Request]:
         """Return the requests that were filed, in order, with what became of them."""
         return list(self._requests.values())
+
+    def records(self) -> Sequence[Record]:
+        """Return none: there is no file."""
+        return ()
 
     def ask(self, request: Request) -> Request:
         """File a request that is to be carried out; return the one that there is of its name."""

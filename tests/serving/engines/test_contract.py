@@ -145,7 +145,7 @@ def test_no_prediction_is_torn(engine: Swapped, network: Network, images: Tensor
     for model in (models[1], models[0]):
         engine.stage(model)()
         answers.insert(0, engine(images))
-    gate, now, seen, wrong, stop = Gate(), [0], [0, 0], list[object](), threading.Event()
+    gate, now, seen, wrong, stop = Gate("engine"), [0], [0, 0], list[object](), threading.Event()
 
     def client() -> None:
         try:

@@ -16,6 +16,11 @@ from fastforget.serving import Archive
 from fastforget.serving.history.entries import now
 
 
+def alone() -> nn.Module:
+    """No copy stands in for it: predictions are kept out while it is edited."""
+    return nn.DataParallel(network()).eval()
+
+
 def test_replicas_come_to_the_same_version(folder: Path) -> None:
     one, other = live(folder), live(folder)
     one.forget(3)
@@ -52,7 +57,7 @@ def test_a_service_that_starts_comes_to_the_current_version(folder: Path) -> Non
 
 def test_an_edit_is_on_the_disk_before_it_is_made(folder: Path) -> None:
     """One that predictions do not let in is made later, by this process, and at once by another."""
-    one, other = live(folder, patience=0.1), live(folder)
+    one, other = live(folder, alone(), patience=0.1), live(folder)
     with one._replica.gate.shared():
         with in_thread(lambda: one.forget(3)) as errors:
             pass
@@ -133,7 +138,7 @@ def test_a_thread_follows(folder: Path) -> None:
 
 
 def test_a_prediction_that_hangs_keeps_others_out_rarely(folder: Path) -> None:
-    subject, other = live(folder, patience=0.05), live(folder)
+    subject, other = live(folder, alone(), patience=0.05), live(folder)
     other.forget(3)
     entered, leave = threading.Event(), threading.Event()
 
