@@ -33,10 +33,9 @@ def jit(
     Lipschitz constant around x, with logits f; SGD. No other data is looked at.
 
     Source: Foster, Fogarty, Schoepf, Oztireli, Brintrup, "Zero-Shot Machine Unlearning at Scale via Lipschitz
-    Regularization", 2024. They tune the noise and the learning rate for each network and data set, and pass
-    once over ``forget``; these settings are ours.
-    As in code that follows theirs, f(x + xi) is held fixed in each step. The model is in eval mode meanwhile, so that
-    both differ by the noise alone.
+    Regularization", 2024. They tune the noise and the learning rate for each network and data set; the settings here
+    are ours. As in code that follows theirs, f(x + xi) is held fixed in each step. The model is in eval mode meanwhile,
+    so that both differ by the noise alone.
 
     Args:
         model: The classifier of inputs that are one floating-point tensor, changed in place.

@@ -16,10 +16,11 @@ from fastforget.classifier.modes import reproducible
 from fastforget.comparison.checkpoints import Network
 from fastforget.comparison.functions import Function
 from fastforget.comparison.measures import values_of
-from fastforget.comparison.methods import REFERENCES, Method
+from fastforget.comparison.methods import Method
 from fastforget.comparison.networks import Networks, digest_of
 from fastforget.comparison.plan import Plan
 from fastforget.comparison.rows import Row
+from fastforget.comparison.samples import Samples
 from fastforget.edits.receipt import Receipt
 from fastforget.files.versions import current_versions
 
@@ -52,9 +53,8 @@ class SeedStudy:
 
     def __init__(self, plan: Plan, networks: Networks, seed: int) -> None:
         self._plan, self._seed = plan, seed
-        train = plan.data.train
-        mask = plan.selection.mask(train.targets, seed)
-        self._forget, self._remain = train.rows(mask), train.rows(~mask)
+        mask = plan.selection.mask(plan.data.train.targets, seed)
+        self._mask = mask
         self._original = networks.original(seed)
         self._retrained = [networks.retrained(seed, place, ~mask) for place in range(plan.oracles)]
         self._circumstances = {
@@ -68,14 +68,11 @@ class SeedStudy:
 
     def tasks(self) -> Iterator[Task]:
         """Yield the rows of this seed: original, references, methods."""
-        original, retrained = REFERENCES
-        yield Task(original, self._original, self._key(original))
-        for place, network in enumerate(self._retrained):
-            name = f"{retrained} {place + 1}" if place else retrained
-            yield Task(name, network, self._key(name))
-        for method in self._plan.methods:
-            named = [method.function.name, dict(method.function.settings)]
-            yield Task(method.name, method, self._key(named))
+        subjects: list[Network | Method] = [self._original, *self._retrained, *self._plan.methods]
+        for name, subject in zip(self._plan.rows, subjects, strict=True):
+            function = subject.function if isinstance(subject, Method) else None
+            named = name if function is None else [function.name, dict(function.settings)]
+            yield Task(name, subject, self._key(named))
 
     def _key(self, what: Any) -> str:
         return digest_of({"of": what, **self._circumstances})
@@ -115,22 +112,29 @@ class SeedStudy:
         model = copy.deepcopy(self._original.model)
         device = next(model.parameters()).device
         given = self._plan.given(self._seed)
+        forget, remain = self._parts()  # of its own, should it change them
         with reproducible(model, self._seed), measure_cost(device) as cost:
-            result = function(model, self._forget.pair, self._remain.pair, given=given)
+            result = function(model, forget.pair, remain.pair, given=given)
         if result is not None and not isinstance(result, Receipt):
             raise TypeError(
                 f"a method must edit the network in place and return a receipt or nothing, got {type(result).__name__}"
             )
         return model.eval(), cost
 
+    def _parts(self) -> tuple[Samples, Samples]:
+        """Return copies of the samples to forget and of those that remain."""
+        train = self._plan.data.train
+        return train.rows(self._mask), train.rows(~self._mask)
+
     def _measures(self, model: nn.Module, cost: Cost | None) -> dict[str, float | None]:
         plan = self._plan
         # A reference that is measured itself is no reference model for attacks on it.
         shadows = [network.model for network in self._retrained[1:] if network.model is not model]
+        forget, remain = self._parts()
         report = audit(
             model,
-            self._forget.pair,
-            self._remain.first_few(plan.samples).pair,
+            forget.pair,
+            remain.first_few(plan.samples).pair,
             plan.data.test.pair,
             original=self._original.model,
             retrained=self._retrained[0].model if self._retrained else None,

@@ -9,7 +9,6 @@ from html import escape
 from fastforget.comparison.measures import GAP, MEASURES
 from fastforget.comparison.plots import gap_against_time, of_measure
 from fastforget.comparison.rows import Failure, Row
-from fastforget.comparison.summary import summarise
 from fastforget.comparison.tables import Summaries, cell, measured
 
 __all__ = ["page", "table"]
@@ -28,18 +27,18 @@ figure { margin: 0 } svg { width: 100%; height: auto; font: 12px system-ui, sans
 """
 
 
-def page(rows: Sequence[Row], failures: Sequence[Failure], measures: Sequence[str]) -> str:
+def page(summaries: Summaries, rows: Sequence[Row], failures: Sequence[Failure], measures: Sequence[str]) -> str:
     """Return the page.
 
     Args:
-        rows: What was measured.
+        summaries: What was measured, over seeds.
+        rows: What was measured, with each seed.
         failures: What could not be measured.
         measures: Which columns the first table has.
 
     Returns:
         HTML; the same for the same rows.
     """
-    summaries = summarise(rows)
     seeds = sorted({row.seed for row in rows})
     counted = f"{len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'} ({', '.join(map(str, seeds))})"
     return f"""<!DOCTYPE html>

@@ -18,7 +18,7 @@ from fastforget.codes.mnemonic_codes import MnemonicCodes
 from fastforget.comparison.checkpoints import load_into
 from fastforget.comparison.functions import Function, find_function
 from fastforget.comparison.measures import check_measures
-from fastforget.comparison.methods import Method, read_methods
+from fastforget.comparison.methods import REFERENCES, Method, read_methods
 from fastforget.comparison.recipe import train
 from fastforget.comparison.samples import Samples, read_samples
 from fastforget.comparison.selection import Selection
@@ -84,6 +84,13 @@ class Plan:
     measures: tuple[str, ...]
     folder: Path
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The names of the rows of each seed: original, references, methods."""
+        original, retrained = REFERENCES
+        references = [f"{retrained} {place + 1}" if place else retrained for place in range(self.oracles)]
+        return (original, *references, *(method.name for method in self.methods))
+
     def build(self, seed: int) -> nn.Module:
         """Make a network in the random state of a seed, which goes on from there.
 
@@ -109,7 +116,8 @@ class Plan:
     def given(self, seed: int) -> dict[str, Any]:
         """Return what functions get that take it: the seed, unseen samples, codes."""
         unseen = self.data.unseen
-        return {"seed": seed, "unseen": None if unseen is None else unseen.pair, "codes": self.data.codes}
+        copied = None if unseen is None else unseen.rows(torch.arange(len(unseen))).pair
+        return {"seed": seed, "unseen": copied, "codes": self.data.codes}
 
 
 def read_plan(config: Mapping[str, Any], folder: Path) -> Plan:

@@ -24,6 +24,7 @@ class Comparison:
     Attributes:
         rows: For each seed those of the original, of the retrained references, and of each method.
         failures: The methods that could not be measured, with the error.
+        methods: The names of the rows, in the order of tables.
         measures: The measures that tables show.
         folder: Where everything is kept.
         measured: How many rows this call measured; the others were there.
@@ -31,6 +32,7 @@ class Comparison:
 
     rows: tuple[Row, ...]
     failures: tuple[Failure, ...]
+    methods: tuple[str, ...]
     measures: tuple[str, ...]
     folder: Path
     measured: int
@@ -38,7 +40,7 @@ class Comparison:
     @cached_property
     def summaries(self) -> Mapping[str, Mapping[str, Summary]]:
         """Mean and sample standard deviation over seeds, by method and measure; shares lie in [0, 1]."""
-        return summarise(self.rows)
+        return summarise(self.rows, self.methods)
 
     def to_csv(self) -> str:
         """Return all measures as CSV: a line for each method, mean and deviation in two columns; shares in [0, 1]."""
@@ -50,7 +52,7 @@ class Comparison:
 
     def to_html(self) -> str:
         """Return a page with tables and plots that needs nothing beside itself to be read."""
-        return page(self.rows, self.failures, self.measures)
+        return page(self.summaries, self.rows, self.failures, self.measures)
 
     def save(self) -> tuple[Path, Path, Path]:
         """Write comparison.csv, comparison.tex and comparison.html into the folder.

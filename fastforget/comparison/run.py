@@ -84,7 +84,7 @@ def compare(
     store = RowStore(folder / "rows.jsonl")
     with _bar(plan, shown=progress) as bar:
         rows, failures, measured = _measure(plan, folder, store, bar)
-    found = Comparison(rows, failures, plan.measures, folder, measured)
+    found = Comparison(rows, failures, plan.rows, plan.measures, folder, measured)
     found.save()
     _LOG.info("compare: %r", found)
     return found
@@ -93,7 +93,7 @@ def compare(
 def _bar(plan: Plan, *, shown: bool) -> AbstractContextManager[Any]:
     if not shown:
         return nullcontext()
-    total = len(plan.seeds) * (1 + plan.oracles + len(plan.methods))
+    total = len(plan.seeds) * len(plan.rows)
     bar: AbstractContextManager[Any] = progress_bar(total=total, desc="compare", unit="row", leave=False)
     return bar
 

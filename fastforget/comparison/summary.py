@@ -43,11 +43,12 @@ class Summary:
         return cls(fmean(found), stdev(found) if len(found) > 1 else None, values)
 
 
-def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Summary]]:
-    """Return what each measure is over seeds, by method and measure, in the order of the rows.
+def summarise(rows: Iterable[Row], methods: Iterable[str]) -> dict[str, dict[str, Summary]]:
+    """Return what each measure is over seeds, by method and measure.
 
     Args:
         rows: The rows.
+        methods: The order of the methods.
 
     Returns:
         The summaries; what was measured with no seed is left out.
@@ -59,5 +60,7 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Summary]]:
             if value is not None:
                 of_method.setdefault(name, {})[row.seed] = value
     return {
-        method: {name: Summary.of(found) for name, found in measures.items()} for method, measures in values.items()
+        method: {name: Summary.of(found) for name, found in values[method].items()}
+        for method in methods
+        if method in values
     }

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from comparison.small import TEST, TIMES, TRAIN, UNSEEN, calls, network, nothing, of, run, shrink, untimed
+from comparison.small import TEST, TIMES, TRAIN, UNSEEN, calls, config, network, nothing, of, run, shrink, untimed
 from torch import nn
 
-from fastforget import audit, baselines
+from fastforget import audit, baselines, compare
 from fastforget.comparison import Comparison
 from fastforget.comparison.measures import MEASURES
 
@@ -88,7 +88,7 @@ def test_the_same_call_twice_does_no_work(tmp_path: Path) -> None:
     rows = (tmp_path / "rows.jsonl").read_bytes()
     calls.clear()
 
-    second = run(tmp_path)
+    second = compare(config(), output=tmp_path, progress=True)
     assert (first.measured, second.measured, calls) == (8, 0, [])
     assert second.rows == first.rows
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "networks").iterdir()} == files
@@ -206,6 +206,29 @@ def test_methods_that_fail_are_named_and_tried_again(tmp_path: Path) -> None:
     broken = False
     again = run(tmp_path, methods=methods, seeds=[0])
     assert (again.measured, {failure.method for failure in again.failures}) == (1, {"another", "destroys"})
+
+
+def test_a_method_that_failed_with_one_seed_keeps_its_place(tmp_path: Path) -> None:
+    def fickle(model: nn.Module, forget: Any, remain: Any, *, seed: int) -> None:
+        if seed == 0:
+            raise ValueError("not with\nthis one")
+
+    found = run(tmp_path, methods=[{"method": fickle}, {"method": nothing}])
+    assert list(found.summaries) == ["original", "retrained", "fickle", "nothing"]
+    assert list(found.summaries["fickle"]["test accuracy"].values) == [1]
+    assert [failure.text for failure in found.failures] == ["ValueError: not with this one"]
+
+
+def test_a_method_that_changes_its_samples_harms_no_other(tmp_path: Path) -> None:
+    def careless(model: nn.Module, forget: Any, remain: Any, *, unseen: Any) -> None:
+        for x, y in (forget, remain, unseen):
+            x.zero_()
+            y.zero_()
+
+    data = {"train": tuple(map(torch.clone, TRAIN)), "test": TEST, "unseen": tuple(map(torch.clone, UNSEEN))}
+    found = run(tmp_path, data=data, methods=[{"method": careless}, {"method": nothing}], seeds=[0])
+    assert of(found, "careless", 0) == of(found, "nothing", 0) == of(found, "original", 0)
+    assert torch.equal(data["train"][0], TRAIN[0])
 
 
 def test_our_methods_are_called_as_all_others(tmp_path: Path) -> None:
