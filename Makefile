@@ -9,6 +9,7 @@
 #   make crashes STATES=1000                  kills at every call, and losses of power, of an archive
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
+#   make arm                                  compiles the kernels for ARM, and runs them in an emulator
 #   make services                             tests what needs other libraries: LitServe, Ray Serve, transformers and more
 #   make docs                                 the site, strictly, in build/docs: open build/docs/index.html
 #   make installed                            runs every command from the wheel, in a bare environment elsewhere
@@ -36,11 +37,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(VENV)/constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
-CPP_SOURCES := $(shell find csrc tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+CPP_SOURCES := $(shell find csrc tests/emulation tests/arm -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz crashes asan cuda emulation services lint types format format-check peers bench bench-check bench-history \
+.PHONY: demo test fuzz crashes asan cuda emulation arm services lint types format format-check peers bench bench-check bench-history \
   bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs \
   notebooks notebooks-check pictures wheel wheels installed clean
 .DELETE_ON_ERROR:
@@ -94,6 +95,15 @@ emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
+
+# The kernels for CPUs without PyTorch, compiled for ARM and run in an emulator. Debian has both tools:
+# g++-aarch64-linux-gnu, qemu-user-static.
+ARM := build/arm
+KERNEL_CHECK := tests/arm/kernels.cpp $(wildcard csrc/kernels/cpu/*.cpp)
+arm:
+	mkdir -p $(ARM)
+	aarch64-linux-gnu-g++ -std=c++20 -O3 -Wall -static -o $(ARM)/kernels $(KERNEL_CHECK)
+	qemu-aarch64-static $(ARM)/kernels
 
 # The examples that need much beside: LitServe, Ray Serve, networks that others trained, and photos, without the
 # dependencies of these, some of which ask for another PyTorch; and transformers, timm, PEFT, Lightning and MLflow. The pages,
