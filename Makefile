@@ -9,6 +9,7 @@
 #   make crashes STATES=1000                  kills at every call, and losses of power, of an archive
 #   make cuda                                 compiles the kernels for CUDA devices, without a GPU
 #   make emulation                            runs them on the host, against the operator tests
+#   make instructions                         counts the instructions of the CPU kernels, and compares with the kept ones
 #   make arm                                  compiles the kernels for ARM, and runs them in an emulator
 #   make services                             tests what needs other libraries: LitServe, Ray Serve, transformers and more
 #   make docs                                 the site, strictly, in build/docs: open build/docs/index.html
@@ -37,11 +38,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(VENV)/constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
-CPP_SOURCES := $(shell find csrc tests/emulation tests/arm -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+CPP_SOURCES := $(shell find csrc tests/emulation tests/arm benchmarks/instructions -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 # The stamp carries the PyTorch it was built for; asking for another one installs and builds again.
 STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 
-.PHONY: demo test fuzz crashes asan cuda emulation arm services lint types format format-check peers bench bench-check bench-history \
+.PHONY: demo test fuzz crashes asan cuda emulation arm instructions services lint types format format-check peers bench bench-check bench-history \
   bench-smoke quality quality-full study study-full gpu-check coverage sweep sweep-few docs \
   notebooks notebooks-check pictures wheel wheels installed clean
 .DELETE_ON_ERROR:
@@ -95,6 +96,11 @@ emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
 	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz $(PYTEST_ARGS)
+
+# The instructions that the kernels take, counted by valgrind and compared with those that are kept: times on shared machines
+# jump, this does not. `make instructions KEEP=--keep` keeps what is counted.
+instructions: $(STAMP)
+	$(BIN)/python benchmarks/instructions/count.py $(KEEP)
 
 # The kernels for CPUs without PyTorch, compiled for ARM and run in an emulator. Debian has both tools:
 # g++-aarch64-linux-gnu, qemu-user-static.
