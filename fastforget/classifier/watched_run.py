@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -76,7 +75,7 @@ class ProductCalls(TorchFunctionMode):
 
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Name the memory of a tensor: views of a parameter share it, and nothing else does."""
-    return StorageWeakRef(tensor.untyped_storage()).cdata, int(tensor.storage_offset())
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001 - nothing public names memory
 
 
 @dataclass

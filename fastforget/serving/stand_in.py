@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 __all__ = ["can_stand_in"]
@@ -53,7 +52,7 @@ def _sharing(model: nn.Module) -> list[int]:
     """Return for each tensor that the modules hold the number of its memory, in the order in which they were met."""
     met: dict[int, int] = {}
     tensors = [leaf for module in model.modules() for leaf in _leaves(module) if isinstance(leaf, Tensor)]
-    return [met.setdefault(StorageWeakRef(tensor.untyped_storage()).cdata, len(met)) for tensor in tensors]
+    return [met.setdefault(tensor.untyped_storage()._cdata, len(met)) for tensor in tensors]  # noqa: SLF001
 
 
 def _leaves(module: nn.Module) -> list[Any]:
