@@ -98,7 +98,7 @@ def read_samples(source: Any, key: str, folder: Path) -> Samples:
         ImportError: There is no such function.
         RuntimeError: The function failed.
         TypeError: What it returned has another form.
-        ValueError: It is neither file nor function, or the file holds something else.
+        ValueError: It is neither file nor function, the file holds something else, or inputs are not finite.
     """
     if isinstance(source, str):
         source = _named(source, key, folder)
@@ -107,7 +107,14 @@ def read_samples(source: Any, key: str, folder: Path) -> Samples:
             source = source()
         except Exception as error:
             raise RuntimeError(f"`{key}` failed: {type(error).__name__}: {error}") from error
-    return Samples(*joined(source, key))
+    try:
+        samples = Samples(*joined(source, key))
+    except ValueError as error:
+        raise error if f"`{key}`" in str(error) else ValueError(f"`{key}`: {error}") from error
+    for leaf in pytree.tree_leaves(samples.inputs):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(leaf.isfinite().all()):
+            raise ValueError(f"inputs of `{key}` must be finite, got NaN or infinity")
+    return samples
 
 
 def _named(text: str, key: str, folder: Path) -> Any:

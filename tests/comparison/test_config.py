@@ -166,6 +166,18 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"data": {"train": (TRAIN[0], TRAIN[1] + 2), "test": (TEST[0], TEST[1] + 2)}}, ValueError,
         "targets of `data.train` must be in [0, 4), got 2 to 5",
     ),
+    "data that is not finite": (
+        {"data": {"train": TRAIN, "test": (TEST[0] / 0, TEST[1])}}, ValueError,
+        "inputs of `data.test` must be finite, got NaN or infinity",
+    ),
+    "data of two lengths": (
+        {"data": {"train": (TRAIN[0], TRAIN[1][1:]), "test": TEST}}, ValueError,
+        "`data.train`: `targets` must have the batch size (160,) first, got shape (159,)",
+    ),
+    "no samples": (
+        {"data": {"train": TRAIN, "test": (TEST[0][:0], TEST[1][:0])}}, ValueError,
+        "`data.test`: `inputs` must not be empty, got shape (0, 30)",
+    ),
     "a factory without parameters": (
         {"model": {"make": "mine:untrainable"}}, ValueError, "`model.make` must return a module with parameters, got",
     ),
