@@ -13,12 +13,12 @@ import pytest
 import torch
 from serving.archive_workers import CODES, X, network
 from serving.history.archives import until
+from serving.over_http import listening
 from torch import nn
 
 from fastforget.serving import LiveModel
 
 pytest.importorskip("fastapi")
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from serving.test_web import HERE, client
@@ -153,20 +153,9 @@ def test_probes_do_not_wait_for_predictions_nor_for_threads() -> None:
 
 @contextmanager
 def served(live: LiveModel) -> Iterator[tuple[str, int]]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(100)
-        config = uvicorn.Config(
-            application(live, every=0.05), log_level="critical", http=slow_callers.ImpatientProtocol
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()
-        finally:
-            server.should_exit = True
-            thread.join(60)
+    app = application(live, every=0.05)
+    with listening(app, log_level="critical", http=slow_callers.ImpatientProtocol) as address:
+        yield address
 
 
 def connection(address: tuple[str, int], request: str, body: str = "") -> socket.socket:

@@ -1,23 +1,19 @@
 """Proofs over HTTP, for whoever filed a request and for a witness."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serving.archive_workers import CODES, network
 from serving.history.archives import until
+from serving.over_http import listening
 
 from fastforget.serving import Archive, ArchiveError, LiveModel
 
 pytest.importorskip("fastapi")
 pytest.importorskip("cryptography")
 import json
-import socket
 
-import uvicorn
 from serving.test_web import client, outcome
 
 from fastforget.files.signing import SigningKey
@@ -78,25 +74,11 @@ def test_proofs_need_the_token(tmp_path: Path) -> None:
             assert web.get(path, headers=right).status_code == 200
 
 
-@contextmanager
-def served(subject: LiveModel) -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(application(subject, token=TOKEN, every=0.05), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join(60)
-
-
 def test_a_witness_asks_a_service(tmp_path: Path) -> None:
     subject, keep = live(tmp_path), tmp_path / "kept.json"
     subject.forget(3)
-    with served(subject) as url:
+    with listening(application(subject, token=TOKEN, every=0.05)) as (host, port):
+        url = f"http://{host}:{port}/"
         kept = witness(keep, None, ask_service(url, 0, TOKEN), KEY.public)
         subject.forget(4)
         later = witness(keep, kept, ask_service(url, kept.head.size, TOKEN))

@@ -1,7 +1,5 @@
 """A desk, served over HTTP."""
 
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import pytest
 from serving.archive_workers import CODES, network
+from serving.over_http import listening
 
 from fastforget.files.signing import SigningKey
 from fastforget.serving import Archive, LiveModel
@@ -20,20 +19,11 @@ NAMES = ["trouser", "pullover", "dress", "coat", "sandal", "</script><b>bag</b>"
 @contextmanager
 def served(live: LiveModel, **settings: Any) -> Iterator[str]:
     """Serve it over HTTP; yield the address of the page."""
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
     from fastforget.serving.web import application
 
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(application(live, names=NAMES, every=0.05, **settings), log_level="warning")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join(60)
+    with listening(application(live, names=NAMES, every=0.05, **settings)) as (host, port):
+        yield f"http://{host}:{port}/"
 
 
 def live_model(folder: Path, **settings: Any) -> LiveModel:
