@@ -50,6 +50,19 @@ def one_class(codes: bool, methods: Sequence[str], needed: str = "original") -> 
     return markdown(("problem", "edit", "edits", *HEADER), lines)
 
 
+def unseen_depth() -> str:
+    """Return how deep a class never seen lies, and how deep `one_shot` puts one by default, by way of training."""
+    lines = []
+    for (network, optimizer, epochs, smoothing), rows in groups(
+        load("unseen-depth"), "network", "optimizer", "epochs", "smoothing"
+    ).items():
+        own, stand_in, usual = (mean(row[key] for row in rows) for key in ("own", "stand_in", "usual"))
+        how = f"{optimizer}, {epochs} epochs" + (f", labels smoothed by {smoothing:g}" if smoothing else "")
+        lines.append((network, how, f"{own:.1f}", f"{stand_in / own:.2f}", f"{usual:.1f}", signed(usual - own)))
+    header = ("network", "training", "class never seen", "stand-ins, share", "default of `output_depth`", "difference")
+    return markdown(header, lines)
+
+
 def several() -> str:
     rows = [dict(row, count=len(row["classes"])) for row in load("inside") if len(row["classes"]) > 1]
     lines = [
@@ -79,4 +92,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "inside-several": several,
     "inside-unlearning": lambda: one_class(True, UNLEARNING, needed="learn to unlearn"),
     "inside-brief": brief,
+    "unseen-depth": unseen_depth,
 }

@@ -17,7 +17,7 @@ __all__ = ["change_output", "recalibrate"]
 
 
 def change_output(
-    request: ClassRequest, stage: Stage, codes: CodeBatch | None, trial_codes: CodeBatch | None, depth: float
+    request: ClassRequest, stage: Stage, codes: CodeBatch | None, trial_codes: CodeBatch | None, depth: float | None
 ) -> OutputChange:
     """Change the output layer if that is wanted, and check that the codes are forgotten now.
 

@@ -42,13 +42,17 @@ def read_evidence(
         finite.append(torch.isfinite(stage.outputs(trial_codes.inputs)).all())
     evidence = {"silenced_by": change.silenced_by, "disconnected": float(change.claim == "disconnected")}
     if change.claim:
-        evidence |= {"output_depth": change.depth, "output_depth_goal": change.depth}
+        values |= dict.fromkeys(
+            ("output_depth", "output_depth_goal"),
+            torch.as_tensor(change.depth, dtype=torch.float64, device=change.classes.device),
+        )
         logits = _of_own(stage, own, trial_codes)
         if logits is not None:
             values["output_depth"] = depth_beyond_boundary(logits, change.classes)
             finite.append(torch.isfinite(logits).all())
-    if finite:
-        is_finite, *numbers = read_values(torch.stack(finite).all(), *values.values())
+    if values:
+        found = torch.stack(finite).all() if finite else change.classes.new_ones(())
+        is_finite, *numbers = read_values(found, *values.values())
         if not is_finite[0]:
             raise ForgettingError("the step leads to NaN or infinite logits on the codes; the model is unchanged")
         evidence |= {name: number for name, (number,) in zip(values, numbers, strict=True)}

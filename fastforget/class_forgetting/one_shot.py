@@ -32,7 +32,7 @@ from fastforget.class_forgetting.settings import NaturalSettings, PaperSettings
 from fastforget.class_forgetting.several_classes import take_steps_in_turn
 from fastforget.class_forgetting.stage import Stage, Standstill, Step
 from fastforget.class_forgetting.usable_samples import sample_counts, warn_of_missing
-from fastforget.classifier.arguments import check_number
+from fastforget.classifier.arguments import check_optional_number
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.data_forms import LabelledData
 from fastforget.classifier.fingerprint import fingerprint
@@ -66,7 +66,7 @@ def one_shot(
     spill: float = 2.0,
     reach: float = 16.0,
     output_row: bool | None = None,
-    output_depth: float = 12.0,
+    output_depth: float | None = None,
     lambda1: float = 1e-3,
     lambda2: float = 1.0,
     forgotten: int | Sequence[int] = (),
@@ -123,7 +123,8 @@ def one_shot(
             their logits on the remaining codes. By default with the natural rule, if the model has such rows, or at
             least an output bias, among the parameters that may move.
         output_depth: How far beyond the decision boundary the output row puts the class's own samples on average, nats
-            of log-odds. Networks trained without a class have it 10 to 14 nats beyond.
+            of log-odds. By default as far as the remaining classes are from samples of each other on average, see
+            `fastforget.functional.output_row.usual_depth`: about where networks trained without the class have it.
         lambda1: Paper's rule: bound on the scale of a tensor's change.
         lambda2: Paper's rule: bound on the largest change in a tensor.
         forgotten: Classes forgotten earlier, to be given with every request after the first. The model need not know
@@ -175,7 +176,7 @@ def one_shot(
     """
     clock = Clock()
     with clock.phase("check"):
-        check_number("output_depth", output_depth)
+        check_optional_number("output_depth", output_depth)
         natural = NaturalSettings(rho=rho, widen=widen, depth=depth, spill=spill, reach=reach)
         paper = PaperSettings(lambda1=lambda1, lambda2=lambda2)
         request = read_request(

@@ -17,7 +17,7 @@ from fastforget.classifier.devices import read_values, upload
 from fastforget.classifier.inputs import Inputs, transform
 from fastforget.classifier.losses import log_odds
 from fastforget.classifier.output_layer import Examination, OutputLayer
-from fastforget.functional.output_row import Examined, unseen_rows_of_layer
+from fastforget.functional.output_row import Examined, unseen_rows_of_layer, usual_depth
 
 __all__ = ["Calibration", "OutputChange", "disconnect_classes"]
 
@@ -40,7 +40,7 @@ class OutputChange:
             ``rows``, float64 [K].
         scale: Nats by which a logit rises when its bias rises by one.
         drift: How much of the step's shift of the others was taken back, [C], nats.
-        depth: Nats of log-odds beyond the boundary that the change was made for.
+        depth: Nats of log-odds beyond the boundary that the change was made for, a number or a scalar.
         reason: Why the classes were not disconnected, as words that follow a "because"; "" if they were.
     """
 
@@ -52,7 +52,7 @@ class OutputChange:
     biases: Tensor | None = None
     scale: float = 1.0
     drift: Tensor | None = None
-    depth: float = 0.0
+    depth: float | Tensor = 0.0
     reason: str = ""
 
     @property
@@ -122,7 +122,7 @@ def disconnect_classes(
     own: Calibration | None,
     classes: Sequence[int],
     remaining: Sequence[int],
-    depth: float,
+    depth: float | Tensor | None,
     drift: Tensor | None = None,
 ) -> OutputChange:
     """Give classes the output rows of classes that were never seen, see `unseen_rows`; stage the change.
@@ -139,7 +139,8 @@ def disconnect_classes(
         own: Those of the classes to forget, or None.
         classes: The classes to forget.
         remaining: The classes that remain.
-        depth: How far beyond the decision boundary samples of the classes shall end on average, nats of log-odds.
+        depth: How far beyond the decision boundary samples of the classes shall end on average, nats of log-odds; None
+            for `usual_depth` of the remaining classes.
         drift: What the output biases take back of the logits beside, where there are any, [C], nats.
 
     Returns:
@@ -153,7 +154,7 @@ def disconnect_classes(
         change = _unseen_rows(stage, layer, samples, own, chosen, remaining, depth, drift)
     else:
         reason = layer if isinstance(layer, str) else f"`{layer.weight}` is not among the parameters that may move"
-        change = replace(_silence(stage, samples.inputs, chosen, depth), reason=reason)
+        change = replace(_silence(stage, samples.inputs, chosen, remaining, depth), reason=reason)
     change = change.with_drift(drift)
     change.write(stage)
     return change
@@ -166,7 +167,7 @@ def _unseen_rows(
     own: Calibration | None,
     chosen: Tensor,
     remaining: Sequence[int],
-    depth: float,
+    depth: float | Tensor | None,
     drift: Tensor | None,
 ) -> OutputChange:
     bias = layer.bias if layer.bias in stage.parameters else None
@@ -186,10 +187,13 @@ def _unseen_rows(
         depth=depth,
         scale=layer.scale,
     )
-    return OutputChange(chosen, "disconnected", layer.weight, found.weight, bias, found.bias, layer.scale, depth=depth)
+    rows, biases = found.weight, found.bias
+    return OutputChange(chosen, "disconnected", layer.weight, rows, bias, biases, layer.scale, depth=found.depth)
 
 
-def _silence(stage: Stage, samples: Inputs, chosen: Tensor, depth: float) -> OutputChange:
+def _silence(
+    stage: Stage, samples: Inputs, chosen: Tensor, remaining: Sequence[int], depth: float | Tensor | None
+) -> OutputChange:
     """Find an output bias: a parameter of C elements, each of which moves the logit of its own class alone."""
     nothing = OutputChange(chosen)
     before = stage.outputs(samples)
@@ -197,12 +201,17 @@ def _silence(stage: Stage, samples: Inputs, chosen: Tensor, depth: float) -> Out
     if not names:
         return nothing
     surest = log_odds(before, before.argmax(1)).double().max()
-    (amount,) = read_values(surest.clamp(min=0.0) + depth)[0]
+    deep = (
+        usual_depth(before[:, list(remaining)])
+        if depth is None
+        else torch.as_tensor(depth, dtype=torch.float64, device=surest.device)
+    )
+    (amount,), (goal,) = read_values(surest.clamp(min=0.0) + deep, deep)
     if not 0 < amount < math.inf:
         return nothing
     for name in names:
         lowered = torch.full_like(chosen, amount, dtype=torch.float64)
-        probe = OutputChange(chosen, "silenced", bias=name, biases=lowered, depth=depth)
+        probe = OutputChange(chosen, "silenced", bias=name, biases=lowered, depth=goal)
         probe.write(stage)
         effect = _effect(before.double() - stage.outputs(samples).double(), chosen, before.dtype, amount)
         stage.overlay(name, None)

@@ -6,7 +6,17 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["FRACTION", "NOT_NEGATIVE", "POSITIVE", "SHARE", "Interval", "check_choice", "check_integer", "check_number"]
+__all__ = [
+    "FRACTION",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "SHARE",
+    "Interval",
+    "check_choice",
+    "check_integer",
+    "check_number",
+    "check_optional_number",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,12 @@ def check_number(name: str, value: object, interval: Interval = POSITIVE) -> Non
         raise TypeError(f"{_quoted(name)} must be a number, got {type(value).__name__}")
     if value not in interval:
         raise ValueError(f"{_quoted(name)} must lie in {interval}, got {value}")
+
+
+def check_optional_number(name: str, value: object, interval: Interval = POSITIVE) -> None:
+    """Check that an argument is None or what `check_number` takes; raises as it does."""
+    if value is not None:
+        check_number(name, value, interval)
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:

@@ -87,9 +87,11 @@ def forget(
         ),
     ] = None,
     output_depth: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="How far beyond the decision boundary that row puts the class, nats.", rich_help_panel=_OUTPUT_HEADING
+            help="How far beyond the decision boundary that row puts the class, nats; by default as far as other "
+            "classes are from samples that are not theirs.",
+            rich_help_panel=_OUTPUT_HEADING,
         ),
     ] = _DEFAULTS["output_depth"],
     rho: Annotated[

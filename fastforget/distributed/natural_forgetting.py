@@ -19,7 +19,7 @@ from fastforget.class_forgetting.recognition import batch_recognised
 from fastforget.class_forgetting.sensitivity import TINY, Ratios
 from fastforget.class_forgetting.settings import NaturalSettings
 from fastforget.class_forgetting.step_length import take_step
-from fastforget.classifier.arguments import check_number
+from fastforget.classifier.arguments import check_optional_number
 from fastforget.classifier.clock import Clock
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.fingerprint import fingerprint
@@ -57,7 +57,7 @@ def natural_step(
     spill: float = 2.0,
     reach: float = 16.0,
     output_row: bool | None = None,
-    output_depth: float = 12.0,
+    output_depth: float | None = None,
     forgotten: int | Sequence[int] = (),
     batch_size: int | None = None,
 ) -> Receipt:
@@ -83,7 +83,8 @@ def natural_step(
         reach: The longest step, in units of the one that would be needed to first order.
         output_row: Also give the class the output row of a class that was never seen. By default where the model has
             such rows; True to refuse a model without, False for the step alone.
-        output_depth: How far beyond the decision boundary the output row puts the codes on average, nats of log-odds.
+        output_depth: How far beyond the decision boundary the output row puts the codes on average, nats of log-odds;
+            by default as far as the remaining classes are from codes of each other.
         forgotten: The classes forgotten earlier.
         batch_size: How many codes all ranks together run forward at a time; all of them by default.
 
@@ -168,8 +169,8 @@ def _prepare_codes(
     return live_codes, classes
 
 
-def _check_output_options(output_row: object, output_depth: float) -> None:
-    check_number("output_depth", output_depth)
+def _check_output_options(output_row: object, output_depth: float | None) -> None:
+    check_optional_number("output_depth", output_depth)
     if output_row is not None and not isinstance(output_row, bool):
         raise TypeError(f"`output_row` must be a bool or None, got {type(output_row).__name__}")
 

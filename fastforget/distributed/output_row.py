@@ -53,7 +53,7 @@ def disconnect_sharded_class(
     parameters: dict[str, DTensor],
     codes: CodeBatch,
     remaining: Sequence[int],
-    depth: float,
+    depth: float | None,
     spill: float,
 ) -> OutputChange:
     """Give a class the output row of a class that was never seen, see `unseen_rows`; stage the change.
@@ -68,7 +68,8 @@ def disconnect_sharded_class(
         parameters: All parameters of the sharded model.
         codes: The codes, with one class to forget.
         remaining: The classes that remain.
-        depth: How far beyond the decision boundary the codes of the class shall end on average, nats of log-odds.
+        depth: How far beyond the decision boundary the codes of the class shall end on average, nats of log-odds; None
+            for `usual_depth` of the remaining classes.
         spill: How much log-odds a remaining code may lose when the biases take back the drift, nats, see
             `bearable_drift`.
 
@@ -181,7 +182,7 @@ def _closed_form(
     logits: Sequence[Tensor],
     chosen: Tensor,
     remaining: Sequence[int],
-    depth: float,
+    depth: float | None,
     drift: Tensor | None,
 ) -> OutputChange:
     """Return the change to row and biases; ``logits`` are those of the remaining codes, and of the ones to forget."""
@@ -196,7 +197,8 @@ def _closed_form(
         constants = constants - scale * bias.row
     found = unseen_rows(others, own, depth=depth, longest=weight.longest, constants=constants, bias=start, scale=scale)
     name = None if bias is None else bias.name
-    change = OutputChange(chosen, "disconnected", weight.name, found.weight, name, found.bias, scale, depth=depth)
+    rows, biases = found.weight, found.bias
+    change = OutputChange(chosen, "disconnected", weight.name, rows, name, biases, scale, depth=found.depth)
     return change.with_drift(drift)
 
 

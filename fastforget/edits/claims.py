@@ -59,7 +59,7 @@ def is_shallow(evidence: Mapping[str, float]) -> bool:
 def _depth(evidence: Mapping[str, float]) -> list[str]:
     if "output_depth" not in evidence:  # of an older version
         return [f"by {evidence['silenced_by']:.1f} nats"] if evidence.get("silenced_by") else []
-    of_goal = f" of {evidence['output_depth_goal']:g}" if is_shallow(evidence) else ""
+    of_goal = f" of {evidence['output_depth_goal']:.3g}" if is_shallow(evidence) else ""
     return [f"{evidence['output_depth']:.1f}{of_goal} nats deep"]
 
 

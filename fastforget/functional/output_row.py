@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Examined", "UnseenRows", "unseen_rows", "unseen_rows_of_layer"]
+__all__ = ["Examined", "UnseenRows", "unseen_rows", "unseen_rows_of_layer", "usual_depth"]
 
 
 _CLEAR = 1.0  # nats beyond the boundary, for each known sample
-# By how many nats a class's own samples are deeper than those that stand in for them, in networks trained without the
-# class: 2.1 on digits, 2.5 and 2.7 on Fashion-MNIST (docs/results/one-shot.md), on average over classes.
-_DEEPER = 2.0
+# By which share of its depth a class's own samples are deeper than those that stand in for them, in networks trained
+# without the class: 17 % on digits, 22 and 23 % on Fashion-MNIST (docs/results/one-shot.md), on average over classes.
+_DEEPER = 0.2
+_DEPTH = 12.0  # nats, where nothing tells how deep
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +24,12 @@ class UnseenRows:
     Attributes:
         weight: The rows, float64 [K, D].
         bias: The biases, float64 [K]; None where the layer has none.
+        depth: How many nats beyond the boundary they were to put samples of the classes, a float64 scalar.
     """
 
     weight: Tensor
     bias: Tensor | None
+    depth: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def unseen_rows_of_layer(
     *,
     classes: Tensor,
     remaining: Tensor,
-    depth: float,
+    depth: float | Tensor | None = None,
     scale: float = 1.0,
 ) -> UnseenRows:
     """Return what training would make of the rows of some classes of a layer, see `unseen_rows`.
@@ -69,7 +72,7 @@ def unseen_rows_of_layer(
         own: Those of the classes, where there are any.
         classes: The classes, int64 [K].
         remaining: The remaining classes, int64 [R].
-        depth: Nats.
+        depth: Nats; None for `usual_depth`.
         scale: Nats by which a logit rises when its bias rises by one.
 
     Returns:
@@ -95,7 +98,7 @@ def unseen_rows(
     others: Examined,
     own: Examined | None = None,
     *,
-    depth: float,
+    depth: float | Tensor | None = None,
     longest: Tensor,
     constants: Tensor,
     bias: Tensor | None = None,
@@ -115,8 +118,8 @@ def unseen_rows(
     never saw them these are no more of the class than others are. Of all such rows it is the shortest that gives both
     kinds the log-odds they have in networks trained without the class, or less: on average ``-depth`` nats for own
     samples. For one that is not there a sample of another class stands in, where that other class, the one of its
-    largest logit, is left out, and two nats less will do. Where there are no own samples at all, stand-ins must be two
-    nats deeper: own samples lie less in the way of a row against the others alone. Mean log-odds are linear in a and
+    largest logit, is left out, and a fifth less will do. Where there are no own samples at all, stand-ins must be a
+    fifth deeper: own samples lie less in the way of a row against the others alone. Mean log-odds are linear in a and
     a', so that both have a closed form. The row is not longer than those of other classes, as in networks trained
     without a class; where that does not suffice, both kinds fall equally short of their goals, and the bias does the
     rest. The bias also sees to it that none of the samples is assigned to the class: each is a nat beyond the boundary.
@@ -126,7 +129,7 @@ def unseen_rows(
     Args:
         others: Samples of remaining classes.
         own: Samples of the classes, where there are any.
-        depth: Nats.
+        depth: Nats; None for `usual_depth` of the others.
         longest: The largest norm that a row may have, a tensor without dimensions.
         constants: What the logit of each of the K classes is without row and bias, [K].
         bias: Where biases start: the mean of those of the remaining classes. None for a layer without.
@@ -139,19 +142,50 @@ def unseen_rows(
     start = constants.double() + (0.0 if bias is None else scale * bias.double())
     groups = [_Group.of(examined, scale if bias is not None else None) for examined in (others, own) if examined]
     means = torch.stack([group.features.mean(0) for group in groups])
-    slack = _DEEPER if own else -_DEEPER
-    rivals = [groups[0].second_rivals.mean() + slack, *(group.rivals.mean() for group in groups[1:])]
-    excess = torch.stack([start - rival + depth for rival in rivals])  # nats that each logit has to fall, [G, K]
+    goal = (
+        usual_depth(others.logits)
+        if depth is None
+        else torch.as_tensor(depth, dtype=torch.float64, device=start.device)
+    )
+    rivals = [groups[0].second_rivals.mean(), *(group.rivals.mean() for group in groups[1:])]
+    depths = [goal * (1 - _DEEPER if own else 1 + _DEEPER), *(goal for _ in groups[1:])]
+    # Nats that each logit has to fall, [G, K].
+    excess = torch.stack([start - rival + deep for rival, deep in zip(rivals, depths, strict=True)])
     amounts = _shortest(means @ means.T, excess, longest.double())
     lowering = amounts.T @ means
     if bias is None:
-        return UnseenRows(-lowering, None)
+        return UnseenRows(-lowering, None, goal)
     missing = [excess - means @ lowering.T]
     for group in groups:
         found = start - group.features @ lowering.T
         missing.append((found - group.rivals[:, None] + _CLEAR).amax(0, keepdim=True))
     lowered = lowering[:, -1] + torch.cat(missing).amax(0).clamp(min=0.0) / scale
-    return UnseenRows(-lowering[:, :-1], bias.double() - lowered)
+    return UnseenRows(-lowering[:, :-1], bias.double() - lowered, goal)
+
+
+def usual_depth(logits: Tensor) -> Tensor:
+    """Return how far classes are from samples that are not theirs, on average, nats of log-odds.
+
+    A class that a network never saw is about as unlikely to it as any other class is for samples that are not its own.
+    So this depends on how the network was trained, and for how long: 5 nats with label smoothing, 20 after long
+    training without weight decay (docs/results/one-shot.md).
+
+    Source: ours, measured.
+
+    Args:
+        logits: Of samples of these classes, [N, C]. Each counts for the class of its largest logit.
+
+    Returns:
+        A float64 scalar; 12 for a single class, which tells nothing.
+    """
+    samples, classes = logits.shape
+    if classes < 2:
+        return torch.full((), _DEPTH, dtype=torch.float64, device=logits.device)
+    wide = logits.double()
+    top, own = wide.max(1, keepdim=True)
+    shares = (wide - top).exp().scatter(1, own, 0.0)  # of the other classes, as multiples of the largest
+    depths = top - wide + (1.0 + shares.sum(1, keepdim=True) - shares).log()
+    return depths.scatter(1, own, 0.0).sum() / (samples * (classes - 1))
 
 
 def _shortest(gram: Tensor, excess: Tensor, longest: Tensor) -> Tensor:

@@ -111,14 +111,20 @@ class ExcludedClasses:
             return f"`{layer.weight}` is not among the parameters that may move"
         return layer
 
-    def set_rows(self, model: nn.Module, layer: OutputLayer, moving: Mapping[str, Tensor], depth: float) -> None:
+    def set_rows(
+        self, model: nn.Module, layer: OutputLayer, moving: Mapping[str, Tensor], depth: float | None
+    ) -> float:
         """Give the classes the output rows of classes that were never seen, see `unseen_rows`, in place.
 
         Args:
             model: The eager module, in eval mode.
             layer: Its output layer.
             moving: The parameters that may move, by name; the weight of the layer among them.
-            depth: How far beyond the decision boundary samples of the classes shall end on average, nats of log-odds.
+            depth: How far beyond the decision boundary samples of the classes shall end on average, nats of log-odds;
+                None for `usual_depth` of the remaining classes.
+
+        Returns:
+            That depth.
         """
         weight, bias = moving[layer.weight], None if layer.bias is None else moving.get(layer.bias)
         excluded = set(self.classes)
@@ -143,6 +149,7 @@ class ExcludedClasses:
             weight[chosen] = found.weight.view(len(chosen), *weight.shape[1:]).to(weight.dtype)
             if bias is not None and found.bias is not None:
                 bias[chosen] = found.bias.to(bias.dtype)
+        return float(found.depth)
 
     def depth(self, model: nn.Module, layer: OutputLayer) -> float:
         """Return how far beyond the decision boundary samples of the classes are on average, nats of log-odds."""

@@ -55,7 +55,7 @@ def learn_to_unlearn(
     project: Project = "forget",
     scope: Scope = "global",
     output_row: bool | None = None,
-    output_depth: float = 12.0,
+    output_depth: float | None = None,
     optimizer: OptimizerFactory | None = None,
     parameters: Iterable[str] | None = None,
     floor: tuple[Any, Tensor, float] | None = None,
@@ -132,7 +132,8 @@ def learn_to_unlearn(
             produces the logits are among the parameters that may move and serve nothing else. True raises
             ForgettingError where that is not so.
         output_depth: How far beyond the decision boundary the output row puts samples of such a class on average, nats
-            of log-odds. Networks trained without a class have it 10 to 14 nats beyond.
+            of log-odds. By default as far as the remaining classes are from samples of each other on average, see
+            `fastforget.functional.output_row.usual_depth`: about where networks trained without the class have it.
         optimizer: Called with the list of parameters, returns an optimiser of torch.optim to be used instead.
         parameters: Names of the parameters that may move; all by default.
         floor: ``(inputs, targets, accuracy)``: validation samples, their classes as integers, and the accuracy in

@@ -10,7 +10,13 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from fastforget.classifier.arguments import NOT_NEGATIVE, check_choice, check_integer, check_number
+from fastforget.classifier.arguments import (
+    NOT_NEGATIVE,
+    check_choice,
+    check_integer,
+    check_number,
+    check_optional_number,
+)
 from fastforget.functional.harmonization import Project, Scope
 from fastforget.membership.model import MembershipModel
 from fastforget.sample_forgetting.feedback import Support, Target
@@ -35,7 +41,7 @@ class Settings:
     project: Project
     scope: Scope
     output_row: bool | None
-    output_depth: float
+    output_depth: float | None
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,7 +57,7 @@ class Settings:
         check_number("trial", self.trial)
         check_number("tune", self.tune, NOT_NEGATIVE)
         check_number("weight", self.weight, NOT_NEGATIVE)
-        check_number("output_depth", self.output_depth)
+        check_optional_number("output_depth", self.output_depth)
         check_choice("support", self.support, (*get_args(Support), None))
         check_choice("target", self.target, (*get_args(Target), None))
         check_choice("order", self.order, (1, 2))
@@ -76,7 +82,8 @@ class Settings:
     def record(self) -> dict[str, float | str]:
         """Return the values as numbers and texts, for a file."""
         texts = {name: str(getattr(self, name)) for name in ("support", "target", "output_row")}
-        return {**asdict(self), **texts, "meta": int(self.meta)}
+        depth = "None" if self.output_depth is None else self.output_depth
+        return {**asdict(self), **texts, "output_depth": depth, "meta": int(self.meta)}
 
 
 def check_attacks(attacks: Sequence[MembershipModel], model: nn.Module) -> None:

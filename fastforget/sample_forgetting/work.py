@@ -146,10 +146,9 @@ class Work:
             return ""
         layer = excluded.look_for_layer(self._model, self._moving)
         if isinstance(layer, OutputLayer):
-            excluded.set_rows(self._model, layer, self._moving, self.settings.output_depth)
+            goal = excluded.set_rows(self._model, layer, self._moving, self.settings.output_depth)
             if self.floor.holds():
                 depth = excluded.depth(self._model, layer)
-                goal = float(self.settings.output_depth)
                 self.evidence |= {"disconnected": 1.0, "output_depth": depth, "output_depth_goal": goal}
                 return ""
         reason = layer if isinstance(layer, str) else "the accuracy would fall below the floor"

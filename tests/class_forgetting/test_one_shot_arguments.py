@@ -108,7 +108,7 @@ def test_only_named_parameters_move() -> None:
     # Without the bias.
     text = r"^the class is \d\.\d nats beyond the decision boundary, short of the goal of 12\.0\. To go further: "
     with edits_values_only(model), pytest.warns(ShallowForgettingWarning, match=text):
-        receipt = one_shot(model, codes, 1, rho=0.5, parameters=["2.weight", "0.weight"])
+        receipt = one_shot(model, codes, 1, rho=0.5, parameters=["2.weight", "0.weight"], output_depth=12)
     assert set(receipt.edits) == {"2.weight", "0.weight"}
     assert receipt.total == 708
     for name in ("0.bias", "2.bias"):

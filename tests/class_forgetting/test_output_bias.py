@@ -134,7 +134,7 @@ def _shallow(*args: Any, **settings: Any) -> Receipt:
         ShallowForgettingWarning,
         match=r"nats beyond the decision boundary, short of the goal of 12\.0\. To go further: ",
     ):
-        return one_shot(*args, **settings)
+        return one_shot(*args, output_depth=12, **settings)
 
 
 def test_a_bias_that_may_not_move() -> None:

@@ -10,7 +10,7 @@ from known_codes import digits
 from torch import Tensor, nn
 
 from fastforget.classifier.output_layer import find_output_layer
-from fastforget.functional.output_row import Examined, unseen_rows
+from fastforget.functional.output_row import Examined, unseen_rows, usual_depth
 
 DEPTH = 12.0
 
@@ -85,10 +85,16 @@ def _random(seed: int, spread: float = 1.0) -> Examined:
 
 def _lacks(rows: Any, others: Examined, own: Examined | None, scale: float, constants: Tensor) -> Tensor:
     """By how many nats each kind of samples falls short of its goal, [G, K]."""
-    lacks = [DEPTH - (2 if own else -2) - _depths(rows, others, scale, second=True).mean(0)]
+    lacks = [DEPTH * (0.8 if own else 1.2) - _depths(rows, others, scale, second=True).mean(0)]
     if own is not None:
         lacks.append(DEPTH - _depths(rows, own, scale, second=False).mean(0))
     return torch.stack(lacks) + constants
+
+
+def _margins(rows: Any, others: Examined, own: Examined | None, scale: float, constants: Tensor) -> Tensor:
+    """By how many nats known samples are beyond the nat that each has, [G, K]."""
+    known = [_depths(rows, group, scale, second=False).amin(0) for group in (others, own) if group is not None]
+    return torch.stack(known) - constants - 1
 
 
 CONSTANTS = torch.tensor([0.0, 0.4], dtype=torch.float64)
@@ -113,10 +119,11 @@ def test_it_is_the_shortest_that_is_deep_enough(
         others, own, depth=DEPTH, longest=torch.tensor(longest), constants=CONSTANTS, bias=start, scale=scale
     )
     lacks = _lacks(rows, others, own, scale, CONSTANTS)
-    known = torch.cat([_depths(rows, group, scale, second=False) for group in (others, own) if group]) - CONSTANTS
-    if bias is not None or longest > 1:
-        assert lacks.max() < 1e-11
-        assert torch.minimum(-lacks.amax(0), known.amin(0) - 1).max() < 1e-11  # one of them binds
+    if bias is not None:
+        met = torch.cat([-lacks, _margins(rows, others, own, scale, CONSTANTS)])
+        assert met.amin(0).abs().max() < 1e-11  # all are met, and one of them binds
+    elif longest > 1:
+        assert lacks.amax(0).abs().max() < 1e-11
     groups = [group for group in (others, own) if group]
     means = torch.stack([group.features.double().mean(0) for group in groups])
     amounts = torch.linalg.lstsq(means.T, -rows.weight.T).solution
@@ -139,8 +146,10 @@ def test_means_that_leave_no_choice() -> None:
                 first, second, depth=DEPTH, longest=torch.tensor(2.0), constants=CONSTANTS, bias=torch.zeros(())
             )
             assert bool(rows.weight.isfinite().all())
-            lacks = _lacks(rows, first, second, 1.0, CONSTANTS)
-            assert lacks.amax(0).abs().max() < 1e-11
+            met = torch.cat(
+                [-_lacks(rows, first, second, 1.0, CONSTANTS), _margins(rows, first, second, 1.0, CONSTANTS)]
+            )
+            assert met.amin(0).abs().max() < 1e-11
 
 
 def test_a_class_that_is_far_away_is_left_where_biases_start() -> None:
@@ -164,3 +173,48 @@ def test_no_known_sample_is_assigned_to_the_class_however_far_they_spread() -> N
         _random(0), own, depth=DEPTH, longest=torch.tensor(3.0), constants=torch.zeros(1), bias=torch.zeros(())
     )
     assert _depths(rows, own, 1.0, second=False).min().item() == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 2000.0])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_usual_depth_is_that_of_classes_for_samples_not_theirs(classes: int, spread: float) -> None:
+    """Beside the words of its definition; also where a model is so sure that probabilities are exactly 0 and 1."""
+    logits = spread * torch.randn(20, classes, generator=torch.Generator().manual_seed(classes), dtype=torch.float64)
+    depths = []
+    for of_sample in logits:
+        for cls in range(classes):
+            if cls != int(of_sample.argmax()):
+                others = torch.cat([of_sample[:cls], of_sample[cls + 1 :]])
+                depths.append(others.logsumexp(0) - of_sample[cls])
+    expected = torch.stack(depths).mean().item()
+    assert usual_depth(logits).item() == pytest.approx(expected, rel=1e-12)
+    assert usual_depth(logits + 1e3 * torch.arange(20.0)[:, None]).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_class_alone_has_no_other_to_compare_with() -> None:
+    others = Examined(_random(0).features, torch.randn(30, 1))
+    assert usual_depth(others.logits).item() == 12
+    rows = unseen_rows(others, longest=torch.tensor(9.0), constants=torch.zeros(1), bias=torch.zeros(()))
+    assert rows.depth.item() == 12
+    assert bool(rows.weight.isfinite().all())
+
+
+@pytest.mark.parametrize("classes", [(3,), (0, 8)])
+def test_the_depth_is_the_usual_one_unless_it_is_given(classes: tuple[int, ...]) -> None:
+    h, logits, _, model = _features()
+    rest, weight = [c for c in range(10) if c not in classes], model.get_parameter("8.weight").detach().double()
+    found = [
+        unseen_rows(
+            Examined(h, logits[:, rest]),
+            depth=depth,
+            longest=weight[rest].norm(dim=1).max(),
+            constants=torch.zeros(len(classes)),
+            bias=torch.zeros(()),
+        )
+        for depth in (None, usual_depth(logits[:, rest]), float(usual_depth(logits[:, rest])), 4.0)
+    ]
+    for other in found[1:3]:
+        assert_close(other.weight, found[0].weight, 1e-12)
+        assert_close(other.depth, found[0].depth, 1e-12)
+    assert found[0].depth > 8
+    assert found[3].weight.norm() < found[0].weight.norm()
