@@ -150,7 +150,7 @@ bench: export BENCH_COMMAND = make bench$(if $(PYTEST_ARGS), PYTEST_ARGS="$(PYTE
 # Times everything and keeps the results, for example: make bench NAME=fisher PYTEST_ARGS="-k fisher --rounds 31"
 bench: $(STAMP)
 	mkdir -p .benchmarks
-	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-quiet \
+	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-quiet -m "not smoke" \
 	  --benchmark-json=.benchmarks/last.json $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/report.py .benchmarks/last.json --save "benchmarks/results/bench-$(NAME).json" \
 	  --command "$$BENCH_COMMAND"

@@ -48,7 +48,12 @@ def fitted() -> Case:
     return Case.of(name, *code_networks.fitted(name))
 
 
-@pytest.fixture(scope="module", params=code_networks.NAMES)
+def networks() -> list[Any]:
+    """Return the names of the networks; the largest is too slow to show that a benchmark runs."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * ("resnet18" in name)) for name in code_networks.NAMES]
+
+
+@pytest.fixture(scope="module", params=networks())
 def case(request: pytest.FixtureRequest, smoke: bool) -> Case:
     return Case.of(request.param, *(code_networks.fitted if smoke else code_networks.known)(request.param))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import resnet18_cifar
+from sizes import PARAMETERS, SIZES
 from torch import Tensor
 
 from fastforget import harmonize
@@ -22,22 +22,11 @@ Tasks = Sequence[list[Tensor]]
 TASKS = [2, 4, 8]
 
 
-def vit_b16_shapes() -> list[tuple[int, ...]]:
-    """Return the shapes of the 152 parameters of ViT-B/16 for 224x224 images, 86.6M elements."""
-    d = 768
-    norm, square = [(d,), (d,)], [(d, d), (d,)]
-    block = [*norm, (3 * d, d), (3 * d,), *square, *norm, (4 * d, d), (4 * d,), (d, 4 * d), (d,)]
-    return [(1, 1, d), (1, 197, d), (d, 3, 16, 16), (d,), *(12 * block), *norm, (1000, d), (1000,)]
-
-
-SIZES = {"11M": [tuple(p.shape) for p in resnet18_cifar().parameters()], "86M": vit_b16_shapes()}
-
-
-@pytest.fixture(scope="module", params=["11M", pytest.param("86M", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=PARAMETERS)
 def gradients(request: pytest.FixtureRequest) -> tuple[str, Tasks]:
     """Return gradients of eight tasks. Neighbours conflict; every second task shares a direction."""
     generator = torch.Generator().manual_seed(0)
-    shapes = SIZES[request.param]
+    shapes = SIZES[request.param]()
     shared = [torch.randn(shape, generator=generator) for shape in shapes]
     draw = lambda k: [torch.randn_like(s).add_(s, alpha=0.5 - k % 2) for s in shared]  # noqa: E731
     return request.param, [draw(k) for k in range(max(TASKS))]

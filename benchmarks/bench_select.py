@@ -15,38 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import resnet18_cifar
+from sizes import PARAMETERS, SIZES
 from torch import Tensor
 
 from fastforget import ops
 
 SHARES = [0.001, 0.01, 0.1, 0.5]
 DATA = ["log-normal", "60% zeros", "all equal"]
-
-
-def resnet18() -> list[tuple[int, ...]]:
-    """Return the shapes of 11.2M parameters in 62 tensors."""
-    return [tuple(p.shape) for p in resnet18_cifar().parameters()]
-
-
-def vit_b16() -> list[tuple[int, ...]]:
-    """Return the shapes of 86.6M parameters in 152 tensors."""
-    width = 768
-    block = [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
-    block += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
-    return [
-        (1, 1, width),
-        (width, 3, 16, 16),
-        (width,),
-        (1, 197, width),
-        *12 * block,
-        *2 * [(width,)],
-        (1000, width),
-        (1000,),
-    ]
-
-
-SIZES = {"11M": resnet18, "86M": vit_b16}
 
 
 def draw(shapes: list[tuple[int, ...]], data: str) -> list[Tensor]:
@@ -77,7 +52,7 @@ class Case:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("11M"), pytest.param("86M", marks=pytest.mark.slow)],
+    params=PARAMETERS,
 )
 def size(request: pytest.FixtureRequest) -> str:
     return str(request.param)
