@@ -8,6 +8,7 @@ import typer
 
 from fastforget.classifier.class_names import list_classes
 from fastforget.cli.keys import PublicKeyOption, public_key
+from fastforget.cli.log_keys import change_key
 from fastforget.cli.log_proofs import LogArgument, check, log_file, prove, witness
 from fastforget.cli.log_repair import repair
 from fastforget.cli.names import names_in
@@ -101,5 +102,6 @@ for _command, _example in (
     (check, "check proof.json --public-key public.pem"),
     (repair, "repair /var/lib/forgetting"),
     (witness, "witness https://models.example --keep head.json --public-key public.pem"),
+    (change_key, "change-key /var/lib/forgetting --sign private.pem --new next.pem"),
 ):
     log.command(epilog=f"Example: fastforget log {_example}")(_command)
