@@ -128,3 +128,23 @@ def test_the_key_is_changed(archive: Archive, fastforget: CommandLine) -> None:
     for public in ("public.pem", "next-public.pem"):
         assert "signed by that key" in fastforget.output("log", "check", "proof.json", "--public-key", public)
         assert "signed by that key" in fastforget.output("log", "verify", "kept", "--public-key", public)
+
+
+def test_a_time_stamp(archive: Archive, fastforget: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("rfc3161_client")
+    from serving.history.test_stamps import Authority
+
+    authority = Authority(tmp_path / "authority")
+    stamp = ("log", "stamp", "kept", "--keep", "stamp.json")
+    asked = json.loads(fastforget.output(*stamp, "--query", "stamp.tsq", "--json"))
+    assert asked["size"] == 5
+    archive.ask(Request("d", (1,), "a person", "2026-01-01T00:00:00+00:00"))
+    Path("stamp.tsr").write_bytes(authority.answer(Path("stamp.tsq").read_bytes()))
+    answer = ("--reply", "stamp.tsr", "--authority", str(authority.root))
+    assert "the authority saw 5 records" in fastforget.output(*stamp, *answer)
+    check = ("log", "check-stamp", "stamp.json", *answer[2:])
+    assert fastforget.output(*check, "--log", "kept", *PUBLIC).endswith("; kept/requests.jsonl continues them\n")
+    for wrong in ((), ("--query", "a", "--reply", "b"), answer[:2]):
+        outcome = fastforget(*stamp, *wrong)
+        assert (outcome.status, "either `--query` must be given" in outcome.err) == (2, True)
+    assert "which exists" in fastforget.error_line(*stamp, "--query", "another.tsq")
