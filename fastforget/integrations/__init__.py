@@ -1,4 +1,4 @@
-"""Forgetting in the libraries that people train, save and register classifiers with.
+"""Forgetting in the libraries that people train, save and register classifiers with, and in inventories of models.
 
 Nothing here imports such a library before it is needed. See docs/guide/integrations.md.
 """

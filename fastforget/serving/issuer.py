@@ -6,6 +6,7 @@ and a claim in it says what its holder may do. This needs the extra ``jwt``.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from fastforget.serving.issuer_keys import ALGORITHMS, IssuerKey, import_jwt, re
 
 __all__ = ["IssuedTokens", "Issuer"]
 
+_LOG = logging.getLogger(__name__)
 _LONGEST = 16_384  # characters of a token
 _AGAIN = 60.0  # seconds before keys are read again for a token that names an unknown one
 
@@ -129,15 +131,16 @@ class IssuedTokens:
 
     def _fitting(self, algorithm: str, kid: object) -> list[IssuerKey]:
         """Return the keys that may have signed; those of the issuer are read again where there is none."""
-        found = _fitting(self._keys, algorithm, kid)
+        if found := _fitting(self._keys, algorithm, kid):
+            return found
         with self._lock:
-            if not found and self._clock() - self._read >= _AGAIN:
+            if self._clock() - self._read >= _AGAIN:
                 self._read = self._clock()
                 try:
                     self._keys = read_keys(self._issuer.keys)
-                except OSError:  # those that are known go on being right
-                    return []
-            return found or _fitting(self._keys, algorithm, kid)
+                except (OSError, ValueError):  # those that are known go on being right
+                    _LOG.exception("the keys of the issuer cannot be read again")
+            return _fitting(self._keys, algorithm, kid)
 
 
 def _fitting(keys: Iterable[IssuerKey], algorithm: str, kid: object) -> list[IssuerKey]:

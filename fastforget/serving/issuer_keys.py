@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPMessage
+from http.client import HTTPException, HTTPMessage
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -140,6 +140,8 @@ def _fetch(url: str) -> bytes:
             content: bytes = answer.read(_LARGEST + 1)
     except urllib.error.HTTPError as error:
         raise OSError(f"{url} must answer with keys, but it answers {error.code}: {error.reason}") from error
+    except HTTPException as error:
+        raise OSError(f"{url} must answer with keys: {type(error).__name__}") from error
     if len(content) > _LARGEST:
         raise ValueError(f"{url} must answer with at most {_LARGEST} bytes")
     return content

@@ -167,7 +167,7 @@ def test_clocks_may_differ(keys: Path) -> None:
     assert IssuedTokens(issuer(keys, leeway=0)).roles(late) is None
 
 
-def test_keys_that_the_issuer_changed(keys: Path) -> None:
+def test_keys_that_the_issuer_changed(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
     """They are read again for an unknown name, once in a minute, whatever is sent."""
     now = [0.0]
     subject = IssuedTokens(issuer(keys), lambda: now[0])
@@ -180,7 +180,32 @@ def test_keys_that_the_issuer_changed(keys: Path) -> None:
     keys.unlink()
     now[0] = 200
     assert subject.roles(token()) is None
+    assert "the keys of the issuer cannot be read again" in caplog.text
     assert subject.roles(changed) == EVERY
+    keys.write_text("none")
+    now[0] = 300
+    assert subject.roles(token()) is None
+    assert subject.roles(changed) == EVERY
+
+
+def test_known_keys_wait_for_no_others(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the address of the keys takes to answer about a name that nobody knows."""
+    entered, leave, now = threading.Event(), threading.Event(), [0.0]
+    subject = IssuedTokens(issuer(keys), lambda: now[0])
+    now[0] = 61
+
+    def slow(source: Any) -> Any:
+        entered.set()
+        assert leave.wait(60)
+        return read_keys(source)
+
+    monkeypatch.setattr("fastforget.serving.issuer.read_keys", slow)
+    thread = threading.Thread(target=subject.roles, args=(token(OTHER, kid="of nobody"),))
+    thread.start()
+    assert entered.wait(60)
+    assert subject.roles(token()) == EVERY
+    leave.set()
+    thread.join(60)
 
 
 def test_keys_that_are_refused(tmp_path: Path) -> None:
@@ -268,6 +293,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
     keys = b""
 
     def do_GET(self) -> None:
+        if self.path == "/broken":
+            self.wfile.write(b"no answer\r\n")
+            return
         self.send_response({"/keys": 200, "/much": 200, "/moved": 302}.get(self.path, 404))
         self.send_header("Location", "/keys")
         self.end_headers()
@@ -306,6 +334,8 @@ def test_keys_from_an_address(address: str, monkeypatch: pytest.MonkeyPatch) -> 
         read_keys(f"{address}/moved")
     with pytest.raises(OSError, match=r"must answer with keys, but it answers 404"):
         read_keys(f"{address}/none")
+    with pytest.raises(OSError, match=r"must answer with keys: BadStatusLine$"):
+        read_keys(f"{address}/broken")
     with pytest.raises(ValueError, match=r"must answer with at most 1048576 bytes$"):
         read_keys(f"{address}/much")
     monkeypatch.delenv("SSL_CERT_FILE")  # nobody vouches for it then
