@@ -12,6 +12,7 @@ from serving.archive_workers import CODES, network
 
 from fastforget.serving import Archive, ArchiveError, LiveModel, RequestLog
 from fastforget.serving.history import seal
+from fastforget.serving.history.export import exported
 
 pytest.importorskip("cryptography")
 from serving.history.test_seal import filed, request, rewritten, signed
@@ -63,6 +64,11 @@ def test_each_key_checks_the_whole_chain_from_its_own_on(folder: Path) -> None:
     assert repair_steps(folder) == []
     kinds = [json.loads(line)["fields"].get("kind") for line in log_of(folder).read_text().splitlines()[1:]]
     assert kinds == ["key", "asked", "key", "asked", "key", "asked"]
+
+
+def test_the_record_says_so_in_words(folder: Path) -> None:
+    text = exported(changed(folder).records(), "csv")
+    assert (text.count(",signed from here on,"), text.count(",another key signs from here on,")) == (1, 2)
 
 
 def test_edits_go_on_with_the_new_key_alone(folder: Path) -> None:
