@@ -275,7 +275,7 @@ installed: wheel
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  $(PYTHON) -m venv "$$folder/venv" && \
 	  "$$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c $(VENV)/constraints.txt \
-	    "$(TORCH)" pytest "$$(echo dist/fastforget-*.whl)[demo,metrics,serve,signing]" && \
+	    "$(TORCH)" pytest "$$(echo dist/fastforget-*.whl)[demo,jwt,metrics,serve,signing,timestamps]" && \
 	  tests="$$PWD/tests/installed" && cd "$$folder" && unset PYTHONPATH && \
 	  venv/bin/pytest --basetemp="$$folder/tmp" "$$tests" $(PYTEST_ARGS)
 

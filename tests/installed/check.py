@@ -236,9 +236,29 @@ def test_proofs_and_signatures(folder: Path, forgotten: dict[str, Any]) -> None:
     assert "nothing to repair" in command("log", "repair", "signed")
     command("log", "export", "signed", "--output", "record.csv")
     assert "request filed" in Path("record.csv").read_text("utf-8")
+    command("keys", "--output", "next.pem", "--public", "next-public.pem")
+    command("log", "change-key", "signed", "--sign", "private.pem", "--new", "next.pem")
+    assert "signed by that key" in command("log", "verify", "signed", *public)
     outputs = ("--output", "again.safetensors", "--receipt", "signed-receipt", "--sign", "private.pem")
     command("forget", *NET, *CODES, "--cls", str(THREE), *outputs)
     assert "signed by that key" in command("check-signature", "--file", "signed-receipt", *public)
+    written = ("--bom", "bom.json", "--lineage", "event.json")
+    command("describe", "--receipt", "signed-receipt", *written, *public)
+    assert json.loads(Path("bom.json").read_text("utf-8"))["bomFormat"] == "CycloneDX"
+    assert json.loads(Path("event.json").read_text("utf-8"))["eventType"] == "COMPLETE"
+
+
+def test_time_stamps(folder: Path) -> None:
+    """Without an authority here: what is asked, and that nothing passes for its answer."""
+    with closing(fastforget.serving.RequestLog("stamped.jsonl")) as log:
+        log.append({"kind": "a record"})
+    command("log", "stamp", "stamped.jsonl", "--keep", "stamp.json", "--query", "stamp.tsq")
+    assert Path("stamp.tsq").read_bytes().startswith(b"0")
+    ran.add("log check-stamp")
+    check = [PROGRAM, "log", "check-stamp", "stamp.json", "--authority", "public.pem"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 1
+    assert "must hold certificates in PEM" in done.stderr
 
 
 @contextmanager
