@@ -7,21 +7,16 @@ pytest does not collect it: an editable install hides what a wheel lacks.
 import copy
 import importlib.metadata
 import json
-import os
-import socket
 import subprocess
-import sys
 import sysconfig
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from program import CODES, MODEL, NET, PROGRAM, command, ran, result, service, until
 from safetensors.torch import load_file, save_file, save_model
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -33,31 +28,13 @@ import fastforget.serving
 from fastforget.cli import app
 
 SOURCES = Path(__file__).parents[2] / "fastforget"
-PROGRAM = Path(sys.executable).with_name("fastforget")
 NETWORK = """
 from torch import nn
 
 def digits():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 """
-MODEL = ("--model", "network:digits")
-NET = (*MODEL, "--checkpoint", "net.safetensors")
-CODES = ("--codes", "codes.safetensors")
 THREE = 3
-
-ran: set[str] = set()
-
-
-def command(*arguments: str) -> str:
-    """Run a command in the working directory; return what it printed."""
-    ran.add(" ".join(arguments[: 2 if arguments[0] == "log" else 1]))
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, f"fastforget {' '.join(arguments)}: exit status {done.returncode}\n{done.stderr}"
-    return done.stdout
-
-
-def result(*arguments: str) -> Any:
-    return json.loads(command(*arguments, "--json"))
 
 
 @pytest.fixture(scope="module")
@@ -259,46 +236,6 @@ def test_time_stamps(folder: Path) -> None:
     done = subprocess.run(check, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 1
     assert "must hold certificates in PEM" in done.stderr
-
-
-@contextmanager
-def service(*options: str) -> Iterator[Callable[..., bytes]]:
-    """Run `fastforget serve`; yield what asks it."""
-    ran.add("serve")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def ask(path: str, body: Any = None) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return answer.read()
-
-    def answers() -> bool:
-        assert process.poll() is None, "the service ended"
-        try:
-            return bool(ask("health"))
-        except urllib.error.HTTPError:
-            raise
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    environment = {name: value for name, value in os.environ.items() if name != "FASTFORGET_TOKEN"}
-    process = subprocess.Popen([PROGRAM, "serve", *NET, *CODES, "--port", str(port), *options], env=environment)  # noqa: S603
-    try:
-        until(answers)
-        yield ask
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end, "it took more than two minutes"
-        time.sleep(0.1)
 
 
 # Python
