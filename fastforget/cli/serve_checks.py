@@ -27,7 +27,7 @@ def start_lines(
         model: The module in it.
         codes: The codes.
         archive: Where edits are kept.
-        tokens: The roles that have a token; None where no token is set.
+        tokens: The roles that have a token, or get one from an issuer; None where there are no tokens.
 
     Returns:
         A line each. Those that begin with "!" say what will not work.

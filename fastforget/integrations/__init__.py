@@ -1,4 +1,4 @@
-"""Forgetting in the libraries that people train, save and register classifiers with.
+"""Forgetting in the libraries that people train, save and register classifiers with, and in inventories of models.
 
 Nothing here imports such a library before it is needed. See docs/guide/integrations.md.
 """
@@ -9,13 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastforget.integrations.code_dataset import CodesDataset
+from fastforget.integrations.cyclone_dx import bill_of_materials
 from fastforget.integrations.mlflow_versions import log_forgotten
 from fastforget.integrations.model_folder import history_of, save_forgotten
+from fastforget.integrations.open_lineage import lineage_event
 
 if TYPE_CHECKING:  # imported when it is asked for, see `__getattr__`
     from fastforget.integrations.lightning_callback import EmbedCodes
 
-__all__ = ["CodesDataset", "EmbedCodes", "history_of", "log_forgotten", "save_forgotten"]
+__all__ = [
+    "CodesDataset",
+    "EmbedCodes",
+    "bill_of_materials",
+    "history_of",
+    "lineage_event",
+    "log_forgotten",
+    "save_forgotten",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from fastforget.serving.history.errors import ArchiveError
 from fastforget.serving.history.log import RequestLog, read_log, verify_log
 from fastforget.serving.history.records import Record
 from fastforget.serving.history.requests import Request
+from fastforget.serving.issuer import Issuer
 from fastforget.serving.live import LiveModel
 from fastforget.serving.replica import Prediction
 
@@ -15,6 +16,7 @@ __all__ = [
     "Archive",
     "ArchiveError",
     "Entry",
+    "Issuer",
     "LiveModel",
     "Prediction",
     "Record",

@@ -46,10 +46,10 @@ class LiveModel:
     ``patience`` seconds: the edit is then made and visible, but the model that you hold has the old weights until a
     later edit, `catch_up`, or look of `follow` finds those predictions ended, see ``written`` in `health`.
 
-    The other models keep new predictions waiting until those inside have ended, and change in place: those with an
-    engine or compiled parts, and those whose copy would not run on its own weights alone. With ``torch.compile``
-    weights are seen where they lie. Whatever has its own copy of them, and CUDA graphs, is run by an engine, see
-    `fastforget.serving.engines`. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
+    Whatever has its own copy of the weights is run by an engine, see `fastforget.serving.engines`: old and new weights
+    predict side by side, and none waits either. The other models keep new predictions waiting until those inside have
+    ended, and change in place: those with compiled parts or CUDA graphs, and those whose copy would not run on its own
+    weights alone. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
     LiveModel, and edit in turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ class Serving:
     """What answers predictions, and in which version: one object, so that nobody sees one without the other.
 
     Attributes:
-        run: The model, its engine, or a draft that stands in for the model.
+        run: The model, its engine, what this ran at one time, or a draft that stands in for the model.
         versions: All of them; what runs is the last one.
         unwritten: The receipts that the model's own storage lacks.
         write: What writes them.
@@ -62,8 +63,13 @@ class Replica:
 
     Then new predictions are led to the draft. When those that began before have left, the model becomes what the draft
     is, and predictions are led to the model again. So none waits for another. A prediction that hangs leaves the model
-    `unwritten`; the draft goes on answering. Where a draft cannot stand in, see `can_stand_in`, or an engine predicts,
-    the model changes at once, while predictions are kept out and none is inside.
+    `unwritten`; the draft goes on answering.
+
+    An engine that pins its predictors, see `PinningEngine`, runs none of the model's own storage: this is written at
+    once, and new predictions are led to what the engine made of it. None waits either.
+
+    Where a draft cannot stand in, see `can_stand_in`, or another engine predicts, the model changes at once, while
+    predictions are kept out and none is inside.
 
     Args:
         weights: Of the model, in any version from which the current one can be reached.
@@ -81,6 +87,7 @@ class Replica:
 
     def __init__(self, weights: Weights, history: History, patience: float, forgotten: Sequence[int] = ()) -> None:
         self._weights, self._history, self._patience = weights, history, patience
+        self._storage = threading.Lock()  # no look at the model's own storage while it is written beside predictions
         given, entries = weights.fingerprint(), history.entries()
         first = Version(0, entries[0].before if entries else given, entries[0].created if entries else timestamp())
         here = self._find(given, versions([first], entries))
@@ -116,7 +123,7 @@ class Replica:
 
     def state(self) -> tuple[Version, bool]:
         """Return the current version, and whether the weights are its own, which takes a pass over them."""
-        with self.gate.shared() as serving:  # no edit comes in between
+        with self._storage, self.gate.shared() as serving:  # no edit comes in between
             return serving.versions[-1], self._is_intact(serving)
 
     def catch_up(self) -> None:
@@ -233,16 +240,38 @@ class Replica:
         made = [version.number for version in known[self.version.number + 1 :] if version.fingerprint == found]
         if not made:
             raise ForgettingError(f"somebody else changed the weights since version {self.version.number} was made")
+        self._wait_to_reuse()
+        self._weights.restage()
         self.gate.lead(Serving(self._weights.run, tuple(known[: made[0] + 1])))
         self.reset_draft()
 
     def _change(self, known: list[Version], touched: Sequence[Receipt]) -> Callable[[], None]:
         """Prepare to make the draft the last of the known versions."""
         unwritten = (*self.gate.now.unwritten, *touched)
+        self._wait_to_reuse()
         write = self._weights.stage(unwritten)
-        if not self._weights.lends_draft:
-            return partial(self._switch, known, write)
-        return partial(self._lead_to, Serving(self._weights.draft, tuple(known), unwritten, write))
+        if self._weights.lends_draft:
+            return partial(self._lead_to, Serving(self._weights.draft, tuple(known), unwritten, write))
+        return partial(self._pin if self._weights.pins else self._switch, known, write)
+
+    def _wait_to_reuse(self) -> None:
+        """Wait until the engine can put weights where those before the current ones are, if it does that."""
+        if not self._weights.reuses:
+            return
+        current = self.gate.now.run
+        if not self.gate.is_left(lambda place: place.run != current, self._patience):
+            raise TimeoutError(f"predictions of an earlier version were not over in {self._patience:g} s")
+        self._weights.take_back(current, self._is_used)
+
+    def _pin(self, known: list[Version], commit: Callable[[], None]) -> None:
+        """Change the model, which does not predict itself, then weights and version for new predictions."""
+        former = self.gate.now
+        with self._storage:
+            commit()
+            lent = self._weights.lend(former.run)
+            self.gate.lead(Serving(self._weights.run, tuple(known)))
+        if lent and self.gate.is_left(lambda place: place.run is former.run, self._patience):
+            self._weights.take_back(self._weights.run, self._is_used)
 
     def _lead_to(self, draft: Serving) -> None:
         """Change weights and version for new predictions, and the model when those inside have left."""
@@ -271,7 +300,7 @@ class Replica:
         self.gate.lead(Serving(home, serving.versions))
 
     def _is_used(self, predictor: Predictor) -> bool:
-        """Whether predictions are, or come, inside a former draft."""
+        """Whether predictions are, or come, inside what predicted before."""
         return self.gate.now.run is predictor or not self.gate.is_left(lambda place: place.run is predictor, 0)
 
     def _is_intact(self, serving: Serving) -> bool:

@@ -1,4 +1,7 @@
-"""Tokens by role: who may file requests, who may see them, and who may go back; wrong ones are slowed."""
+"""Tokens by role: who may file requests, who may see them, and who may go back; wrong ones are slowed.
+
+A token is a secret that was agreed on, or one that an issuer signed.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from fastapi import HTTPException, Request
 
 from fastforget.serving.access import Guard, check_token, from_this_machine
+from fastforget.serving.issuer import IssuedTokens, Issuer
 
 __all__ = ["ROLES", "Brake", "guards"]
 
@@ -53,33 +58,52 @@ class Brake:
                 self._wrong.popitem(last=False)
 
 
-def guards(token: str | Mapping[str, str] | None, brake: Brake | None = None) -> dict[str, Guard]:
+def guards(
+    token: str | Mapping[str, str] | None, brake: Brake | None = None, *, issuer: Issuer | None = None
+) -> dict[str, Guard]:
     """Return what lets callers in, by role.
 
     Args:
         token: For all roles; or one for each, by `ROLES`, and a role without one is for nobody. None lets programs and
-            pages of this machine in.
+            pages of this machine in, if there is no issuer.
         brake: Slows wrong tokens; a new one by default.
+        issuer: Whose signed tokens let callers in as well.
 
     Returns:
-        The guards. They raise 401 for a missing or wrong token, 403 where nobody may come in, 429 for who must wait.
+        The guards. They raise 401 for a missing or wrong token, 403 where nobody may come in or the issuer gives the
+        holder another role, 429 for who must wait.
 
     Raises:
-        ValueError: A token is short, or no header could hold it; or there is no such role.
+        ModuleNotFoundError: There is an issuer, and the extra ``jwt`` is not installed.
+        OSError: Its keys cannot be read.
+        ValueError: A token is short, or no header could hold it; there is no such role; or the issuer's keys are none.
     """
-    if token is None:
+    if token is None and issuer is None:
         return dict.fromkeys(ROLES, from_this_machine)
-    tokens = dict.fromkeys(ROLES, token) if isinstance(token, str) else dict(token)
+    tokens = dict.fromkeys(ROLES, token) if isinstance(token, str) else dict(token or {})
     for role, one in tokens.items():
         check_token(one)
         if role not in ROLES:
             raise ValueError(f"`token` must be by the roles {', '.join(ROLES)}, got {role!r}")
-    slowed = brake or Brake()
-    return {role: _holder_of(tokens[role], slowed) if role in tokens else _nobody for role in ROLES}
+    slowed, issued = brake or Brake(), None if issuer is None else IssuedTokens(issuer)
+    given = () if issuer is None else issuer.roles
+    let_in = {role: partial(_may, role, tokens.get(role), issued) for role in ROLES if role in tokens or role in given}
+    return {role: _holder_of(let_in[role], slowed) if role in let_in else _nobody for role in ROLES}
 
 
-def _holder_of(token: str, brake: Brake) -> Guard:
-    """Return what refuses a request without the token."""
+def _may(role: str, token: str | None, issued: IssuedTokens | None, sent: str) -> bool | None:
+    """Say whether an authorization lets in; None for one that is wrong."""
+    if token is not None and hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
+        return True
+    kind, _, signed = sent.partition(" ")
+    if issued is None or kind.lower() != "bearer":
+        return None
+    roles = issued.roles(signed)
+    return None if roles is None else role in roles
+
+
+def _holder_of(may: Callable[[str], bool | None], brake: Brake) -> Guard:
+    """Return what refuses a request without a token that lets in."""
 
     def check(request: Request) -> None:
         sent = request.headers.get("authorization")
@@ -89,10 +113,12 @@ def _holder_of(token: str, brake: Brake) -> Guard:
         if pause := brake.pause(address):
             seconds = str(int(pause) + 1)
             raise HTTPException(429, f"too many wrong tokens: wait {seconds} s", {"Retry-After": seconds})
-        right = hmac.compare_digest(sent.encode(), f"Bearer {token}".encode())
-        brake.note(address, right=right)
-        if not right:
+        found = may(sent)
+        brake.note(address, right=found is not None)
+        if found is None:
             raise _unauthorized()
+        if not found:
+            raise HTTPException(403, "the token does not give this role")
 
     return check
 

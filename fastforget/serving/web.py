@@ -23,6 +23,7 @@ from fastforget.serving.desk.page import RequestPage
 from fastforget.serving.desk.pictures import find_pictures
 from fastforget.serving.history.entries import Version
 from fastforget.serving.history.requests import Request as Filed
+from fastforget.serving.issuer import Issuer
 from fastforget.serving.live import LiveModel
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def application(
     metrics: bool = False,
     deadline: int = 30,
     pictures: str | PathLike[str] | None = None,
+    issuer: Issuer | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves a live model.
 
@@ -107,6 +109,7 @@ def application(
             tells its own.
         deadline: Days after filing by which a request is to be answered, as the page and ``/requests`` say.
         pictures: A folder with pictures of classes for the page, named by their numbers, such as ``3.png``.
+        issuer: Whose signed tokens let callers in, too, or alone where there is no ``token``; needs the extra ``jwt``.
 
     Returns:
         The application, for uvicorn or any other ASGI server.
@@ -114,7 +117,7 @@ def application(
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
         NotADirectoryError: There is no such folder of pictures.
-        ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
+        ValueError: A token is short, or no header could hold it; there is no such role; or deadline or keys are none.
     """
     app = FastAPI(title="fastforget", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit=limit)  # type: ignore[arg-type, unused-ignore]
@@ -128,6 +131,7 @@ def application(
             metrics=metrics,
             deadline=deadline,
             pictures=pictures,
+            issuer=issuer,
         )
     )
     return app
@@ -143,6 +147,7 @@ def router(
     metrics: bool = False,
     deadline: int = 30,
     pictures: str | PathLike[str] | None = None,
+    issuer: Issuer | None = None,
 ) -> APIRouter:
     """Return the routes of `application`, for ``include_router`` of a FastAPI application of one's own.
 
@@ -160,6 +165,7 @@ def router(
         metrics: Whether there is ``/metrics``.
         deadline: Days after filing.
         pictures: A folder with pictures of classes.
+        issuer: Whose signed tokens let callers in.
 
     Returns:
         The router. Its errors are answered within, and the application's own handlers stay as they are.
@@ -167,10 +173,10 @@ def router(
     Raises:
         ModuleNotFoundError: FastAPI is not installed.
         NotADirectoryError: There is no such folder of pictures.
-        ValueError: A token is short, or no header could hold it; there is no such role; or the deadline is none.
+        ValueError: A token is short, or no header could hold it; there is no such role; or deadline or keys are none.
     """
     check_deadline(deadline)
-    allowed = guards(token)
+    allowed = guards(token, issuer=issuer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -17,7 +17,7 @@ from fastforget.edits.edit import current_values, prepare_edits
 from fastforget.edits.receipt import Receipt
 from fastforget.serving.engines import Engine
 from fastforget.serving.engines.cuda_recorder import CAPTURING
-from fastforget.serving.engines.engine import Predictor
+from fastforget.serving.engines.engine import PinningEngine, Predictor
 from fastforget.serving.engines.torch_compile import check_no_cuda_graphs
 from fastforget.serving.stand_in import can_stand_in
 
@@ -32,9 +32,11 @@ class Weights:
         engine: What predicts, if not the model itself.
 
     Attributes:
-        run: What predicts: the engine or the model.
+        run: What predicts: the model, the engine, or what the engine runs now.
         draft: The copy, eager and in eval mode; equal to what predicts except while an edit is worked out.
         lends_draft: Whether the draft can predict in place of the model, while that is written.
+        pins: Whether old and new weights can predict side by side in the engine, see `PinningEngine`.
+        reuses: Whether to stage others, no prediction may be inside what ran before.
 
     Raises:
         TypeError: The model is no module that runs in Python.
@@ -43,17 +45,20 @@ class Weights:
 
     def __init__(self, model: nn.Module, engine: Engine | None) -> None:
         self._source, self._engine = eager(model), engine
-        self.run: Predictor = model if engine is None else engine
         check_eval(self._source)
         _check_in_place(model, self._source)
         self.draft = copy.deepcopy(self._source)
         _check_copy(self._source, self.draft)
         self.lends_draft = model is self._source and engine is None and can_stand_in(model, self.draft)
-        self._lent: list[nn.Module] = []  # former drafts in which a prediction was still inside
+        self._lent: list[Predictor] = []  # what predicted before, and may still be read by a prediction or a device
         if engine is None:
             _check_outputs(model)
         else:
             engine.check(self._source)
+        self.run: Predictor = model if engine is None else engine
+        self.pins, self.reuses = False, False
+        if isinstance(engine, PinningEngine):
+            self.run, self.pins, self.reuses = engine.pinned(), True, engine.reuses
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,16 +81,16 @@ class Weights:
         self.draft = copy.deepcopy(self._module_of(predictor))
 
     def take_back(self, predictor: Predictor, is_used: Callable[[Predictor], bool]) -> None:
-        """Have a draft in which no prediction is: the one that there is, or else a new one.
+        """Free what predicted before, and have a draft in which no prediction is: the one that there is, or a new one.
 
         Args:
             predictor: What predicts.
-            is_used: Whether predictions are, or come, inside a former draft.
+            is_used: Whether predictions are, or come, inside what predicted before.
         """
-        if not self.lends_draft:
+        if not self.lends_draft and not self.pins:
             return
-        lent = [draft for draft in self._lent if is_used(draft)]
-        used = is_used(self.draft)
+        lent = [former for former in self._lent if is_used(former)]
+        used = self.lends_draft and is_used(self.draft)
         with self._devices_idle():  # what predictions that have left began there may still read the others
             self._lent = [*lent, self.draft] if used else lent
         if used:
@@ -98,7 +103,8 @@ class Weights:
             touched: The edits between the two.
 
         Returns:
-            What does it; no prediction may be inside the model.
+            What does it; no prediction may be inside the model. Where the engine pins, none is, and `run` is then what
+            runs the new weights.
 
         Raises:
             ValueError: The draft is in train mode, or the engine cannot run its weights.
@@ -110,9 +116,10 @@ class Weights:
 
         def commit() -> None:
             with self._devices_idle():  # predictions may be under way on streams of their own
+                write()
                 if switch:
                     switch()
-                write()
+                self._pin()
 
         def commit_later() -> None:
             drop = prepare_to_drop(self._source, values)  # of what predictions have kept since
@@ -120,6 +127,23 @@ class Weights:
             drop()
 
         return commit_later if self.lends_draft else commit
+
+    def restage(self) -> None:
+        """Have the engine run the weights of the model, if an interrupt came after these and before the engine."""
+        if isinstance(self._engine, PinningEngine) and self._engine.pinned() == self.run:
+            self._engine.stage(self._source)()
+        self._pin()
+
+    def lend(self, predictor: Predictor) -> bool:
+        """Keep what predicted before, until `take_back`, if a device may still read it; say whether it may."""
+        lent = any(parameter.is_cuda for parameter in self._source.parameters())
+        if lent:
+            self._lent.append(predictor)
+        return lent
+
+    def _pin(self) -> None:
+        if isinstance(self._engine, PinningEngine):
+            self.run = self._engine.pinned()
 
     def _module_of(self, predictor: Predictor | None) -> nn.Module:
         return predictor if self.lends_draft and isinstance(predictor, nn.Module) else self._source

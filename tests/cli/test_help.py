@@ -21,6 +21,7 @@ WANTED = {
     "compare",
     "keys",
     "check-signature",
+    "describe",
     "log",
     "serve",
     "demo",

@@ -112,3 +112,39 @@ def test_another_kind_of_export(archive: Archive, fastforget: CommandLine) -> No
     outcome = fastforget("log", "export", "kept", "--output", "record.pdf")
     assert outcome.status == 2
     assert "must end in .csv, .json, .html" in " ".join(outcome.err.split())
+
+
+def test_the_key_is_changed(archive: Archive, fastforget: CommandLine) -> None:
+    fastforget.output("keys", "--output", "next.pem", "--public", "next-public.pem")
+    change = ("log", "change-key", "kept", "--sign", "private.pem", "--new", "next.pem")
+    said = json.loads(fastforget.output(*change, "--json"))
+    assert said["public_key"] == SigningKey.load("next.pem").public.text
+    assert "handed over to it" in fastforget.error_line(*change)
+    back = ("log", "change-key", "kept", "--sign", "next.pem", "--new", "private.pem")
+    assert "must be one that never signed this log" in fastforget.error_line(*back)
+    outcome = fastforget("log", "change-key", "none", *change[3:])
+    assert (outcome.status, "'none' does not exist" in outcome.err) == (2, True)
+    fastforget.output("log", "prove", "kept", "--request", "b", "--output", "proof.json")
+    for public in ("public.pem", "next-public.pem"):
+        assert "signed by that key" in fastforget.output("log", "check", "proof.json", "--public-key", public)
+        assert "signed by that key" in fastforget.output("log", "verify", "kept", "--public-key", public)
+
+
+def test_a_time_stamp(archive: Archive, fastforget: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("rfc3161_client")
+    from serving.history.test_stamps import Authority
+
+    authority = Authority(tmp_path / "authority")
+    stamp = ("log", "stamp", "kept", "--keep", "stamp.json")
+    asked = json.loads(fastforget.output(*stamp, "--query", "stamp.tsq", "--json"))
+    assert asked["size"] == 5
+    archive.ask(Request("d", (1,), "a person", "2026-01-01T00:00:00+00:00"))
+    Path("stamp.tsr").write_bytes(authority.answer(Path("stamp.tsq").read_bytes()))
+    answer = ("--reply", "stamp.tsr", "--authority", str(authority.root))
+    assert "the authority saw 5 records" in fastforget.output(*stamp, *answer)
+    check = ("log", "check-stamp", "stamp.json", *answer[2:])
+    assert fastforget.output(*check, "--log", "kept", *PUBLIC).endswith("; kept/requests.jsonl continues them\n")
+    for wrong in ((), ("--query", "a", "--reply", "b"), answer[:2]):
+        outcome = fastforget(*stamp, *wrong)
+        assert (outcome.status, "either `--query` must be given" in outcome.err) == (2, True)
+    assert "which exists" in fastforget.error_line(*stamp, "--query", "another.tsq")

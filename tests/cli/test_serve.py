@@ -111,6 +111,38 @@ def test_refusals(model_folder: Path, fastforget: CommandLine, monkeypatch: pyte
     assert_one_line_error(fastforget(*SERVE, "--checkpoint", "none.safetensors"), "none.safetensors")
 
 
+def test_tokens_of_an_issuer(
+    model_folder: Path, fastforget: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are enough where others reach the service."""
+    pytest.importorskip("jwt")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    key = ed25519.Ed25519PrivateKey.generate()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "issuer.pem").write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, form))
+    for name in ("", "_ASK", "_SEE", "_REVERT"):
+        monkeypatch.delenv(f"FASTFORGET_TOKEN{name}", raising=False)
+    named = ("--issuer", "https://id.example", "--audience", "here", "--issuer-keys", str(tmp_path / "issuer.pem"))
+    everywhere = ("--host", "0.0.0.0")  # noqa: S104
+    assert started(fastforget, monkeypatch, *named, *everywhere)[4] == "tokens: set"
+    roles = ("--issuer-role", "see=auditor", "--issuer-role", "ask=officer")
+    assert started(fastforget, monkeypatch, *named, *roles)[4] == "tokens: set; nobody may revert"
+    outcome = fastforget(*SERVE, *named[:4])
+    assert outcome.status == 2
+    assert "`--issuer-keys` must be given, too" in " ".join(outcome.err.replace("│", " ").split())
+    outcome = fastforget(*SERVE, *named, "--issuer-role", "see")
+    assert outcome.status == 2
+    assert "`--issuer-role` must be ROLE=VALUE, got see" in " ".join(outcome.err.replace("│", " ").split())
+    assert_one_line_error(
+        fastforget(*SERVE, *named, "--issuer-role", "all=officer"), "`roles` must say what stands for"
+    )
+    assert_one_line_error(fastforget(*SERVE, *named[:5], "none.json"), "none.json")
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    assert_one_line_error(fastforget(*SERVE, *named), "tokens of an issuer need PyJWT: pip install 'fastforget[jwt]'")
+
+
 NAMED = """
 from types import SimpleNamespace
 from nets import mlp
@@ -145,6 +177,7 @@ def test_names_of_classes(
         "names": file,
         "deadline": 14,
         "pictures": None,
+        "issuer": None,
     }
     monkeypatch.setenv("FASTFORGET_SERVE", json.dumps(options))
     with TestClient(application(), base_url="http://127.0.0.1:8000") as web:

@@ -7,21 +7,16 @@ pytest does not collect it: an editable install hides what a wheel lacks.
 import copy
 import importlib.metadata
 import json
-import os
-import socket
 import subprocess
-import sys
 import sysconfig
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from program import CODES, MODEL, NET, PROGRAM, command, ran, result, service, until
 from safetensors.torch import load_file, save_file, save_model
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -33,31 +28,13 @@ import fastforget.serving
 from fastforget.cli import app
 
 SOURCES = Path(__file__).parents[2] / "fastforget"
-PROGRAM = Path(sys.executable).with_name("fastforget")
 NETWORK = """
 from torch import nn
 
 def digits():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 """
-MODEL = ("--model", "network:digits")
-NET = (*MODEL, "--checkpoint", "net.safetensors")
-CODES = ("--codes", "codes.safetensors")
 THREE = 3
-
-ran: set[str] = set()
-
-
-def command(*arguments: str) -> str:
-    """Run a command in the working directory; return what it printed."""
-    ran.add(" ".join(arguments[: 2 if arguments[0] == "log" else 1]))
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, f"fastforget {' '.join(arguments)}: exit status {done.returncode}\n{done.stderr}"
-    return done.stdout
-
-
-def result(*arguments: str) -> Any:
-    return json.loads(command(*arguments, "--json"))
 
 
 @pytest.fixture(scope="module")
@@ -236,49 +213,29 @@ def test_proofs_and_signatures(folder: Path, forgotten: dict[str, Any]) -> None:
     assert "nothing to repair" in command("log", "repair", "signed")
     command("log", "export", "signed", "--output", "record.csv")
     assert "request filed" in Path("record.csv").read_text("utf-8")
+    command("keys", "--output", "next.pem", "--public", "next-public.pem")
+    command("log", "change-key", "signed", "--sign", "private.pem", "--new", "next.pem")
+    assert "signed by that key" in command("log", "verify", "signed", *public)
     outputs = ("--output", "again.safetensors", "--receipt", "signed-receipt", "--sign", "private.pem")
     command("forget", *NET, *CODES, "--cls", str(THREE), *outputs)
     assert "signed by that key" in command("check-signature", "--file", "signed-receipt", *public)
+    written = ("--bom", "bom.json", "--lineage", "event.json")
+    command("describe", "--receipt", "signed-receipt", *written, *public)
+    assert json.loads(Path("bom.json").read_text("utf-8"))["bomFormat"] == "CycloneDX"
+    assert json.loads(Path("event.json").read_text("utf-8"))["eventType"] == "COMPLETE"
 
 
-@contextmanager
-def service(*options: str) -> Iterator[Callable[..., bytes]]:
-    """Run `fastforget serve`; yield what asks it."""
-    ran.add("serve")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def ask(path: str, body: Any = None) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return answer.read()
-
-    def answers() -> bool:
-        assert process.poll() is None, "the service ended"
-        try:
-            return bool(ask("health"))
-        except urllib.error.HTTPError:
-            raise
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    environment = {name: value for name, value in os.environ.items() if name != "FASTFORGET_TOKEN"}
-    process = subprocess.Popen([PROGRAM, "serve", *NET, *CODES, "--port", str(port), *options], env=environment)  # noqa: S603
-    try:
-        until(answers)
-        yield ask
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end, "it took more than two minutes"
-        time.sleep(0.1)
+def test_time_stamps(folder: Path) -> None:
+    """Without an authority here: what is asked, and that nothing passes for its answer."""
+    with closing(fastforget.serving.RequestLog("stamped.jsonl")) as log:
+        log.append({"kind": "a record"})
+    command("log", "stamp", "stamped.jsonl", "--keep", "stamp.json", "--query", "stamp.tsq")
+    assert Path("stamp.tsq").read_bytes().startswith(b"0")
+    ran.add("log check-stamp")
+    check = [PROGRAM, "log", "check-stamp", "stamp.json", "--authority", "public.pem"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 1
+    assert "must hold certificates in PEM" in done.stderr
 
 
 # Python

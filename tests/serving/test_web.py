@@ -25,10 +25,9 @@ HERE = "http://127.0.0.1:8000"
 
 
 @contextmanager
-def client(live: LiveModel, token: str | None = None, names: Any = None) -> Iterator[TestClient]:
-    with TestClient(
-        application(live, token=token, names=names, every=0.01), raise_server_exceptions=False, base_url=HERE
-    ) as found:
+def client(live: LiveModel, token: str | None = None, names: Any = None, issuer: Any = None) -> Iterator[TestClient]:
+    made = application(live, token=token, names=names, every=0.01, issuer=issuer)
+    with TestClient(made, raise_server_exceptions=False, base_url=HERE) as found:
         yield found
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from fastforget.serving.engines.aot_inductor import AOTInductor
 from fastforget.serving.engines.cuda_graphs import CUDAGraphs
-from fastforget.serving.engines.engine import Engine
+from fastforget.serving.engines.engine import Engine, PinningEngine
 from fastforget.serving.engines.onnx_runtime import OnnxRuntime
 from fastforget.serving.engines.openvino import OpenVINO
 from fastforget.serving.engines.rebuilt import Rebuilt
 from fastforget.serving.engines.torch_compile import compile_frozen
 
-__all__ = ["AOTInductor", "CUDAGraphs", "Engine", "OnnxRuntime", "OpenVINO", "Rebuilt", "compile_frozen"]
+__all__ = [
+    "AOTInductor",
+    "CUDAGraphs",
+    "Engine",
+    "OnnxRuntime",
+    "OpenVINO",
+    "PinningEngine",
+    "Rebuilt",
+    "compile_frozen",
+]

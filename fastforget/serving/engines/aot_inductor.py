@@ -23,7 +23,8 @@ class AOTInductor(Swapped[Predictor]):
     """Runs a package made by ``torch._inductor.aoti_compile_and_package``.
 
     The package is loaded twice. The weights of an edit are copied into the one that is idle (``load_constants``), and
-    the two change places: the switch assigns an attribute. The weights from before stay in memory until the next edit,
+    the two change places: the switch assigns an attribute. A prediction that still runs in the idle one holds up the
+    next edit, and no other prediction. The weights from before stay in memory until the next edit,
     and the file keeps those it was made with; where they must not be kept, package the edited model.
 
     Weights that became part of the code cannot be changed. Make the package without freezing, and with
@@ -48,6 +49,8 @@ class AOTInductor(Swapped[Predictor]):
             ``runners`` or ``tolerance`` is not positive.
     """
 
+    reuses = True
+
     def __init__(
         self, path: str | PathLike[str], *, example: Inputs, tolerance: float = 1e-4, runners: int = 1
     ) -> None:
@@ -67,10 +70,10 @@ class AOTInductor(Swapped[Predictor]):
         _, by_name = pytree.tree_unflatten(range(form.num_leaves), form)
         self._inputs = ExpectedInputs(self._comparison.example, list(by_name), fixed_sizes("".join(sources)))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict; arguments and result as for the model."""
+    def run(self, predictor: Predictor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Predict with one of the two packages; arguments and result as for the model."""
         args, kwargs = self._inputs.lay_out(args, kwargs)
-        return super().__call__(*args, **kwargs)
+        return super().run(predictor, args, kwargs)
 
     def _adopt(self, model: nn.Module) -> Predictor:
         known = set(self._packages[0].get_constant_fqns())

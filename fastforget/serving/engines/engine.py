@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Engine", "Predictor"]
+__all__ = ["Engine", "PinningEngine", "Predictor"]
 
 Predictor = Callable[..., Any]  # arguments and result as for the model
 
@@ -48,5 +48,27 @@ class Engine(Protocol):
 
         Raises:
             ValueError: It cannot run them; nothing has changed.
+        """
+        ...
+
+
+@runtime_checkable
+class PinningEngine(Engine, Protocol):
+    """An engine whose predictors hold weights of their own, so that old and new ones run side by side.
+
+    What `stage` returned may then be called while predictions are inside: they end with the weights with which they
+    began. No prediction waits for an edit.
+
+    Attributes:
+        reuses: Whether `stage` writes into the predictor before the current one: no prediction may be inside that one.
+    """
+
+    reuses: bool
+
+    def pinned(self) -> Predictor:
+        """Return what predicts now; it keeps its weights when others are switched to.
+
+        Returns:
+            The predictor; equal to what was returned before, until others are switched to.
         """
         ...

@@ -63,9 +63,9 @@ class OnnxEngine(Swapped[Session]):
     def _open(self, content: bytes) -> Session:
         """Make an ONNX model ready to run."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict; arguments and result as for the model. Inputs may also be arrays."""
-        return pytree.tree_unflatten(super().__call__(*args, **kwargs), self._structure)
+    def run(self, predictor: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Predict with one session; arguments and result as for the model. Inputs may also be arrays."""
+        return pytree.tree_unflatten(super().run(predictor, args, kwargs), self._structure)
 
     def _adopt(self, model: nn.Module) -> Session:
         places = find_places(self._predictor.content, model)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,34 @@ from fastforget.classifier.running import forward
 from fastforget.serving.engines.comparison import OutputComparison, copy_inputs, nudge_parameters
 from fastforget.serving.engines.engine import Predictor
 
-__all__ = ["Swapped", "parameter_names", "weights_of"]
+__all__ = ["Pinned", "Swapped", "parameter_names", "weights_of"]
 
 PredictorT = TypeVar("PredictorT", bound=Predictor)
+
+
+@dataclass(frozen=True, eq=False)
+class Pinned(Generic[PredictorT]):
+    """An engine as it predicts at one time, whatever is swapped later.
+
+    Attributes:
+        engine: The engine.
+        predictor: What it ran then.
+    """
+
+    engine: Swapped[PredictorT]
+    predictor: PredictorT
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict; arguments and result as for the model."""
+        return self.engine.run(self.predictor, args, kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both run the same predictor."""
+        return isinstance(other, Pinned) and self.predictor is other.predictor
+
+    def __hash__(self) -> int:
+        """Hash the predictor by what it is, not by what it holds."""
+        return id(self.predictor)
 
 
 class Swapped(ABC, Generic[PredictorT]):
@@ -36,6 +62,7 @@ class Swapped(ABC, Generic[PredictorT]):
         ValueError: ``tolerance`` is not positive.
     """
 
+    reuses: ClassVar[bool] = False  # see `PinningEngine`
     _predictor: PredictorT  # from `check` on
 
     def __init__(self, example: Inputs, tolerance: float) -> None:
@@ -52,8 +79,32 @@ class Swapped(ABC, Generic[PredictorT]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Predict; arguments and result as for the model."""
+        return self.pinned()(*args, **kwargs)
+
+    def pinned(self) -> Pinned[PredictorT]:
+        """Return what predicts now; it keeps its weights when others are switched to.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            RuntimeError: No model was checked before.
+        """
         self._checked_shapes()
-        return self._predictor(*args, **kwargs)
+        return Pinned(self, self._predictor)
+
+    def run(self, predictor: PredictorT, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Predict with one of its predictors.
+
+        Args:
+            predictor: The predictor.
+            args: As the model takes them; likewise ``kwargs``.
+            kwargs: By name.
+
+        Returns:
+            What the model would return.
+        """
+        return predictor(*args, **kwargs)
 
     def check(self, model: nn.Module) -> None:
         """Make sure that the engine runs the weights of a model, and that it would run others.

@@ -158,6 +158,22 @@ class Archive:
         """
         return prove_request(self.log, self._log.tree, name)
 
+    def change_key(self, key: SigningKey) -> None:
+        """Hand over to another key, which signs the log from here on; the old one can then sign nothing that follows.
+
+        Every process that writes needs the new key from then on.
+
+        Args:
+            key: The new key.
+
+        Raises:
+            OSError: The log cannot be written.
+            TimeoutError: Another process did not end a line in time.
+            ArchiveError: The archive was not opened with the key that signs it, or was changed.
+            ValueError: The key signed before.
+        """
+        self._log.change_key(key)
+
     def head(self, since: int = 0) -> HeadProof:
         """Return the head of the log, for a witness.
 

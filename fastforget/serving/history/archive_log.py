@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastforget.serving.history.contents import Contents, key_record
+from fastforget.serving.history.contents import Contents
 from fastforget.serving.history.errors import ArchiveError
 from fastforget.serving.history.locks import retry
 from fastforget.serving.history.log import Position, RequestLog, read_since
@@ -97,11 +97,28 @@ class ArchiveLog:
                 raise ArchiveError(f"records of `{self.path}` are signed: give the key whose public part is {signer}")
             if self._seal is not None:
                 if signer is None:
-                    log.append(key_record(self._seal.public.text))
+                    self._seal.begin(log)
                 self._seal.renew()  # also what a process that crashed could not sign any more
             yield log
             if self._seal is not None:
                 self._seal.renew()
+
+    def change_key(self, key: SigningKey) -> None:
+        """Hand over to another key, which signs the log from here on.
+
+        Args:
+            key: The new one.
+
+        Raises:
+            OSError: The log cannot be written.
+            TimeoutError: Another process did not end a line in time.
+            ArchiveError: The log was changed, or is not signed by the key that this was made with.
+            ValueError: The key signed before.
+        """
+        if self._seal is None or self.contents().key is None:
+            raise ArchiveError(f"`{self.path}` must be signed, and the key that signs it given, to change the key")
+        with self.opened() as log:
+            self._seal = self._seal.hand_over(log, key)
 
     def _check_seal(self) -> None:
         if self._seal is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from fastforget.serving.history.entries import Entry
 from fastforget.serving.history.requests import Request, note_edit, note_refusal
 
-__all__ = ["Contents", "asked_record", "edit_record", "expired_record", "key_record", "refused_record"]
+__all__ = ["Contents", "asked_record", "edit_record", "expired_record", "refused_record"]
 
 _ACTIONS = ("forget", "apply", "revert")
 _ENTRY_FIELDS = {field.name for field in fields(Entry)}
@@ -41,11 +41,6 @@ def refused_record(request: str, asked_by: str, classes: Sequence[int], reason: 
 def expired_record(number: int) -> dict[str, Any]:
     """Return the record of an edit whose old values were removed."""
     return {"kind": "expired", "number": number}
-
-
-def key_record(public_key: str) -> dict[str, Any]:
-    """Return the record that says by which key the log is signed from here on."""
-    return {"kind": "key", "public_key": public_key}
 
 
 @dataclass
@@ -106,8 +101,8 @@ class Contents:
         elif kind == "expired":
             self.expired.add(record["number"])
         elif kind == "key":
-            if self.key is not None:
-                raise ValueError("the log must name the key that signs it once, got a second one")
+            if self.key is not None and record.get("previous_key") != self.key:  # signatures are checked by the seal
+                raise ValueError("the log must say that the key that signs it hands over, got a second key")
             self.key = str(record["public_key"])
 
 

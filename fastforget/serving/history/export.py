@@ -36,6 +36,7 @@ _KINDS = {
     "refused": "request refused",
     "expired": "old values removed",
     "key": "signed from here on",
+    "another key": "another key signs from here on",
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
 
@@ -99,7 +100,7 @@ def _cells(record: Record, names: Sequence[str] | None) -> dict[str, str]:
     fields: Mapping[str, Any] = record.fields
     classes = fields.get("classes") or []
     called = list_classes(classes, names) if names else []
-    kind = str(fields.get("kind", ""))
+    kind = "another key" if fields.get("previous_key") else str(fields.get("kind", ""))
     found = {
         "number": record.number,
         "time": record.time,

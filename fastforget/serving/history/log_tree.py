@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.key_changes import KeyChange
 from fastforget.serving.history.log import Position, read_since
 from fastforget.serving.history.merkle import MerkleTree, leaf_hash
 from fastforget.serving.history.records import Record
@@ -21,7 +22,7 @@ class LogTree:
         path: The log; there may be none yet.
 
     Attributes:
-        key: Number of the record that names the key that signs the log, and the key, base64; None where none does.
+        changes: Which keys sign the log, the first one first; none where it is not signed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +31,7 @@ class LogTree:
         self._origin = ""
         self._asked: dict[str, Record] = {}
         self._records = MerkleTree()
-        self.key: tuple[int, str] | None = None
+        self.changes: tuple[KeyChange, ...] = ()
 
     def read(self) -> MerkleTree:
         """Return the tree of all records that are on the disk.
@@ -56,6 +57,15 @@ class LogTree:
         """Return the head of the tree of the first records, not signed; `read` must have seen them."""
         return TreeHead(self._origin, size, self._records.root(size))
 
+    @property
+    def origin(self) -> str:
+        """Name of the log; `read` must have seen its first record."""
+        return self._origin
+
+    def changes_of(self, size: int) -> tuple[KeyChange, ...]:
+        """Return the changes of keys among the first records; the last one names who signs their head."""
+        return tuple(change for change in self.changes if change.number < size)
+
     def asked(self, name: str) -> Record | None:
         """Return the record by which a request was filed; `read` must have seen it."""
         return self._asked.get(name)
@@ -65,8 +75,8 @@ class LogTree:
             self._origin = origin_of(record.hash)
         if record.fields.get("kind") == "asked":
             self._asked.setdefault(str(record.fields.get("request")), record)
-        if record.fields.get("kind") == "key" and self.key is None:
-            self.key = record.number, str(record.fields.get("public_key"))
+        if record.fields.get("kind") == "key":
+            self.changes += (KeyChange.of_record(record.number, record.previous, record.fields),)
         self._records.append(leaf_of(record))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastforget.files.durable import whole_files
 from fastforget.files.fields import is_count, is_text, list_of
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.key_changes import KeyChange, read_changes, signer_of
 from fastforget.serving.history.log_tree import leaf_of
 from fastforget.serving.history.merkle import follows, holds
 from fastforget.serving.history.records import Record, make_record
@@ -39,18 +40,20 @@ class RecordProof:
         path: Hashes of the tree, from the record to the root (RFC 9162, section 2.1.3).
         head: Of the tree.
         public_key: Which key signed the head, base64; empty where it is not signed.
+        changes: The keys that signed the log up to there, each with the signature of the one before.
     """
 
     record: Record
     path: tuple[bytes, ...]
     head: TreeHead
     public_key: str = ""
+    changes: tuple[KeyChange, ...] = ()
 
     def check(self, key: PublicKey | None = None) -> None:
         """Check that it proves what it says.
 
         Args:
-            key: Who must have signed the head. Without, a signature is not checked.
+            key: Who must have signed the head, or handed over to who did. Without, a signature is not checked.
 
         Raises:
             ArchiveError: The record, a hash, the head or the signature is not what it was.
@@ -64,7 +67,7 @@ class RecordProof:
         if not holds(leaf_of(record), record.number, self.head.size, self.path, self.head.root):
             raise ArchiveError(f"the proof does not lead from record {record.number} to the hash of the tree")
         if key is not None:
-            self.head.check_signature(key)
+            self.head.check_signature(signer_of(self.changes, key, self.head.origin, self.head.size))
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON knows it."""
@@ -75,6 +78,7 @@ class RecordProof:
             "path": [one.hex() for one in self.path],
             "head": self.head.note,
             "public_key": self.public_key,
+            "keys": [change.describe() for change in self.changes],
         }
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -105,7 +109,8 @@ class RecordProof:
             made = make_record(parts["number"], parts["fields"], parts["previous"], parts["time"])
             if parts != vars(made) | {"fields": dict(made.fields)}:
                 raise ArchiveError(f"record {parts['number']} was changed: its hash does not fit")
-            proof = cls(made, hashes(found["path"]), TreeHead.parse(found["head"]), found["public_key"])
+            keys = read_changes(found["keys"])
+            proof = cls(made, hashes(found["path"]), TreeHead.parse(found["head"]), found["public_key"], keys)
             proof.check()
         except (KeyError, TypeError, ValueError) as error:
             raise ArchiveError(f"`{path}` is not a usable proof: {error}") from error
@@ -121,12 +126,14 @@ class HeadProof:
         since: How many records it is to begin with; 0 for none.
         path: Hashes of the tree (RFC 9162, section 2.1.4).
         public_key: Which key signed the head, base64; empty where it is not signed.
+        changes: The keys that signed the log up to there, each with the signature of the one before.
     """
 
     head: TreeHead
     since: int
     path: tuple[bytes, ...]
     public_key: str = ""
+    changes: tuple[KeyChange, ...] = ()
 
     def check(self, earlier: TreeHead) -> None:
         """Check that the log continues what it was.
@@ -159,6 +166,7 @@ class HeadProof:
             "since": self.since,
             "path": [one.hex() for one in self.path],
             "public_key": self.public_key,
+            "keys": [change.describe() for change in self.changes],
         }
 
     @classmethod
@@ -175,7 +183,8 @@ class HeadProof:
             ArchiveError: It is something else.
         """
         fields = _checked(found, "head", _HEAD_FIELDS)
-        return cls(TreeHead.parse(fields["head"]), fields["since"], hashes(fields["path"]), fields["public_key"])
+        head, path, keys = TreeHead.parse(fields["head"]), hashes(fields["path"]), read_changes(fields["keys"])
+        return cls(head, fields["since"], path, fields["public_key"], keys)
 
 
 def read_object(path: str | PathLike[str], kind: str, fields: Mapping[str, Callable[[object], bool]]) -> dict[str, Any]:
@@ -228,7 +237,7 @@ def _checked(found: object, kind: str, fields: Mapping[str, Callable[[object], b
     wrong = sorted(name for name, accepts in fields.items() if not accepts(found.get(name)))
     if wrong:
         raise ArchiveError(f"its field `{wrong[0]}` must be there, and of the right kind")
-    return {name: found[name] for name in fields}
+    return {name: found.get(name) for name in fields}
 
 
 def _write(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
@@ -236,10 +245,21 @@ def _write(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
         draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-_HEAD_FIELDS = {"head": is_text, "since": is_count, "path": list_of(is_text), "public_key": is_text}
+def _is_list_or_missing(value: object) -> bool:
+    return value is None or isinstance(value, list)
+
+
+_HEAD_FIELDS = {
+    "head": is_text,
+    "since": is_count,
+    "path": list_of(is_text),
+    "public_key": is_text,
+    "keys": _is_list_or_missing,  # files of older versions lack it
+}
 _RECORD_FIELDS = {
     "record": lambda value: isinstance(value, dict),
     "path": list_of(is_text),
     "head": is_text,
     "public_key": is_text,
+    "keys": _is_list_or_missing,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.key_changes import KeyChange
 from fastforget.serving.history.log import read_log
 from fastforget.serving.history.log_tree import LogTree
 from fastforget.serving.history.proofs import HeadProof, RecordProof
@@ -30,8 +31,9 @@ def prove_record(log: Path, tree: LogTree, record: Record) -> RecordProof:
         OSError: A file cannot be read.
         ArchiveError: The log was changed.
     """
-    head, key = _newest(log, tree, record.number + 1)
-    return RecordProof(record, tuple(tree.read().inclusion(record.number, head.size)), head, key)
+    head, changes = _newest(log, tree, record.number + 1)
+    path = tuple(tree.read().inclusion(record.number, head.size))
+    return RecordProof(record, path, head, changes[-1].public_key if changes else "", changes)
 
 
 def prove_request(log: Path, tree: LogTree, name: str) -> RecordProof | None:
@@ -59,9 +61,9 @@ def prove_head(log: Path, tree: LogTree, since: int) -> HeadProof:
     """
     if since < 0:
         raise ValueError(f"`since` must not be negative, got {since}")
-    head, key = _newest(log, tree, 1)
+    head, changes = _newest(log, tree, 1)
     path = tree.read().consistency(since, head.size) if since <= head.size else []
-    return HeadProof(head, since, tuple(path), key)
+    return HeadProof(head, since, tuple(path), changes[-1].public_key if changes else "", changes)
 
 
 def record_of(log: Path, *, number: int | None, request: str | None) -> Record:
@@ -90,14 +92,14 @@ def record_of(log: Path, *, number: int | None, request: str | None) -> Record:
     return found[0]
 
 
-def _newest(log: Path, tree: LogTree, least: int) -> tuple[TreeHead, str]:
-    """Return the signed head and its key, or else the head of all records; it covers a number of records at least."""
+def _newest(log: Path, tree: LogTree, least: int) -> tuple[TreeHead, tuple[KeyChange, ...]]:
+    """Return the signed head and the keys up to its own, or else the head of all records; it covers some at least."""
     signed = read_signed(log)
     size = len(tree.read())
     if size < least:
         raise ArchiveError(f"`{log}` must hold {least} records, got {size}")
-    if signed is None or tree.key is None or signed.size < least:
-        return tree.head(size), ""
+    if signed is None or not tree.changes or signed.size < least:
+        return tree.head(size), ()
     if signed.size > size or tree.head(signed.size).text != signed.text:
         raise ArchiveError(f"`{log}` must be the log that was signed, but it was changed since")
-    return signed, tree.key[1]
+    return signed, tree.changes_of(signed.size)

@@ -29,7 +29,7 @@ def verify_archive(
     Args:
         folder: Of the archive.
         known: Hash of a record that must be in the log, kept elsewhere.
-        key: Who must have signed the log. Without, it is the key that the log names, if it names one.
+        key: Who must have signed the log, or handed over to who did. Without, it is the key that the log names.
 
     Returns:
         The number of records beside the first, and of edits.
@@ -61,7 +61,7 @@ def verify_signatures(log: Path, key: PublicKey | None = None) -> bool:
 
     Args:
         log: The log.
-        key: Who must have signed it; by default the key that it names, if it names one.
+        key: Who must have signed it, or handed over to who did; by default the key that it names, if it names one.
 
     Returns:
         Whether it is signed.
@@ -73,16 +73,16 @@ def verify_signatures(log: Path, key: PublicKey | None = None) -> bool:
     """
     tree = LogTree(log)
     tree.read()
-    if key is None and tree.key is None:
+    if key is None and not tree.changes:
         return False
-    check_signed(log, tree, key or _named_key(log, tree.key))
+    check_signed(log, tree, key or _named_key(log, tree.changes[-1].public_key))
     return True
 
 
-def _named_key(log: Path, named: tuple[int, str] | None) -> PublicKey:
+def _named_key(log: Path, named: str) -> PublicKey:
     from fastforget.files.signing import PublicKey  # noqa: PLC0415 (needs the extra "signing", for what is signed only)
 
     try:
-        return PublicKey.from_text(named[1] if named else "")
+        return PublicKey.from_text(named)
     except ValueError as error:
         raise ArchiveError(f"`{log}` must name the key that signs it: {error}") from error

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from fastforget.files.durable import whole_files
 from fastforget.files.fields import is_text
 from fastforget.serving.history.errors import ArchiveError
+from fastforget.serving.history.key_changes import signer_of
 from fastforget.serving.history.log_tree import LogTree
 from fastforget.serving.history.proofs import HeadProof, read_object
 from fastforget.serving.history.proving import prove_head
@@ -79,7 +80,7 @@ def witness(path: Path, kept: Kept | None, found: HeadProof, key: PublicKey | No
         path: The file of the witness.
         kept: What it keeps; None for the first time.
         found: The head now, with the proof that it continues the kept one.
-        key: Who must have signed it; by default whoever signed the first one.
+        key: Who must have signed it, or handed over to who did; by default whoever signed the first one.
 
     Returns:
         What is kept now.
@@ -89,11 +90,9 @@ def witness(path: Path, kept: Kept | None, found: HeadProof, key: PublicKey | No
         ArchiveError: The log is another one, a smaller one, has another past, or is not signed by the key.
         ModuleNotFoundError: It is signed, and the extra ``signing`` is not installed.
     """
-    signer = key.text if key is not None else kept.public_key if kept else found.public_key
-    if kept and kept.public_key not in ("", signer):
-        raise ArchiveError(f"the log must be signed by the key {kept.public_key} that the witness keeps")
+    signer = _signer(kept, found, key)
     if signer:
-        found.head.check_signature(key or _public_key(signer))
+        found.head.check_signature(_public_key(signer))
     if kept is not None:
         try:
             found.check(kept.head)
@@ -104,6 +103,16 @@ def witness(path: Path, kept: Kept | None, found: HeadProof, key: PublicKey | No
     made = Kept(found.head, signer, datetime.now(timezone.utc).isoformat(timespec="seconds"))
     made.save(path)
     return made
+
+
+def _signer(kept: Kept | None, found: HeadProof, key: PublicKey | None) -> str:
+    """Return the key that must have signed a head, base64; empty where nobody must."""
+    trusted = kept.public_key if kept and kept.public_key else key.text if key else "" if kept else found.public_key
+    if not trusted:
+        return ""
+    if kept and key and signer_of(found.changes, key, kept.head.origin, kept.head.size).text != trusted:
+        raise ArchiveError(f"the log must be signed by the key {trusted} that the witness keeps")
+    return signer_of(found.changes, _public_key(trusted), found.head.origin, found.head.size).text
 
 
 def read_head_proof(log: Path, since: int) -> HeadProof:

@@ -5,7 +5,7 @@ python crashes.py power FOLDER [STATES]    power fails at random calls; what was
 
 Calls are those of Python's `os`, which is all that the library uses, except while safetensors writes the content of a
 receipt. In a loss of power each name of a folder that was not synced is old or new, and each content that was not
-synced is old, new, a beginning of the new one, or zeros.
+synced is old, new, a beginning of the new one, or zeros. Both are done without a key, and with one that is changed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from fastforget.serving.history.verification import verify_archive
 try:
     from fastforget.files.signing import SigningKey
 
-    KEY: Any = SigningKey.generate()
+    KEY, NEXT = (SigningKey.generate() for _ in range(2))
+    KEYS: list[Any] = [None, KEY]
 except ModuleNotFoundError:
-    KEY = None
+    KEYS = [None]
 
 CALLS = ("open", "write", "fsync", "link", "replace", "unlink", "ftruncate", "truncate", "mkdir", "chmod")
 
@@ -44,6 +45,15 @@ def live(folder: Path, *, key: Any = None, undo: str = "keep") -> LiveModel:
 def state(subject: LiveModel) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
     """What was acknowledged: the version, what it forgot, and which requests were filed."""
     return subject.version.number, subject.version.classes, tuple(request.name for request in subject.requests())
+
+
+def current(folder: Path, key: Any) -> Any:
+    """The key that signs when the archive is opened: a whole record counts, also where no head names it yet."""
+    log = folder / "requests.jsonl"
+    if key is None or not log.exists():
+        return key
+    lines = log.read_bytes()
+    return NEXT if NEXT.public.text.encode() in lines[: lines.rfind(b"\n") + 1] else key
 
 
 def request(name: str) -> Request:
@@ -96,13 +106,14 @@ JOBS: dict[str, tuple[Callable[[Path, Any], None], Callable[[Path, Any], object]
     "an edit": (begun, lambda folder, key: live(folder, key=key).forget(3)),
     "a way back": (begun, lambda folder, key: live(folder, key=key).revert(0)),
     "a request": (begun, lambda folder, key: Archive(folder, key=key).ask(request("later"))),
+    "another key": (begun, lambda folder, key: Archive(folder, key=key).change_key(NEXT) if key else None),
 }
 
 
 def kills(folder: Path, step: int) -> int:
     """Kill a process at each call of each job; return how often."""
     count = 0
-    for key in [None, *([KEY] if KEY else [])]:
+    for key in KEYS:
         for number, (prepare, work) in enumerate(JOBS.values()):
             start, after = folder / f"start {number} {key is None}", folder / f"after {number} {key is None}"
             start.mkdir(parents=True)
@@ -144,6 +155,7 @@ def killed(start: Path, now: Path, place: int, work: Callable[[Path], object]) -
 
 def check(folder: Path, allowed: tuple[Any, ...], key: Any) -> None:
     """Whoever opens the archive sees one of the states, its files fit, and the next edit and request are made."""
+    key = current(folder, key)
     subject = live(folder, key=key)
     found = state(subject)
     assert found in allowed, f"{found} is none of {allowed}"
@@ -212,15 +224,21 @@ class Disk:
 
 
 REAL_OPEN = os.open
+CALLS_UNSIGNED, CALLS_SIGNED = 133, 205  # that change files in `power_with`
 
 
 def power(folder: Path, states: int) -> int:
     """Lose power at random calls; return how many states were looked at."""
+    return sum(power_with(folder / f"{key is None}", states // len(KEYS), key) for key in KEYS)
+
+
+def power_with(folder: Path, states: int, key: Any) -> int:
+    """Lose power of an archive that is signed, or not."""
     draw, archive, found = random.Random(0), folder / "archive", 0  # noqa: S311
     reached: list[Any] = [(0, (), ())]  # what was acknowledged, in order
     archive.mkdir(parents=True)
     disk, cuts, calls = Disk(archive), folder / "cuts", 0
-    share = states / 132  # for each of the calls
+    share = states / (CALLS_UNSIGNED if key is None else CALLS_SIGNED)
 
     def before(name: str) -> None:
         nonlocal calls
@@ -240,7 +258,13 @@ def power(folder: Path, states: int) -> int:
 
         def begin() -> None:
             nonlocal subject
-            subject = live(archive)
+            subject = live(archive, key=key)
+
+        def change_key() -> None:
+            nonlocal subject
+            if key is not None:
+                Archive(archive, key=key).change_key(NEXT)
+                subject = live(archive, key=NEXT)
 
         for work in (
             begin,
@@ -248,6 +272,7 @@ def power(folder: Path, states: int) -> int:
             lambda: subject.forget(1),
             lambda: subject.forget(3),
             lambda: subject.revert(1),
+            change_key,
             lambda: subject.ask(5, request="two"),
             lambda: subject.forget(2),
         ):
@@ -258,7 +283,7 @@ def power(folder: Path, states: int) -> int:
         os.fsync = real
     for cut in sorted(cuts.iterdir()):
         acknowledged = int(cut.name.split()[1])
-        check(cut, tuple(reached[acknowledged : acknowledged + 2]), None)
+        check(cut, tuple(reached[acknowledged : acknowledged + 2]), key)
         shutil.rmtree(cut)
         found += 1
     return found

@@ -13,7 +13,7 @@ import pytest
 from serving.history import crashes
 
 from fastforget.files import durable
-from fastforget.serving.history import head, log, receipt_files
+from fastforget.serving.history import head, log, receipt_files, seal
 
 pytestmark = [
     pytest.mark.skipif(sys.version_info < (3, 11), reason="pathlib of Python 3.10 keeps functions of its own"),
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "number"), [("kills", "13"), ("power", "40")])
+@pytest.mark.parametrize(("what", "number"), [("kills", "13"), ("power", "60")])
 def test_crashes(what: str, number: str, tmp_path: Path) -> None:
     done = subprocess.run(  # noqa: S603 (our own program)
         [sys.executable, "-W", "error", crashes.__file__, what, str(tmp_path / "crashes"), number],
@@ -45,6 +45,9 @@ def not_synced(file: int, content: bytes) -> None:
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "the name of the head": lambda patch: patch.setattr(head, "sync", lambda _: None),
     "a record": lambda patch: patch.setattr(log, "_append", not_synced),
+    "the signed head": lambda patch: patch.setattr(
+        seal, "replace_durably", lambda path, text: path.write_text(text, encoding="utf-8")
+    ),
     "receipts": lambda patch: (
         patch.setattr(durable, "sync", lambda _: None),
         patch.setattr(receipt_files, "sync", lambda _: None),
@@ -58,4 +61,4 @@ def test_what_is_not_synced_is_found(fault: str, tmp_path: Path, monkeypatch: py
     """Without one of the calls that bring an edit to the disk, a loss of power loses something."""
     FAULTS[fault](monkeypatch)
     with pytest.raises((AssertionError, OSError, ValueError)):
-        crashes.power(tmp_path / "crashes", 60)
+        crashes.power(tmp_path / "crashes", 120)

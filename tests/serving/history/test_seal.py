@@ -204,7 +204,7 @@ def test_a_second_key_in_the_log_is_refused(folder: Path) -> None:
     filed(folder, "a")
     with closing(RequestLog(folder / "requests.jsonl")) as log:
         log.append({"kind": "key", "public_key": OTHER.public.text})
-    with pytest.raises(ArchiveError, match="must name the key that signs it once"):
+    with pytest.raises(ArchiveError, match="must say that the key that signs it hands over"):
         Archive(folder, key=OTHER)
 
 
