@@ -46,9 +46,9 @@ class Weights:
         self.run: Predictor = model if engine is None else engine
         check_eval(self._source)
         _check_in_place(model, self._source)
-        self.draft = copy.deepcopy(self._source)
+        self.draft: nn.Module = copy.deepcopy(self._source)
         _check_copy(self._source, self.draft)
-        self.lends_draft = model is self._source and engine is None and can_stand_in(model, self.draft)
+        self.lends_draft: bool = model is self._source and engine is None and can_stand_in(model, self.draft)
         self._lent: list[nn.Module] = []  # former drafts in which a prediction was still inside
         if engine is None:
             _check_outputs(model)
