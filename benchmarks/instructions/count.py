@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "benchmarks" / "results" / "instructions.json"
-FLAGS = ["-std=c++20", "-O3", "-g0", "-w"]  # those of setup.py; warnings are its business
+FLAGS = json.loads((ROOT / "csrc" / "flags.json").read_text(encoding="utf-8"))  # those of setup.py
 LEVEL, TOLERANCE = "avx2", 1.02
 LABEL = re.compile(r"^desc: Trigger: Client Request: (.+) \| (\d+)$", re.MULTILINE)
 TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
@@ -72,7 +73,9 @@ def built(folder: Path) -> Path:
     """Compile the kernels and what calls them."""
     program = folder / "kernels"
     sources = [ROOT / "benchmarks/instructions/kernels.cpp", *sorted((ROOT / "csrc/kernels/cpu").glob("*.cpp"))]
-    subprocess.run(["g++", *FLAGS, "-o", str(program), *map(str, sources)], check=True)  # noqa: S603, S607
+    flags = [*FLAGS["compile"], *FLAGS["harden"], *FLAGS.get(f"harden_{platform.machine()}", []), *FLAGS["link"]]
+    command = ["g++", *flags, "-w", "-o", str(program), *map(str, sources)]  # warnings are the business of setup.py
+    subprocess.run(command, check=True)  # noqa: S603
     return program
 
 
