@@ -53,7 +53,7 @@ class LiveModel:
 
     With an ``archive`` every edit is on the disk before it is made. Several processes may share one, and edit in
     turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that starts comes to the
-    current version. Without an archive edits live as long as the process. There are two copies of the weights, or three.
+    current version. Without an archive edits live as long as the process. Of the weights there are two or three copies.
 
     Args:
         model: In eval mode; nobody else may change its weights from now on. With an archive, in any version from which
@@ -63,7 +63,7 @@ class LiveModel:
         archive: A folder that keeps what is done.
         forgotten: Classes that the model, as it is given, has forgotten; of edits in the archive they are known.
         undo: How long an edit can be undone: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
-        audit: Measures each copy that `forget` edited, before anybody sees it, for the record; its error stops the edit.
+        audit: Measures each copy that `forget` edited, before anybody sees it, for the record; an error stops it.
         patience: Seconds that an edit waits for predictions that began before, and for an edit of another process.
 
     Attributes:
