@@ -165,6 +165,7 @@ bench-check: $(STAMP)
 
 bench-history: $(STAMP)
 	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/speed_page.py --collect
 
 # Whether forgetting holds: trains the networks, forgets, writes the rows and the tables of docs/results/one-shot.md. A reduced
 # set, in ten minutes; quality-full is everything, for hours, CIFAR10 a folder of that data set as image files.

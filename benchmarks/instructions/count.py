@@ -5,6 +5,7 @@ that does more work, not one that waits more. valgrind has no AVX-512, so AVX2 i
 
     python benchmarks/instructions/count.py            # fails if a kernel takes over 2 % more than was kept
     python benchmarks/instructions/count.py --keep     # writes benchmarks/results/instructions.json
+    python benchmarks/instructions/count.py --against v0.1.0    # compares with what that release kept
 
 Another compiler makes other instructions: then both numbers are shown, and nothing fails.
 """
@@ -50,6 +51,7 @@ class Case:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--keep", action="store_true", help="keep what is counted, to compare with from now on")
+    arguments.add_argument("--against", metavar="COMMIT", help="compare with what a commit or a tag kept")
     given = arguments.parse_args()
     for tool in ("valgrind", "g++"):
         if shutil.which(tool) is None:
@@ -60,13 +62,22 @@ def main() -> None:
     if given.keep:
         figures = {case.name: {"work": case.work, "instructions": case.instructions} for case in cases}
         KEPT.write_text(json.dumps({"compiler": compiler, "level": LEVEL, "kernels": figures}, indent=1) + "\n")
-    kept = json.loads(KEPT.read_text())
+    kept = json.loads(KEPT.read_text() if given.against is None else kept_at(given.against))
     print(table(cases, kept["kernels"]))
     if kept["compiler"] != compiler:
         print(f"\nkept with {kept['compiler']}, counted with {compiler}: not compared")
         return
     if found := faults(cases, kept["kernels"]):
         sys.exit("\n".join(found))
+
+
+def kept_at(commit: str) -> str:
+    """Return what was kept at a commit."""
+    command = ["git", "-C", str(ROOT), "show", f"{commit}:{KEPT.relative_to(ROOT).as_posix()}"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    if found.returncode:
+        sys.exit(f"`--against` must be a commit that kept instruction counts: {found.stderr.strip()}")
+    return found.stdout
 
 
 def built(folder: Path) -> Path:
