@@ -88,7 +88,7 @@ def _beside(kept: list[dict[str, Any]]) -> Iterator[str]:
         wrong = {name for name, verdict in entry["verdicts"].items() if not verdict.startswith("ok")}
         others = [(value, name) for name, value in ratios.items() if name not in {OWN, entry["baseline"], *wrong}]
         said = "; ".join(f"{name} {value:.2f}" for value, name in sorted(others))
-        yield f"| {group} | {threads} | {entry['baseline']} | {ratios[OWN]:.2f} | {said or '–'} |\n"
+        yield f"| {group} | {threads} | {entry['baseline']} | {ratios[OWN]:.2f} | {said or 'none'} |\n"
 
 
 def _over_time(figures: list[dict[str, Any]]) -> Iterator[str]:
