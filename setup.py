@@ -10,10 +10,13 @@ FASTFORGET_SANITIZE=1: addresses and undefined behaviour are checked at run time
 FASTFORGET_EMULATION=1: ``_C`` runs the CUDA kernels, on the host, see `make emulation`.
 """
 
+import json
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,10 +31,15 @@ CUDA_KERNELS, CUDA_BINDINGS = "csrc/kernels/cuda", "csrc/bindings/cuda"
 EMULATION = os.environ.get("FASTFORGET_EMULATION") == "1"
 WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=."]
 
-OPTIMISE, SANITIZE = ["-O3", "-g0"], []
+# What the compiler and the linker are told; benchmarks/instructions reads the same file.
+FLAGS = json.loads((ROOT / "csrc" / "flags.json").read_text(encoding="utf-8"))
+COMPILE, SANITIZE = FLAGS["compile"], []
+HARDEN = FLAGS["harden"] + FLAGS.get(f"harden_{platform.machine()}", [])
+LINK = FLAGS["link"] if sys.platform == "linux" else []  # options of ELF linkers
 if os.environ.get("FASTFORGET_SANITIZE") == "1":
     # Python's own flags hold -fwrapv, with which a signed overflow would be no fault.
-    OPTIMISE = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", "-D_GLIBCXX_ASSERTIONS"]
+    COMPILE = ["-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", "-D_GLIBCXX_ASSERTIONS"]
+    HARDEN = []  # checked more thoroughly, by what does not know the checked variants of C functions
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -83,7 +91,8 @@ def compile_kernels(folder: Path) -> list[str]:
 
     def compiled(source: str) -> str:
         made, report = folder / f"{Path(source).stem}.o", folder / f"{Path(source).stem}.ptxas"
-        options = ["-std=c++17", "-O3", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--extended-lambda"]
+        host = ",".join(["-fPIC", "-fvisibility=hidden", *HARDEN])
+        options = ["-std=c++17", "-O3", "-Xptxas", "-v", "-Xcompiler", host, "--extended-lambda"]
         command = [str(compiler), *options, *architectures(), "-c", str(ROOT / source), "-o", str(made)]
         newest = max(path.stat().st_mtime for path in [ROOT / source, ROOT / "setup.py", *headers])
         known = made.exists() and report.exists() and made.stat().st_mtime > newest
@@ -125,8 +134,8 @@ def library(name: str, sources: list[str], **more: list[object]) -> CppExtension
         depends=files("csrc", ".h", ".cuh", ".cu"),
         include_dirs=[pybind11.get_include(), *more.pop("include_dirs", [])],
         define_macros=macros,
-        extra_compile_args=[*OPTIMISE, *SANITIZE, "-std=c++20", *WARNINGS],
-        extra_link_args=[*SANITIZE, *more.pop("extra_link_args", [])],
+        extra_compile_args=[*COMPILE, *HARDEN, *SANITIZE, *WARNINGS],
+        extra_link_args=[*SANITIZE, *LINK, *more.pop("extra_link_args", [])],
         **more,
     )
 

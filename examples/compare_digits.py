@@ -30,7 +30,7 @@ def test() -> tuple[Tensor, Tensor]:
 
 
 def fresh_output(
-    model: nn.Sequential, forget: object, remain: tuple[Tensor, Tensor], *, epochs: int, seed: int
+    model: nn.Sequential, forget: tuple[Tensor, Tensor], remain: tuple[Tensor, Tensor], *, epochs: int, seed: int
 ) -> fastforget.Receipt:
     """Initialise the output layer again and train it on what remains; the layers below stay."""
     with fastforget.edits.recording(model, "fresh_output", settings={"epochs": epochs, "seed": seed}) as edit:

@@ -10,6 +10,7 @@ engine_trial.py says what is then done and printed.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import digits_service
 import onnxruntime
@@ -30,7 +31,7 @@ def export(folder: Path) -> Path:
         batch = ({0: torch.export.Dim.DYNAMIC},)
         program = torch.onnx.export(model, (EXAMPLE,), dynamo=True, optimize=False, dynamic_shapes=batch, verbose=False)
         unfinished = path.with_suffix(".unfinished")
-        program.save(unfinished)
+        cast("torch.onnx.ONNXProgram", program).save(unfinished)  # None is what the older exporter returns
         unfinished.replace(path)
     return path
 

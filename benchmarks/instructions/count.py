@@ -5,6 +5,7 @@ that does more work, not one that waits more. valgrind has no AVX-512, so AVX2 i
 
     python benchmarks/instructions/count.py            # fails if a kernel takes over 2 % more than was kept
     python benchmarks/instructions/count.py --keep     # writes benchmarks/results/instructions.json
+    python benchmarks/instructions/count.py --against v0.1.0    # compares with what that release kept
 
 Another compiler makes other instructions: then both numbers are shown, and nothing fails.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "benchmarks" / "results" / "instructions.json"
-FLAGS = ["-std=c++20", "-O3", "-g0", "-w"]  # those of setup.py; warnings are its business
+FLAGS = json.loads((ROOT / "csrc" / "flags.json").read_text(encoding="utf-8"))  # those of setup.py
 LEVEL, TOLERANCE = "avx2", 1.02
 LABEL = re.compile(r"^desc: Trigger: Client Request: (.+) \| (\d+)$", re.MULTILINE)
 TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
@@ -49,6 +51,7 @@ class Case:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--keep", action="store_true", help="keep what is counted, to compare with from now on")
+    arguments.add_argument("--against", metavar="COMMIT", help="compare with what a commit or a tag kept")
     given = arguments.parse_args()
     for tool in ("valgrind", "g++"):
         if shutil.which(tool) is None:
@@ -59,7 +62,7 @@ def main() -> None:
     if given.keep:
         figures = {case.name: {"work": case.work, "instructions": case.instructions} for case in cases}
         KEPT.write_text(json.dumps({"compiler": compiler, "level": LEVEL, "kernels": figures}, indent=1) + "\n")
-    kept = json.loads(KEPT.read_text())
+    kept = json.loads(KEPT.read_text() if given.against is None else kept_at(given.against))
     print(table(cases, kept["kernels"]))
     if kept["compiler"] != compiler:
         print(f"\nkept with {kept['compiler']}, counted with {compiler}: not compared")
@@ -68,11 +71,22 @@ def main() -> None:
         sys.exit("\n".join(found))
 
 
+def kept_at(commit: str) -> str:
+    """Return what was kept at a commit."""
+    command = ["git", "-C", str(ROOT), "show", f"{commit}:{KEPT.relative_to(ROOT).as_posix()}"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    if found.returncode:
+        sys.exit(f"`--against` must be a commit that kept instruction counts: {found.stderr.strip()}")
+    return found.stdout
+
+
 def built(folder: Path) -> Path:
     """Compile the kernels and what calls them."""
     program = folder / "kernels"
     sources = [ROOT / "benchmarks/instructions/kernels.cpp", *sorted((ROOT / "csrc/kernels/cpu").glob("*.cpp"))]
-    subprocess.run(["g++", *FLAGS, "-o", str(program), *map(str, sources)], check=True)  # noqa: S603, S607
+    flags = [*FLAGS["compile"], *FLAGS["harden"], *FLAGS.get(f"harden_{platform.machine()}", []), *FLAGS["link"]]
+    command = ["g++", *flags, "-w", "-o", str(program), *map(str, sources)]  # warnings are the business of setup.py
+    subprocess.run(command, check=True)  # noqa: S603
     return program
 
 

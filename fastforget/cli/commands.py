@@ -13,7 +13,7 @@ from fastforget.cli.words import in_command_words
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Make PyTorch classifiers forget classes, with a receipt and with undo.",

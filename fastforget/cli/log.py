@@ -23,7 +23,9 @@ from fastforget.serving.history.witness import read_head_proof
 
 __all__ = ["log"]
 
-log = typer.Typer(no_args_is_help=True, help="Check, print, prove and watch the record of forgetting requests.")
+log: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="Check, print, prove and watch the record of forgetting requests."
+)
 NamesFileOption = Annotated[
     Path | None,
     typer.Option(

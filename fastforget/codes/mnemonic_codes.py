@@ -62,7 +62,7 @@ class MnemonicCodes:
         tensors = leaves(self.stacked)
         first = tensors[0]
         for leaf in tensors:
-            if leaf.is_complex() or leaf.is_quantized:
+            if leaf.is_complex() or leaf.is_quantized or (leaf.is_floating_point() and leaf.itemsize < 2):
                 raise TypeError(f"codes must be real and not quantised, got {leaf.dtype}")
             if leaf.ndim < 2 or 0 in leaf.shape:  # the dimensions C and M
                 raise ValueError(f"codes must be [C, M, *shape] and not empty, got shape {tuple(leaf.shape)}")

@@ -86,10 +86,13 @@ def kept_network(path: Path, build: Callable[[], nn.Module], train: Callable[[nn
                 save_model(model, str(draft), {"cost": json.dumps(spent)})
         trained = load_into(build(), path, "output")
     with safe_open(path, "pt") as opened:
-        spent = json.loads((opened.metadata() or {}).get("cost", "null"))
-    if spent is None:
-        raise ValueError(f"`{path}` must say what its training took, and does not: remove it")
-    return Network(trained, Cost(spent["seconds"], spent["cpu_seconds"]))
+        said = (opened.metadata() or {}).get("cost", "null")
+    try:
+        spent = json.loads(said)
+        cost = Cost(float(spent["seconds"]), float(spent["cpu_seconds"]))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"`{path}` must say what its training took, and does not: remove it") from error
+    return Network(trained, cost)
 
 
 def random_state() -> Any:

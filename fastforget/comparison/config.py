@@ -135,7 +135,7 @@ def _parse(path: Path) -> dict[str, Any]:
     loads = _toml_reader()
     try:
         return loads(text.decode())
-    except ValueError as error:  # of UTF-8 as well
+    except (ValueError, RecursionError) as error:  # of UTF-8 as well; or nested too deep
         raise ValueError(f"`{path}` must be TOML: {error}") from error
 
 

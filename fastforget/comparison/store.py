@@ -29,7 +29,7 @@ class RowStore:
         for number, line in enumerate(text[: self._whole].splitlines(), 1):
             try:
                 row = Row.read(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"`{path}` must have a row in each line, but line {number}: {error}") from error
             self._rows[row.key] = row
 

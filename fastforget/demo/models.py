@@ -18,10 +18,10 @@ class Block(nn.Module):
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outer)
+        self.conv1: nn.Conv2d = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.norm1: nn.BatchNorm2d = nn.BatchNorm2d(outer)
+        self.conv2: nn.Conv2d = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.norm2: nn.BatchNorm2d = nn.BatchNorm2d(outer)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inner != outer:
             self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))

@@ -44,7 +44,7 @@ class ShardedPasses:
         self._model, self._parameters, self._loss, self._ranks = model, parameters, loss, ranks
         self._inputs, self._targets = pytree.tree_map_only(Tensor, Tensor.detach, (inputs, targets))
         self._samples = samples
-        self.losses = torch.empty(0)
+        self.losses: Tensor = torch.empty(0)
 
     def sum_squares(self, rounds: int) -> dict[str, Tensor]:
         """Sum the squares of the per-sample gradients over all ranks.

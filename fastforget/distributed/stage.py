@@ -56,7 +56,8 @@ class ShardedStage(Stage):
             group: The ranks.
         """
         super().__init__(shards, dict(targets), batch_size)
-        self.sharded_model, self.group = model, group
+        self.sharded_model: nn.Module = model
+        self.group: dist.ProcessGroup | None = group
         self._targets, self._indices, self._counts, self._direction = list(targets.values()), indices, counts, direction
         self._sizes = sizes
         parts = zip(self._targets, indices.split(sizes), strict=True)

@@ -82,7 +82,7 @@ def _tensor_names(header: dict[str, str], stored: Iterable[str]) -> list[str]:
 def _check_names(text: str, layout: str, stored: Iterable[str]) -> list[str]:
     try:
         names = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"the header's `names` must be a JSON list of names, got {text!r}")

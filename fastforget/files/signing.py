@@ -124,7 +124,7 @@ class SigningKey:
 
     def __init__(self, key: Any) -> None:
         self._key = key
-        self.public = PublicKey(key.public_key().public_bytes_raw())
+        self.public: PublicKey = PublicKey(key.public_key().public_bytes_raw())
 
     @classmethod
     def generate(cls) -> SigningKey:

@@ -52,10 +52,12 @@ class LeafModel:
         """Take the parameters of an eager module, of which some are watched."""
         self._model = model
         self._isolated = IsolatedModel(model)
-        self.leaves = {name: parameter.detach().requires_grad_() for name, parameter in watched.items()}
+        self.leaves: dict[str, Tensor] = {
+            name: parameter.detach().requires_grad_() for name, parameter in watched.items()
+        }
         first = {id(parameter): name for name, parameter in reversed(self._isolated.parameters.items())}
         everything = {name: p for name, p in self._isolated.parameters.items() if first[id(p)] == name}
-        self.others = {name: p.detach() for name, p in everything.items() if name not in watched}
+        self.others: dict[str, Tensor] = {name: p.detach() for name, p in everything.items() if name not in watched}
         self._random_devices = random_devices(*self.leaves.values(), *self.others.values())
         # Every name of a parameter with its first name: then nobody needs to look for ties at each forward.
         self._first_names = {name: first[id(p)] for name, p in self._isolated.parameters.items()}

@@ -30,12 +30,12 @@ def _why_missing(package: Path) -> str:
 
 try:
     from fastforget.ops import _C
-except ImportError as error:  # a missing kernel is never papered over
-    raise ImportError(_why_missing(Path(__file__).parents[1])) from error
+except ImportError as _error:  # a missing kernel is never papered over
+    raise ImportError(_why_missing(Path(__file__).parents[1])) from _error
 
 __all__ = ["check_not_empty", "cuda_built", "operators", "register_fake", "simd_level"]
 
-operators = torch.ops.fastforget
+operators: Any = torch.ops.fastforget
 _cuda_libraries: list[str] = []  # paths of those that are loaded
 
 

@@ -74,14 +74,14 @@ class Work:
             ValueError: There is no batch, targets are no classes, goals cannot be had, or the floor is not met.
             ForgettingError: Output rows are to be set, and there are none to set.
         """
-        self.before = fingerprint(model)
+        self.before: str = fingerprint(model)
         self._model, self._attacks = copy.deepcopy(model), list(attacks)
         enable_recurrent_backward(self._model)
         keep_nothing(self._model)
         parameters = dict(self._model.named_parameters())
         self._moving = {name: parameters[name].requires_grad_() for name in chosen}
         self._optimizer = _made(optimizer, list(self._moving.values()), settings)
-        self.floor = AccuracyFloor(self._model, self._moving, floor)
+        self.floor: AccuracyFloor = AccuracyFloor(self._model, self._moving, floor)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._remain = EndlessBatches(self._model, data.remain, "remain")
         self._to_forget = EndlessBatches(self._model, data.forget, "forget")
@@ -91,10 +91,11 @@ class Work:
         goals = self._forget.has_goals
         self._support: Support = settings.support or ("counterfactual" if goals else "random")
         self._target: Target = settings.target or ("counterfactual" if goals else "unseen")
-        self.settings = replace(settings, support=self._support, target=self._target)
+        self.settings: Settings = replace(settings, support=self._support, target=self._target)
         if settings.output_row:
             self._check_rows()
-        self.step, self.evidence = 0, dict[str, float]()
+        self.step: int = 0
+        self.evidence: dict[str, float] = {}
 
     def take_step(self) -> dict[str, float]:
         """Take a step; return the losses that it was to lower.

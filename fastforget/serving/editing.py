@@ -43,7 +43,7 @@ class OpenEdit:
     """
 
     def __init__(self, request: str, asked_by: str, replica: Replica, history: History, writer: HistoryWriter) -> None:
-        self.before = replica.version
+        self.before: Version = replica.version
         self._request, self._asked_by = request, asked_by
         self._replica, self._history, self._writer = replica, history, writer
 

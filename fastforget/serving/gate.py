@@ -28,7 +28,7 @@ class Gate(Generic[Place]):
     """
 
     def __init__(self, now: Place) -> None:
-        self.now = now
+        self.now: Place = now
         self._changed = threading.Condition()
         self._closed = False
         self._watched = 0  # threads that wait for somebody to leave

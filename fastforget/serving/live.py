@@ -25,7 +25,7 @@ from fastforget.serving.follower import Follower
 from fastforget.serving.health import health_of, readiness_of
 from fastforget.serving.history.archive import Archive
 from fastforget.serving.history.entries import Version, now, timestamp
-from fastforget.serving.history.history import open_history
+from fastforget.serving.history.history import History, open_history
 from fastforget.serving.history.proofs import HeadProof, RecordProof
 from fastforget.serving.history.requests import Request
 from fastforget.serving.history.undo_policy import kept_until
@@ -51,10 +51,9 @@ class LiveModel:
     ended, and change in place: those with compiled parts or CUDA graphs, and those whose copy would not run on its own
     weights alone. If those inside do not end within ``patience``, the edit gives up: TimeoutError.
 
-    With an ``archive`` every edit is on the disk before it is made. Several processes may share one, each with its own
-    LiveModel, and edit in turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that
-    starts comes to the current version. Without an archive edits live as long as the process. There are two copies of
-    the weights, at times three.
+    With an ``archive`` every edit is on the disk before it is made. Several processes may share one, and edit in
+    turn; the others come to an edit by `catch_up`, or by themselves after `follow`. One that starts comes to the
+    current version. Without an archive edits live as long as the process. Of the weights there are two or three copies.
 
     Args:
         model: In eval mode; nobody else may change its weights from now on. With an archive, in any version from which
@@ -64,8 +63,7 @@ class LiveModel:
         archive: A folder that keeps what is done.
         forgotten: Classes that the model, as it is given, has forgotten; of edits in the archive they are known.
         undo: How long an edit can be undone: ``"keep"``, ``"never"``, or ``"expire:30d"`` and the like.
-        audit: Measures every edited copy that `forget` makes, before anybody sees it. What it returns is recorded; an
-            error that it raises stops the edit.
+        audit: Measures each copy that `forget` edited, before anybody sees it, for the record; an error stops it.
         patience: Seconds that an edit waits for predictions that began before, and for an edit of another process.
 
     Attributes:
@@ -100,13 +98,15 @@ class LiveModel:
     ) -> None:
         check_seconds("patience", patience)
         kept_until(undo, now())
-        self.codes, self.undo, self._audit = codes, undo, audit
+        self._audit = audit
+        self.codes: MnemonicCodes | None = codes
+        self.undo: str = undo
         earlier = read_classes("forgotten", forgotten, None if codes is None else len(codes))
         with normal_tensors():
-            self._weights, self.history = Weights(model, engine), open_history(archive)
+            self._weights = Weights(model, engine)
+            self.history: History = open_history(archive)
             self._replica = Replica(self._weights, self.history, float(patience), earlier)
-        self._editor = Editor(self._replica, self.history, float(patience))
-        self._follower = Follower(float(patience))
+        self._editor, self._follower = Editor(self._replica, self.history, float(patience)), Follower(float(patience))
 
     @property
     def version(self) -> Version:

@@ -15,8 +15,8 @@ try:
     from prometheus_client.exposition import CONTENT_TYPE_LATEST
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("metrics need prometheus-client: pip install 'fastforget[metrics]'") from error
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError("metrics need prometheus-client: pip install 'fastforget[metrics]'") from _error
 
 __all__ = ["Metrics"]
 

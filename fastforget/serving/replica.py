@@ -93,7 +93,7 @@ class Replica:
         here = self._find(given, versions([first], entries))
         first = replace(first, classes=tuple(cls for cls in forgotten if cls not in here.classes))
         known = versions([first], entries)
-        self.gate = Gate(Serving(weights.run, (first,)))
+        self.gate: Gate[Serving] = Gate(Serving(weights.run, (first,)))
         self._advance(known[here.number], known)
 
     @property

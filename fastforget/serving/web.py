@@ -38,8 +38,8 @@ try:
     from fastforget.serving.answers import AnsweringRoute
     from fastforget.serving.desk.routes import following, planning, undoing
     from fastforget.serving.tokens import guards
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("serving by HTTP needs FastAPI: pip install 'fastforget[serve]'") from error
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError("serving by HTTP needs FastAPI: pip install 'fastforget[serve]'") from _error
 
 __all__ = ["application", "router"]
 

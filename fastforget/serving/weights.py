@@ -47,9 +47,9 @@ class Weights:
         self._source, self._engine = eager(model), engine
         check_eval(self._source)
         _check_in_place(model, self._source)
-        self.draft = copy.deepcopy(self._source)
+        self.draft: nn.Module = copy.deepcopy(self._source)
         _check_copy(self._source, self.draft)
-        self.lends_draft = model is self._source and engine is None and can_stand_in(model, self.draft)
+        self.lends_draft: bool = model is self._source and engine is None and can_stand_in(model, self.draft)
         self._lent: list[Predictor] = []  # what predicted before, and may still be read by a prediction or a device
         if engine is None:
             _check_outputs(model)

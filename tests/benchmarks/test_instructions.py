@@ -57,3 +57,8 @@ def test_what_is_kept_has_every_kernel(count: ModuleType) -> None:
     assert all(f"cpu::{call}(" in source for call in (*calls, "project_gram", "project_combine", "fingerprint"))
     assert len(kept["kernels"]) == 15
     assert all(each["instructions"] > 0 and each["work"] > 0 for each in kept["kernels"].values())
+
+
+def test_only_a_commit_that_kept_counts_can_be_compared_with(count: ModuleType) -> None:
+    with pytest.raises(SystemExit, match=r"^`--against` must be a commit that kept instruction counts: "):
+        count.kept_at("no-such-commit")

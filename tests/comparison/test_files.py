@@ -98,6 +98,9 @@ def test_files_that_are_no_configuration(folder: Path) -> None:
     Path("bad.toml").write_bytes(b"seeds = '\xff'")
     with pytest.raises(ValueError, match=r"^`bad.toml` must be TOML: .*utf-8"):
         compare("bad.toml")
+    Path("bad.toml").write_text("seeds = " + "[" * 9000)
+    with pytest.raises(ValueError, match=r"^`bad.toml` must be TOML: .*recursion"):
+        compare("bad.toml")
     with pytest.raises(TypeError, match=r"^`config` must be a file or a mapping, got int$"):
         compare(3)  # type: ignore[arg-type]
 

@@ -71,6 +71,7 @@ def test_lines_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     whole = file.read_text()
     for wrong, text in (
         ("{]", "line 1: Expecting"),
+        ("[" * 99_000, "line 1: maximum recursion depth"),
         ("{}", "line 1: a row must have the fields key, seed, method"),
         (whole.splitlines()[0].replace('"seed": 0', '"seed": "0"'), "line 1: the field `seed` of a row holds '0'"),
     ):

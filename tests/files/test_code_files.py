@@ -108,9 +108,11 @@ REFUSED: list[tuple[dict[str, Any], torch.Tensor, str]] = [
     ({"seed": "-1"}, torch.rand(2, 1), "the header's `seed` must be a number or empty, got '-1'"),
     ({"names": "0"}, torch.rand(2, 1), "the header's `names` must be a JSON list of names, got '0'"),
     ({"names": "["}, torch.rand(2, 1), "the header's `names` must be a JSON list of names, got '['"),
+    ({"names": "[" * 9000}, torch.rand(2, 1), f"the header's `names` must be a JSON list of names, got '{'[' * 9000}'"),
     ({"names": '["1"]'}, torch.rand(2, 1), "the header names the tensors ['1'], the file holds ['0']"),
     ({"names": '["0", "0"]'}, torch.rand(2, 1), "the header names the tensors ['0', '0'], the file holds ['0']"),
     ({}, torch.rand(2), "codes must be [C, M, *shape] and not empty, got shape (2,)"),
+    ({}, torch.rand(2, 1).to(torch.float8_e5m2), "codes must be real and not quantised, got torch.float8_e5m2"),
     ({}, torch.full((2, 1), torch.nan), "codes must be finite, got NaN or infinity"),
 ]
 

@@ -84,16 +84,17 @@ class Watch:
     def __init__(self, leaves: Mapping[str, Tensor], samples: int) -> None:
         """Watch parameters by name: leaves that require gradients."""
         self.samples = samples
-        self.use_counts = dict.fromkeys(leaves, 0)
+        self.use_counts: dict[str, int] = dict.fromkeys(leaves, 0)
         self.used: list[str] = []
         self.distrusted: set[str] = set()
         self.computed: dict[str, Computed] = {}
-        self.follows = bool(leaves)
+        self.follows: bool = bool(leaves)
         self._leaves = leaves
         self._parameters = {id(leaf): WatchedParameter(name, leaf) for name, leaf in leaves.items()}
         self._detached = {id(leaf): leaf.detach() for leaf in leaves.values()}
         self._states = TensorMap[_Known]()
-        self._lookups, self.standardised = TensorMap[Lookup](), TensorMap[Standardised]()
+        self._lookups = TensorMap[Lookup]()
+        self.standardised: TensorMap[Standardised] = TensorMap()
         self._computed_names, self._numbers = TensorMap[str](), itertools.count()
         self._listener: _Listener | None = None
         # Whether a tensor was met that requires a gradient for another reason than a watched parameter.

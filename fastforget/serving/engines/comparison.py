@@ -33,7 +33,7 @@ class OutputComparison:
     def __init__(self, example: Inputs, tolerance: float) -> None:
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
             raise ValueError(f"`tolerance` must be a positive number, got {tolerance!r}")
-        self.example = copy_inputs(example)
+        self.example: Inputs = copy_inputs(example)
         self._tolerance = float(tolerance)
 
     def outputs(self, predictor: Predictor) -> list[Tensor]:

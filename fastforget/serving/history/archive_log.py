@@ -36,7 +36,8 @@ class ArchiveLog:
     """
 
     def __init__(self, path: Path, key: SigningKey | None = None) -> None:
-        self.path, self.tree = path, LogTree(path)
+        self.path: Path = path
+        self.tree: LogTree = LogTree(path)
         self._seal = None if key is None else Seal(path, self.tree, key)
         self._known: tuple[Position | None, Contents] = (None, Contents())
 
