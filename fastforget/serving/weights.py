@@ -56,9 +56,10 @@ class Weights:
         else:
             engine.check(self._source)
         self.run: Predictor = model if engine is None else engine
-        self.pins, self.reuses = False, False
+        self.pins: bool = isinstance(engine, PinningEngine)
+        self.reuses: bool = False
         if isinstance(engine, PinningEngine):
-            self.run, self.pins, self.reuses = engine.pinned(), True, engine.reuses
+            self.run, self.reuses = engine.pinned(), engine.reuses
 
     @property
     def dtype(self) -> torch.dtype:
