@@ -91,7 +91,7 @@ class LeafModel:
                 )
 
     def run_sample(self, inputs: Inputs, leaves: Mapping[str, Tensor]) -> Any:
-        """Run the model on one sample that nobody watches; see `run`."""
+        """Run the model on one sample, or some, that nobody watches; see `run`."""
         return self.run(KeepActivations(), _row_major(inputs), leaves)
 
     def run_watched(self, watch: Watch, inputs: Inputs, *, by_module: bool = False) -> Any:

@@ -75,6 +75,8 @@ class Passes:
             watch = Watch(leaves, samples)
             outputs = self.model.run_watched(watch, self.samples.inputs, by_module=True)
             mixed = _why_mixed(watch, outputs)
+        if watch.took_rows and samples > 1 and not mixed and not self._is_same_in_halves(outputs):
+            mixed = "which rows of a sample are taken depends on other samples"
         passes = self.settings.labels.backward_passes(self.settings.loss, outputs, self.samples.targets, self.checks)
         if mixed:
             results.fallback.update(dict.fromkeys(leaves, mixed))
@@ -94,6 +96,18 @@ class Passes:
             self._add_one_by_one(results, passes, scale)
         results.sums.unscale(scale)
         return results
+
+    def _is_same_in_halves(self, outputs: Any) -> bool:
+        """Whether half of the samples alone have the same outputs: rows kept apart may be chosen among all samples'."""
+        halves = []
+        with torch.no_grad():
+            for inputs, _ in split_samples(self.samples.inputs, None, self.samples.count, -(-self.samples.count // 2)):
+                halves.append(tensors_of(self.model.run_sample(inputs, self.model.leaves)))
+        return all(
+            _is_close(output.detach(), torch.cat(parts))
+            for output, *parts in zip(tensors_of(outputs), *halves, strict=True)
+            if output.requires_grad
+        )
 
     def _run_batches(self) -> PassResults:
         """A forward and backward for each batch, whose mean loss counts as the loss of one sample."""
@@ -224,6 +238,15 @@ def _is_rounded(leaf: Tensor) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _is_close(expected: Tensor, found: Tensor) -> bool:
+    """Whether outputs differ by rounding alone, generously: where other rows are taken, they differ by more."""
+    if expected.shape != found.shape:
+        return False
+    tolerance = torch.finfo(expected.dtype).eps ** 0.5
+    size = float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max()) if expected.numel() else 0.0
+    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 def _why_mixed(watch: Watch, outputs: Any) -> str | None:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget.fisher.capture.call import Call, LayoutRule
-from fastforget.fisher.capture.layout import LayoutState, Unknown
+from fastforget.fisher.capture.follow_rows import follow_rows
+from fastforget.fisher.capture.layout import LayoutState, Rows, Unknown
 from fastforget.fisher.capture.layout_rules import RULES
 from fastforget.fisher.capture.layout_rules.elementwise import after_broadcast
 from fastforget.fisher.capture.layout_rules.layers import after_batched
@@ -24,21 +25,31 @@ __all__ = ["follow", "function_name", "is_known", "keeps_shape_and_layout"]
 
 # Their results take a type or shape from a tensor, but no values.
 _MAKERS = "new_zeros new_ones new_full new_empty new_tensor"
+# Sizes and places in their arguments say how much is taken, and no value of the result.
+_SIZED = {"new_zeros", "new_ones", "new_empty", "narrow", "view", "reshape", "unflatten", "expand"}
 
 
 def follow(call: Call) -> LayoutState:
     """Return what is known of the layout of a call's result."""
-    states = [state for _, state in call.tensors if state is not None]
-    for state in states:
-        if isinstance(state, Unknown):
-            return state
-    if not states or call.function in _VALUE_FREE:
+    tensors = [(value, None if _is_size(call, value) else state) for value, state in call.tensors]
+    states = [state for _, state in tensors if state is not None]
+    unknown = next((state for state in states if isinstance(state, Unknown)), None)
+    if not states or (call.function in _VALUE_FREE and unknown is None):
         return None
-    rule = _RULES.get(call.function)
-    layout = rule(call) if rule else None
-    if layout is None or call.result.shape[layout.dim] % (call.samples * layout.inner):
-        return layout_by_trial(call)
-    return layout
+    call, rule = call._replace(tensors=tensors), _RULES.get(call.function)
+    if unknown is None and not any(isinstance(state, Rows) for state in states):
+        layout = rule(call) if rule else None
+        if layout is not None and call.result.shape[layout.dim] % (call.samples * layout.inner) == 0:
+            return layout
+        found = layout_by_trial(call)
+        if not isinstance(found, Unknown):
+            return found
+        unknown = found
+    return follow_rows(call, rule) or unknown or Unknown(f"`{call.name}` is not known to keep rows of samples apart")
+
+
+def _is_size(call: Call, value: Tensor) -> bool:
+    return call.name in _SIZED and value.dim() == 0 and not value.is_floating_point() and value is not call.args[0]
 
 
 def function_name(function: Callable[..., Any]) -> str:

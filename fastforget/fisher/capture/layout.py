@@ -11,9 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["Layout", "LayoutState", "Unknown", "rows_by_sample", "samples_first"]
+__all__ = ["Layout", "LayoutState", "Rows", "Unknown", "rows_by_sample", "samples_first"]
 
 
 class Layout(NamedTuple):
@@ -21,6 +22,21 @@ class Layout(NamedTuple):
 
     dim: int
     inner: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows along dimension 0 belong to samples in no order, as tokens do that are sorted by where they go.
+
+    Attributes:
+        samples: The sample of each row, int64 [S].
+    """
+
+    samples: Tensor
+
+    def of(self, start: int, end: int) -> Rows:
+        """Return what is known of some rows in a row."""
+        return Rows(self.samples[start:end])
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Unknown:
 
 
 # What is known of a tensor: where its samples are, that nobody knows, or None: it is the same for every sample.
-LayoutState = Layout | Unknown | None
+LayoutState = Layout | Rows | Unknown | None
 
 
 def samples_first(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
@@ -43,9 +59,24 @@ def samples_first(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
     return moved.flatten(1, 2)
 
 
-def rows_by_sample(tensor: Tensor, layout: Layout, samples: int) -> Tensor:
-    """View activations whose last dimension is that of the features as [N, T, features]."""
+def rows_by_sample(tensor: Tensor, layout: Layout | Rows, samples: int) -> Tensor:
+    """Return activations whose last dimension is that of the features as [N, T, features].
+
+    A view where they have a layout. `Rows`, [S, features], are sorted into a tensor whose T is the largest number of
+    rows of a sample; where a sample has fewer, zeros follow, which add nothing to any sum.
+    """
+    if isinstance(layout, Rows):
+        return _sorted_rows(tensor, layout.samples, samples)
     if layout.dim == 0 and layout.inner == 1 and tensor.dim() == 3 and tensor.shape[0] == samples:
         return tensor  # nothing to rearrange
     rows = samples_first(tensor, layout, samples)
     return rows.reshape(samples, math.prod(rows.shape[1:-1]), rows.shape[-1])
+
+
+def _sorted_rows(tensor: Tensor, owners: Tensor, samples: int) -> Tensor:
+    counts = owners.bincount(minlength=samples)
+    order = owners.argsort(stable=True)
+    place = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners[order]]
+    found = tensor.new_zeros(samples, int(counts.max()), tensor.shape[-1])
+    found[owners[order], place] = tensor[order]
+    return found

@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils import _pytree as pytree
 
 from fastforget.fisher.capture.call import Call, tensors_in
-from fastforget.fisher.capture.layout import Layout, Unknown
+from fastforget.fisher.capture.layout import Layout, Rows, Unknown
 from fastforget.fisher.capture.trial import layout_by_trial, same_bits
 from fastforget.fisher.capture.watch import Watch
 
@@ -80,7 +80,7 @@ def _try_module(
     if not unknown or not all(isinstance(leaf, Tensor) for leaf in given) or _has_hooks(module):
         return False
     arguments = [(value, watch.layout_state(value)) for value in tensors_in(args, kwargs)]
-    if len(arguments) != len(given) or any(isinstance(state, Unknown) for _, state in arguments):
+    if len(arguments) != len(given) or any(isinstance(state, (Rows, Unknown)) for _, state in arguments):
         return False
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastforget.fisher.capture.layout import Layout, LayoutState, Unknown
+from fastforget.fisher.capture.layout import Layout, LayoutState, Rows, Unknown
+from fastforget.fisher.capture.memory import is_injective, is_slice
 from fastforget.fisher.capture.tap import Deliver, tap
 from fastforget.fisher.capture.tensor_map import TensorMap
 from fastforget.fisher.capture.use import Accumulate, AccumulateBoth, Lookup, Standardised, Use, View
@@ -78,6 +79,7 @@ class Watch:
         distrusted: Names of those that were used where nobody followed the samples any more.
         computed: Tensors that were computed from parameters alone and used like parameters, by name.
         standardised: Which tensors are standardised weights.
+        took_rows: Whether rows were taken in an order of their own.
         follows: Whether the layouts of activations are noted: with parameters to watch, or if somebody asks.
     """
 
@@ -88,6 +90,7 @@ class Watch:
         self.used: list[str] = []
         self.distrusted: set[str] = set()
         self.computed: dict[str, Computed] = {}
+        self.took_rows: bool = False
         self.follows: bool = bool(leaves)
         self._leaves = leaves
         self._parameters = {id(leaf): WatchedParameter(name, leaf) for name, leaf in leaves.items()}
@@ -104,6 +107,7 @@ class Watch:
 
     def record(self, tensor: Tensor, state: LayoutState) -> None:
         """Note what is known of a tensor's layout; a watched parameter stays the same for every sample."""
+        self.took_rows |= isinstance(state, Rows)
         if id(tensor) not in self._parameters:
             self._states[tensor] = _Known(state, version_of(tensor))
 
@@ -132,13 +136,24 @@ class Watch:
         """
         self.record(tensor, after)
         base = tensor._base  # noqa: SLF001
-        if base is not None and base in self._states and before.state == after:
+        if base is None or base not in self._states:
+            return
+        if before.state == after:
             self.record(base, before.base)  # a part of it was written to, and is what it was
+        elif before.base is None and isinstance(after, Layout) and is_slice(tensor, base, after.dim):
+            self.record(base, after)  # what is the same for every sample, and a part that holds them
 
     def layout(self, value: Any) -> Layout | None:
         """Return the layout of a tensor that holds samples, else None."""
         state = self.layout_state(value)
         return state if isinstance(state, Layout) else None
+
+    def layout_of_features(self, value: Any) -> Layout | Rows | None:
+        """Return where the samples of a tensor are whose last dimension is that of the features; None for another."""
+        state = self.layout_state(value)
+        if isinstance(state, Rows):
+            return state if value.dim() == 2 else None
+        return state if isinstance(state, Layout) and state.dim < value.dim() - 1 else None
 
     def is_same_for_every_sample(self, value: Any) -> bool:
         """Return whether a tensor that a function computes with does not depend on the samples.
@@ -182,7 +197,7 @@ class Watch:
             return watched
         watched = self._parameters.get(id(value._base))  # noqa: SLF001 - nothing public says it
         is_whole = watched is not None and value.dtype == watched.leaf.dtype and watched.leaf.is_contiguous()
-        if is_whole and _is_injective(value):
+        if is_whole and is_injective(value):
             return watched
         return self._computed_parameter(value)
 
@@ -249,7 +264,7 @@ class Watch:
             view = View(tuple(parameter.shape), parameter.stride(), offset)
         return Use(watched.name, view, accumulate, operands, partner, accumulate_both, overwrites)
 
-    def tap(self, output: Tensor, layout: Layout, uses: Sequence[Use], *, fresh: bool = False) -> Tensor:
+    def tap(self, output: Tensor, layout: Layout | Rows, uses: Sequence[Use], *, fresh: bool = False) -> Tensor:
         """Attach uses to a function's output.
 
         Args:
@@ -328,13 +343,3 @@ def _leaves_behind(value: Tensor) -> list[Tensor]:
             leaves.append(variable)
         waiting += [before for before, _ in node.next_functions]
     return leaves
-
-
-def _is_injective(view: Tensor) -> bool:
-    """Whether no two elements of a view share memory (an expanded view is summed over before the square)."""
-    reach = 0
-    for stride, size in sorted(zip(view.stride(), view.shape, strict=True)):
-        if size > 1 and stride <= reach:
-            return False
-        reach += stride * (size - 1)
-    return True

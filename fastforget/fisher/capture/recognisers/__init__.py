@@ -15,6 +15,7 @@ from fastforget.fisher.capture.recognisers import (
     broadcast,
     convolution,
     embedding,
+    grouped,
     linear,
     norms,
     randomness,
@@ -25,6 +26,6 @@ __all__ = ["RECOGNISERS"]
 
 RECOGNISERS: dict[Any, Callable[..., Any]] = {
     function: recognise
-    for module in (linear, convolution, norms, embedding, broadcast, recurrent, randomness)
+    for module in (linear, grouped, convolution, norms, embedding, broadcast, recurrent, randomness)
     for function, recognise in module.RECOGNISERS.items()
 }

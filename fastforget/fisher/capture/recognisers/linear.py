@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastforget import ops
-from fastforget.fisher.capture.layout import Layout, rows_by_sample
+from fastforget.fisher.capture.layout import Layout, Rows, rows_by_sample
 from fastforget.fisher.capture.use import AccumulateBoth, Sums, Use, add_shift
 from fastforget.fisher.capture.watch import Watch
 from fastforget.fisher.dtypes import autocast_operand, to_common_dtype
@@ -22,7 +22,7 @@ def _matrix_use(
     watch: Watch,
     weight: Tensor,
     x: Tensor,
-    layout: Layout,
+    layout: Layout | Rows,
     *,
     transposed: bool,
     bias_use: Use | None = None,
@@ -40,7 +40,7 @@ def _matrix_use(
     )  # fmt: skip
 
 
-def _bias_use(watch: Watch, bias: Tensor, layout: Layout) -> Use:
+def _bias_use(watch: Watch, bias: Tensor, layout: Layout | Rows) -> Use:
     """The use of a bias over the last dimension."""
 
     def accumulate(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums) -> None:
@@ -49,7 +49,9 @@ def _bias_use(watch: Watch, bias: Tensor, layout: Layout) -> Use:
     return watch.use_of(bias, accumulate)
 
 
-def linear_uses(watch: Watch, weight: Any, bias: Any, x: Tensor, layout: Layout, *, transposed: bool) -> list[Use]:
+def linear_uses(
+    watch: Watch, weight: Any, bias: Any, x: Tensor, layout: Layout | Rows, *, transposed: bool
+) -> list[Use]:
     """The use of the matrix, with that of the bias as its partner, or of the one that is a parameter."""
 
     def accumulate_both(grad: Tensor, operands: Sequence[Tensor], weights: Tensor, sums: Sums, bias_sums: Sums) -> None:
@@ -67,8 +69,8 @@ def linear_uses(watch: Watch, weight: Any, bias: Any, x: Tensor, layout: Layout,
 
 
 def _linear(watch: Watch, func: Any, input: Any, weight: Any, bias: Any = None) -> Any:
-    layout = watch.layout(input)
-    if layout is None or input.dim() < 2 or layout.dim >= input.dim() - 1 or weight.dim() != 2:
+    layout = watch.layout_of_features(input)
+    if layout is None or weight.dim() != 2:
         return NotImplemented
     if not watch.are_parametric(weight, bias) or (bias is not None and bias.shape != weight.shape[:1]):
         return NotImplemented
@@ -79,10 +81,8 @@ def _linear(watch: Watch, func: Any, input: Any, weight: Any, bias: Any = None) 
 
 
 def _matmul(watch: Watch, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
-    layout = watch.layout(input)
+    layout = watch.layout_of_features(input)
     if kwargs or layout is None or not watch.parameter(other) or other.dim() != 2:
-        return NotImplemented
-    if input.dim() < 2 or layout.dim >= input.dim() - 1:
         return NotImplemented
     input = autocast_operand(input)  # noqa: A001
     use = _matrix_use(watch, other, input, layout, transposed=True)
