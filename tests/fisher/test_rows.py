@@ -72,6 +72,13 @@ def some_by_a_mask(p: Any, x: Tensor) -> Tensor:
     return out.view_as(x)
 
 
+def some_by_a_mask_of_two_dimensions(p: Any, x: Tensor) -> Tensor:
+    chosen = x[..., 0] > 0
+    out = F.linear(x, p.w)
+    out[chosen] = out[chosen] + F.linear(x[chosen], p.w, p.b) * x[chosen][:, :1]
+    return out
+
+
 def read_and_written(p: Any, x: Tensor) -> Tensor:
     tokens = x.reshape(-1, 5).clone()
     chosen = (tokens[:, 0] > 0).nonzero()[:, 0].flip(0)
@@ -104,6 +111,7 @@ FUSED: dict[str, tuple[Callable[..., Tensor], dict[str, tuple[int, ...]]]] = {
     "sorted by expert": (sorted_by_expert, EXPERTS),
     "matrices that are not transposed": (matrices_that_are_not_transposed, {"v": (3, 8, 4)}),
     "some by a mask": (some_by_a_mask, {"w": (5, 5), "b": (5,)}),
+    "some by a mask of two dimensions": (some_by_a_mask_of_two_dimensions, {"w": (5, 5), "b": (5,)}),
     "read and written": (read_and_written, {"w": (5, 5), "b": (5,)}),
     "gathered into a buffer": (gathered_into_a_buffer, {"w": (5, 5), "b": (5,)}),
     "slice after slice": (slice_after_slice, {"w": (5, 5), "b": (5,)}),

@@ -26,15 +26,16 @@ def follow_rows(call: Call, rule: LayoutRule | None) -> LayoutState:
         call: A call; what it takes rows by may be `Unknown`.
         rule: That of the function for layouts, if it has one.
     """
+    found: LayoutState = None
     if call.name == "__getitem__":
-        return _taken(call, call.args[0], call.args[1])
-    if call.name == "index_select" and call.argument(1, "dim") == 0:
-        return _taken(call, call.argument(0, "input"), call.argument(2, "index"))
-    if call.name == "__setitem__":
-        return _put(call, *call.args)
-    if call.name in ("index_add", "index_add_") and call.argument(1, "dim") == 0:
-        return _put(call, call.argument(0, "input"), call.argument(2, "index"), call.argument(3, "source"))
-    return None if rule is None else _kept(call, rule)
+        found = _taken(call, call.args[0], call.args[1])
+    elif call.name == "index_select" and call.argument(1, "dim") == 0:
+        found = _taken(call, call.argument(0, "input"), call.argument(2, "index"))
+    elif call.name == "__setitem__":
+        found = _put(call, *call.args)
+    elif call.name in ("index_add", "index_add_") and call.argument(1, "dim") == 0:
+        found = _put(call, call.argument(0, "input"), call.argument(2, "index"), call.argument(3, "source"))
+    return _kept(call, rule) if found is None and rule is not None else found
 
 
 def samples_of_rows(state: Layout | Rows, rows: int, samples: int, device: torch.device) -> Tensor:
@@ -105,10 +106,14 @@ def _kept(call: Call, rule: LayoutRule) -> Rows | None:
 def _places(index: Any, shape: Sequence[int]) -> dict[int, Tensor]:
     """Return which rows an index takes, by dimension that it chooses places of, each int64 [S].
 
-    The rows then lie along dimension 0 of what is taken: a vector comes first, and others beside it may follow, as
-    may slices and new dimensions. Empty if the index takes parts in another way than row by row.
+    The rows then lie along dimension 0 of what is taken: a mask of the leading dimensions, or a vector, beside which
+    others may follow, as may slices and new dimensions. Empty if the index takes parts in another way.
     """
     items = index if isinstance(index, tuple) else (index,)
+    first = items[0] if items else None
+    if isinstance(first, Tensor) and first.dtype == torch.bool:
+        fits = len(items) == 1 and 0 < first.dim() <= len(shape) and first.shape == shape[: first.dim()]
+        return dict(enumerate(first.nonzero(as_tuple=True))) if fits else {}
     vectors: dict[int, Tensor] = {}
     dim = 0
     for item in items:
@@ -117,11 +122,7 @@ def _places(index: Any, shape: Sequence[int]) -> dict[int, Tensor]:
         elif isinstance(item, Tensor) or not (item is None or item is Ellipsis or isinstance(item, slice)):
             return {}
         dim += len(shape) if item is Ellipsis else int(item is not None)
-    first = vectors.get(0)
-    if first is None:
-        return {}
-    if first.dtype == torch.bool:
-        return {0: first.nonzero()[:, 0]} if len(vectors) == 1 and len(first) == shape[0] else {}
-    if any(v.dtype not in (torch.int32, torch.int64) or v.shape != first.shape for v in vectors.values()):
+    integers = (torch.int32, torch.int64)
+    if 0 not in vectors or any(v.dtype not in integers or v.shape != vectors[0].shape for v in vectors.values()):
         return {}
     return {dim: vector.long() % max(shape[dim], 1) for dim, vector in vectors.items()}
