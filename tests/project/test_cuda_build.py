@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,23 @@ def ptxas_reports() -> dict[str, str]:
     return {path.stem: path.read_text() for path in Path(BUILD or "").rglob("*.ptxas")}
 
 
-def test_every_operator_has_a_cuda_kernel() -> None:
+def stand_in_for_streams(library: Path, folder: Path) -> None:
+    """Define PyTorch's functions for streams: without CUDA it lacks them. Only calls need them, but all are bound."""
+    nm = ["nm", "-D", "--undefined-only", str(library)]
+    needed = subprocess.run(nm, check=True, capture_output=True, text=True)  # noqa: S603
+    names = re.findall(r" U (aoti_torch_\w*cuda\w*)", needed.stdout)
+    assert names
+    source, made = folder / "streams.c", folder / "streams.so"
+    source.write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in names))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", made, source], check=True)  # noqa: S603, S607
+    ctypes.CDLL(str(made), mode=os.RTLD_GLOBAL)
+
+
+def test_every_operator_has_a_cuda_kernel(tmp_path: Path) -> None:
     (library,) = Path(BUILD or "").rglob("_C_cuda*.so")
-    # RTLD_LAZY: PyTorch without CUDA lacks the stream functions, which are needed in calls only
-    ctypes.CDLL(str(library.resolve()), mode=os.RTLD_LAZY)
+    if torch.version.cuda is None:
+        stand_in_for_streams(library, tmp_path)
+    ctypes.CDLL(str(library.resolve()))
     names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastforget::")]
     assert len(names) == 15
     without = [name for name in names if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")]
