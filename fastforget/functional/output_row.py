@@ -15,6 +15,9 @@ _CLEAR = 1.0  # nats beyond the boundary, for each known sample
 # without the class: 17 % on digits, 22 and 23 % on Fashion-MNIST (docs/results/one-shot.md), on average over classes.
 _DEEPER = 0.2
 _DEPTH = 12.0  # nats, where nothing tells how deep
+# Nats that a class lies deep at least: some of its samples lie far from the few that are known, and must not be
+# assigned to it either. Networks with smoothed labels have a class never seen 3 to 5 nats deep.
+_LEAST = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +167,12 @@ def unseen_rows(
 
 
 def usual_depth(logits: Tensor) -> Tensor:
-    """Return how far classes are from samples that are not theirs, on average, nats of log-odds.
+    """Return how far classes are from samples that are not theirs, on average, nats of log-odds; 8 at least.
 
     A class that a network never saw is about as unlikely to it as any other class is for samples that are not its own.
     So this depends on how the network was trained, and for how long: 5 nats with label smoothing, 20 after long
-    training without weight decay (docs/results/one-shot.md).
+    training without weight decay (docs/results/one-shot.md). Never less than 8 nats: some samples of a class lie far
+    from the few that are known, and must not be assigned to it either.
 
     Source: ours, measured.
 
@@ -185,7 +189,7 @@ def usual_depth(logits: Tensor) -> Tensor:
     top, own = wide.max(1, keepdim=True)
     shares = (wide - top).exp().scatter(1, own, 0.0)  # of the other classes, as multiples of the largest
     depths = top - wide + (1.0 + shares.sum(1, keepdim=True) - shares).log()
-    return depths.scatter(1, own, 0.0).sum() / (samples * (classes - 1))
+    return (depths.scatter(1, own, 0.0).sum() / (samples * (classes - 1))).clamp(min=_LEAST)
 
 
 def _shortest(gram: Tensor, excess: Tensor, longest: Tensor) -> Tensor:
