@@ -6,6 +6,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -92,9 +93,10 @@ def test_follows_an_edit_of_the_output_row(engine: Swapped, network: Network, im
     """One that a live model makes, from inputs alone."""
     subject, model = LiveModel(network(), engine=engine), network()
     before = subject(images)
-    made = subject.forget(1, level="output", samples=(images, None))
+    deep: dict[str, Any] = {"level": "output", "samples": (images, None), "output_depth": 12.0}
+    made = subject.forget(1, **deep)
     assert made.claims == ("disconnected",)
-    one_shot(model, None, 1, level="output", samples=(images, None))
+    one_shot(model, None, 1, **deep)
     assert float((subject(images) - before)[:, 1].abs().min()) > 1
     assert_close(subject(images), model, images)
     subject.revert(0)
