@@ -103,9 +103,10 @@ class Passes:
         with torch.no_grad():
             for inputs, _ in split_samples(self.samples.inputs, None, self.samples.count, -(-self.samples.count // 2)):
                 halves.append(tensors_of(self.model.run_sample(inputs, self.model.leaves)))
-        return all(
+        whole = tensors_of(outputs)
+        return all(len(half) == len(whole) for half in halves) and all(
             _is_close(output.detach(), torch.cat(parts))
-            for output, *parts in zip(tensors_of(outputs), *halves, strict=True)
+            for output, *parts in zip(whole, *halves, strict=True)
             if output.requires_grad
         )
 
