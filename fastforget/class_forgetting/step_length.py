@@ -19,7 +19,7 @@ from fastforget.errors import ForgettingError
 __all__ = ["first_step_to_depth", "take_step"]
 
 _NARROWINGS, _TOLERANCE = 40, 0.1
-_LEAST_GROWTH, _LARGEST_GROWTH = 1.05, 3.0  # of the step while it is searched for
+_LEAST_GROWTH, _LARGEST_GROWTH = 1.02, 3.0  # of the step while it is searched for
 _BROKEN = 1e4  # nats, beside twice as many as the codes had before the step
 _SHORTENINGS, _SHORTER = 59, 0.8
 _FAR = 8  # shortenings at once, where a loss is not finite
@@ -182,9 +182,11 @@ def _first_sparing(
 
 
 def _next_length(last_but_one: Trial, last: Trial) -> float:
-    """Return the next length to try: enough, if the log-odds keep falling with its logarithm as they just did.
+    """Return the next length to try: where the line through the last two trials reaches the depth.
 
-    Trained networks come near to that. The least and the largest growth keep the search going, and from below.
+    The log-odds fall ever more slowly at first. Before a second trial has shown how slowly, the slope ahead is taken to
+    be flatter than that behind by as much as this is than the one at the start. The least and the largest growth keep
+    the search going, and from below.
 
     Args:
         last_but_one: The last trial but one, or the start, of length 0.
@@ -193,13 +195,13 @@ def _next_length(last_but_one: Trial, last: Trial) -> float:
     Returns:
         The length.
     """
-    if last.excess >= last_but_one.excess:
+    fall = last_but_one.excess - last.excess
+    if fall <= 0:
         return _LARGEST_GROWTH * last.length
-    left = min(last.excess / (last_but_one.excess - last.excess), 100.0)
-    guess: float = last.length * (1 + left)
-    if last_but_one.length > 0:
-        guess = last.length * (last.length / last_but_one.length) ** left
-    return min(max(guess, _LEAST_GROWTH * last.length), _LARGEST_GROWTH * last.length)
+    further = (last.length - last_but_one.length) * (last.excess / fall)
+    if last_but_one.length == 0:
+        further *= last_but_one.excess / fall
+    return min(max(last.length + further, _LEAST_GROWTH * last.length), _LARGEST_GROWTH * last.length)
 
 
 def _check_fall(fall: float) -> None:
@@ -214,6 +216,9 @@ def _check_fall(fall: float) -> None:
 def _narrow(attempt: Callable[[float], Trial], short: Trial, deep: Trial) -> Trial:
     """Narrow a bracket around the depth by regula falsi, with the Illinois weights that keep both ends moving.
 
+    What a trial lacks or exceeds counts by its inverse hyperbolic sine, which grows as a logarithm does: far beyond the
+    depth log-odds fall by hundreds of nats, which tell little of where it is.
+
     Args:
         attempt: Tries a length; called last with what is returned.
         short: A trial that ends short of the depth.
@@ -224,13 +229,20 @@ def _narrow(attempt: Callable[[float], Trial], short: Trial, deep: Trial) -> Tri
     """
     if abs(deep.excess) <= _TOLERANCE:
         return deep
-    (low, at_low), (high, at_high) = short, deep
+    (low, at_low), (high, at_high) = ((trial.length, math.asinh(trial.excess)) for trial in (short, deep))
+    moved_last = ""
     for _ in range(_NARROWINGS):
         trial = attempt(low + (high - low) * (at_low / (at_low - at_high) if math.isfinite(at_high) else 0.5))
         if abs(trial.excess) <= _TOLERANCE:
             return trial
         if trial.excess > 0:
-            (low, at_low), at_high = trial, at_high / 2
+            low, at_low = trial.length, math.asinh(trial.excess)
+            if moved_last == "low":
+                at_high /= 2
+            moved_last = "low"
         else:
-            (high, at_high), at_low = trial, at_low / 2
+            high, at_high = trial.length, math.asinh(trial.excess)
+            if moved_last == "high":
+                at_low /= 2
+            moved_last = "high"
     return attempt(high)

@@ -109,9 +109,10 @@ def test_forgetting_a_class_twice_says_that_it_is_forgotten(first: dict[str, obj
         with refused(model, UnrecognisedCodesError, FORGOTTEN.format(2, 8)):
             one_shot(model, codes, classes, rho=RHO)
     one_shot(model, codes, 0, rho=RHO, forgotten=2)  # as it says
-    text = r"but classes 0, 2 seem to be forgotten already: it assigns none of the 8 codes to them"
-    with refused(model, UnrecognisedCodesError, text):
-        one_shot(model, codes, [0, 2], rho=RHO)
+    if first.get("output_row", True):  # another edit may bring back a class whose own output row stayed
+        text = r"but classes 0, 2 seem to be forgotten already: it assigns none of the 8 codes to them"
+        with refused(model, UnrecognisedCodesError, text):
+            one_shot(model, codes, [0, 2], rho=RHO)
     with refused(model, UnrecognisedCodesError, FORGOTTEN.format(0, 6)):
         one_shot(model, codes, 0, rho=RHO, forgotten=2)
 

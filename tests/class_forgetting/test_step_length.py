@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -54,6 +55,29 @@ def test_first_step_at_a_depth(name: str) -> None:
     assert length == pytest.approx(expected, rel=0.05)
     assert stage.length == length  # the stage is left there
     assert len(stage.tried) < 40
+
+
+# Measured: how many nats the codes of a class are short of the depth, by the step in units of the first order's.
+MEASURED: dict[str, tuple[list[tuple[float, float]], int]] = {
+    "line": ([(0, 13), (1, 0.5), (1.1, -0.75)], 2),
+    "digits, class 0": ([(0, 13.5), (1, 6.7), (2, 4), (2.9, 1.7), (3.4, 0.6), (3.6, -0.2), (5.6, -32)], 3),
+    "digits, class 9": ([(0, 13.8), (1, 6.7), (2, 4.3), (2.4, 3.4), (2.8, 1.3), (3.1, -1.1), (5.9, -102)], 5),
+    "small resnet, class 6": ([(0, 12), (1, 6.6), (2.2, 5.1), (6.5, 3.3), (7.1, 1.5), (7.5, -0.2), (16, -302)], 10),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_few_steps_are_tried(name: str) -> None:
+    points, most = MEASURED[name]
+
+    def response(length: float) -> float:
+        (low, above), (high, below) = next(pair for pair in pairwise(points) if length <= pair[1][0])
+        return above + (length - low) / (high - low) * (below - above) - 6
+
+    stage, odds = Curve(response), points[0][1] - 6
+    length = first_step_to_depth(stage, CODES, odds, points[0][1], 6.0, 16.0)
+    assert abs(response(length) + 6) <= 0.1
+    assert len(stage.tried) <= most
 
 
 def test_a_jump_is_crossed_just_behind() -> None:
