@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
@@ -28,6 +29,10 @@ class AnsweringRoute(APIRoute):
         async def handler(request: Request) -> Response:
             try:
                 return await answer(request)
+            except RequestValidationError as error:
+                # What came is not sent back: JSON has no infinity, and bodies are long.
+                said = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+                return JSONResponse({"detail": said}, 422)
             except _KNOWN as error:
                 return _answer(error)
 

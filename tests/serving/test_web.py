@@ -39,6 +39,17 @@ def outcome(web: TestClient, name: str) -> dict[str, Any]:
     return found
 
 
+def test_what_json_cannot_say_again_is_refused() -> None:
+    """JSON of Python reads infinities, and no answer may hold one."""
+    with client(LiveModel(network(), CODES)) as web:
+        for classes in ("[Infinity]", "[1e999]", "NaN"):
+            answer = web.post(
+                "/requests", content=f'{{"classes": {classes}}}', headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0].keys() == {"type", "loc", "msg"}
+
+
 def test_a_request_from_beginning_to_end(tmp_path: Path) -> None:
     live, model = LiveModel(network(), CODES, archive=tmp_path / "archive"), network()
     with client(live) as web:
