@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -152,8 +153,24 @@ class IsolatedModel:
 
     def copied_buffers(self) -> dict[str, Tensor]:
         """Return a copy of every buffer by all its names; two names of one buffer share the copy."""
-        copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers.values()}
+        copies = {id(buffer): torch.empty_like(buffer) for buffer in self._buffers.values()}
+        self._copy_buffers(copies)
         return {name: copies[id(buffer)] for name, buffer in self._buffers.items()}
+
+    def _copy_buffers(self, copies: Mapping[int, Tensor]) -> None:
+        """Copy every buffer to the tensor of its identity: those of one type share a launch on a device."""
+        for buffers in self._buffers_by_type:
+            torch._foreach_copy_([copies[key] for key in buffers], list(buffers.values()))
+
+    @cached_property
+    def _buffers_by_type(self) -> list[dict[int, Tensor]]:
+        """The buffers, without a graph, by identity."""
+        groups: dict[tuple[torch.dtype, torch.device], dict[int, Tensor]] = {}
+        for buffer in {id(buffer): buffer for buffer in self._buffers.values()}.values():
+            groups.setdefault((buffer.dtype, buffer.device), {})[id(buffer)] = (
+                buffer.detach() if buffer.requires_grad else buffer
+            )
+        return list(groups.values())
 
     def _restored_copies(self) -> dict[str, Tensor]:
         """Return copies of the buffers for a run that keeps no graph: the same ones each time, with the values as new.
@@ -162,8 +179,8 @@ class IsolatedModel:
         """
         if self._copies is None:
             self._copies = self.copied_buffers()
-        elif self._copies:
-            torch._foreach_copy_(list(self._copies.values()), list(self._buffers.values()))
+        else:
+            self._copy_buffers({id(buffer): self._copies[name] for name, buffer in self._buffers.items()})
         return self._copies
 
 
