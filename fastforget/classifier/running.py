@@ -13,6 +13,7 @@ from fastforget.classifier.devices import random_devices
 from fastforget.classifier.inputs import Inputs, split_samples, tensors_of
 from fastforget.classifier.kept_values import KeptValues
 from fastforget.classifier.modes import SingleSampleBackward
+from fastforget.classifier.offloading import offloaded_names
 
 __all__ = ["IsolatedModel", "call_with", "forward", "gather_logits", "logits_of", "run_isolated"]
 
@@ -81,7 +82,7 @@ class IsolatedModel:
     may change.
 
     Attributes:
-        parameters: Those of the model, by all their names.
+        parameters: Those that are in the model, by all their names.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -93,12 +94,13 @@ class IsolatedModel:
         # of two would be put back in place of its own.
         self._homes: dict[str, tuple[dict[str, Tensor | None], str]] = {}
         modules: dict[int, nn.Module] = {}
+        elsewhere = offloaded_names(model)  # their hooks bring them for each forward, and want to find the model's own
         for path, module in model.named_modules(remove_duplicate=False):
             for kind, found in (("_parameters", self.parameters), ("_buffers", self._buffers)):
                 tensors: dict[str, Tensor | None] = getattr(module, kind)
                 for key, tensor in tensors.items():
-                    if tensor is not None:
-                        name = f"{path}.{key}" if path else key
+                    name = f"{path}.{key}" if path else key
+                    if tensor is not None and name not in elsewhere:
                         found[name] = tensor
                         if id(module) not in modules:
                             self._homes[name] = tensors, key
