@@ -55,13 +55,7 @@ def main() -> None:
     model, codes = digits_service.load(given.folder)
     samples = len(codes.labels)
     bounds = [samples * replica // given.replicas for replica in range(given.replicas + 1)]
-    path = str(Path(__file__).parent)
-    ray.init(
-        include_dashboard=False,
-        logging_level="warning",
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
     try:
         shared = ray.put(model), ray.put(codes)  # once for all replicas
         replicas = [Replica.remote(*shared, *share) for share in pairwise(bounds)]  # type: ignore[attr-defined]
