@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,7 @@ SHAPES: dict[str, tuple[Callable[[], nn.Module], Callable[[], MnemonicCodes], in
     "bert": (TextClassifier, texts, 150, 1220),
 }
 EACH_RUN = 40  # operations around a run: the step is written, and log-odds are read off the logits
+LOOKS = 3  # at the bound, each of which shortens the step but the last
 WAITS = 12  # of `one_shot` beside those for codes that are sent and for each trial of a step
 
 
@@ -81,13 +83,21 @@ def test_the_fisher(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_shot(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, codes = known(shape)
     distant = to_device(copy.deepcopy(model))
-    starts, ends = list[int](), list[int]()
+    starts, ends, sizes = list[int](), list[int](), list[int]()
+
+    def begin(_: nn.Module, args: Any, kwargs: Any) -> None:
+        sizes.append(len(tensors_of((args, kwargs))[0]))
+        starts.append(ours.total())
+
     with simulated_device(monkeypatch) as waits, dispatched() as ours:
-        distant.register_forward_pre_hook(lambda *_: starts.append(ours.total()))
+        distant.register_forward_pre_hook(begin, with_kwargs=True)
         distant.register_forward_hook(lambda *_: ends.append(ours.total()))
         one_shot(distant, codes, 1, rho=0.2, widen=1.0)
     inside = sum(after - before for before, after in zip(starts, ends, strict=True))
     assert ours.total() - inside <= SHAPES[shape][3] + EACH_RUN * len(starts)
+    # All codes are run for their Fisher, and where the bound on the remaining ones is looked at: evidence and output layer
+    # need no run of their own.
+    assert sizes.count(len(codes.labels)) <= 1 + LOOKS
     here = counted(waits)
     trials(here)
     assert here.pop("codes/mnemonic_codes.py") == len(tensors_of(codes.inputs))
