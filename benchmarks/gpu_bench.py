@@ -5,7 +5,8 @@ python benchmarks/gpu_bench.py --device cpu --small   smoke mode: shows that eve
 
 Every row is checked before it is timed. A row that fails is recorded with its error, and the rest goes on. Results are
 medians by CUDA events after a warm-up; those of kernels by the replay of a CUDA graph, so that they hold no time of the
-host. Inputs are taken in turn, so that they do not sit in the L2 cache. Results are saved after every row, to $OUT or benchmarks/results, as gpu-<device>.json and gpu-<device>.md.
+host. Inputs are taken in turn, so that they do not sit in the L2 cache. Results are saved after every row, to $OUT or
+benchmarks/results, as gpu-<device>.json and gpu-<device>.md.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def test_one_shot(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
         one_shot(distant, codes, 1, rho=0.2, widen=1.0)
     inside = sum(after - before for before, after in zip(starts, ends, strict=True))
     assert ours.total() - inside <= SHAPES[shape][3] + EACH_RUN * len(starts)
-    # All codes are run for their Fisher, and where the bound on the remaining ones is looked at: evidence and output layer
-    # need no run of their own.
+    # All codes are run for their Fisher, and where the bound on the remaining ones is looked at: evidence and output
+    # layer need no run of their own.
     assert sizes.count(len(codes.labels)) <= 1 + LOOKS
     here = counted(waits)
     trials(here)
