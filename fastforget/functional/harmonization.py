@@ -20,7 +20,7 @@ Project: TypeAlias = Literal["forget", "remain", "both", "none"]
 Scope: TypeAlias = Literal["global", "tensor"]
 Gradients: TypeAlias = "Tensor | Sequence[Tensor] | Mapping[str, Tensor]"
 
-_DEVICE = attrgetter("device")
+_IS_META = attrgetter("is_meta")
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -154,7 +154,7 @@ def harmonize(
 def _project_plain(
     tasks: list[list[Tensor]], project: Project, scope: Scope, written: list[Tensor] | None
 ) -> list[Tensor] | None:
-    """Return the sum of projected gradients where all are contiguous and in one place: the operators check the rest.
+    """Return the sum of projected gradients where they are as expected: the operators check that they are.
 
     To look at each of hundreds of small tensors takes Python longer than the operators take.
 
@@ -167,14 +167,15 @@ def _project_plain(
     Returns:
         The L results; None where something is not as expected, and nothing was written.
     """
-    given = list(chain(*tasks, written or ()))
+    given, order = list(chain(*tasks, written or ())), _projection_order(project, len(tasks), None)
     try:
-        if not all(map(Tensor.is_contiguous, given)) or len(set(map(_DEVICE, given))) > 1 or not has_kernels(given[0]):
+        # Where tensors are in several places the operator of a device is called, which says so. With one on the meta
+        # device none would be called at all.
+        if not has_kernels(given[0]) or any(map(_IS_META, given)):
             return None
         results = list(map(torch.empty_like, tasks[0])) if written is None else written
-        grads = given[: len(tasks) * len(results)]
-        _write_projection(grads, _projection_order(project, len(tasks), None), scope, results)
-    except (TypeError, RuntimeError):
+        _write_projection(given[: len(tasks) * len(results)], order, scope, results)
+    except (AttributeError, TypeError, RuntimeError):
         return None
     return results
 
@@ -195,10 +196,10 @@ def _write_projection(grads: list[Tensor], order: list[list[int]], scope: Scope,
     if any(order):
         longest = max(map(len, order))
         steps = upload([row + [-1] * (longest - len(row)) for row in order], results[0].device)
-        weights = ops.project_weights(ops.project_gram(grads, tasks, per_tensor=scope == "tensor"), steps)
+        ops.project(grads, steps, results, per_tensor=scope == "tensor")
     else:
         weights = torch.ones(1, tasks, dtype=torch.float64, device=results[0].device)
-    ops.project_combine(grads, weights, results)
+        ops.project_combine(grads, weights, results)
 
 
 def _projection_order(project: Project, tasks: int, generator: torch.Generator | None) -> list[list[int]]:
