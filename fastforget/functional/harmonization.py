@@ -237,7 +237,10 @@ def _contiguous(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
 
 def _tensors_of(name: str, grads: object, forget_grads: object) -> list[Tensor]:
     """Return what a structure holds, in the order of ``forget_grads``, after checking that it is the same structure."""
-    items, expected = _items(name, grads), _items("forget_grads", forget_grads)
+    items = _items(name, grads)
+    if grads is forget_grads and items:
+        return list(items.values())
+    expected = _items("forget_grads", forget_grads)
     if _structure(grads) != _structure(forget_grads):
         raise TypeError(f"`{name}` must be {_structure(forget_grads)} like `forget_grads`, got {_structure(grads)}")
     if not items:
