@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 import pytest
@@ -146,6 +145,7 @@ def test_host(threads: int, compared: Callable[..., None]) -> None:
         "harmonize, results given": calls(lambda: harmonize(*tasks, out=out)),
         "harmonize": calls(lambda: harmonize(*tasks)),
     }
-    seconds = alternate(candidates, 20, clock=clock(1))
-    figures = {f"ms of {name}": 1e3 * median(times) / CALLS for name, times in seconds.items()}
+    seconds = alternate(candidates, 40, clock=clock(1))
+    # The least of the rounds: a time that is compared with a fixed one must not hold what others on the machine do.
+    figures = {f"ms of {name}": 1e3 * min(times) / CALLS for name, times in seconds.items()}
     compared("host time of harmonize, 2 x 152 tensors", candidates, figures=figures)
