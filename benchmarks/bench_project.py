@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from alternate import alternate, clock
 from sizes import PARAMETERS, SIZES
 from torch import Tensor
 
-from fastforget import harmonize
+from fastforget import harmonize, ops
 
 Tasks = Sequence[list[Tensor]]
 
 TASKS = [2, 4, 8]
+CALLS = 20  # in a row, where one takes less than a millisecond
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -113,3 +115,37 @@ def test_project(gradients: tuple[str, Tasks], tasks: int, compared: Callable[..
     moved = (2 * tasks + 1) * sum(tensor.nbytes for tensor in given[0])
     figures = {"GB moved": moved / 1e9}
     compared(f"project {size}, K = {tasks}", candidates, few=peers, verdicts=verdicts, figures=figures)
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+def test_host(threads: int, compared: Callable[..., None]) -> None:
+    """Time what the host takes: gradients of two tasks so small, 152 tensors each, that nothing else counts.
+
+    The first candidate is the operator alone, without the numbers that it is sent; the last also makes 152 results.
+    """
+    assert threads == 1
+    generator = torch.Generator().manual_seed(0)
+    tasks = [{f"{n}": torch.randn(2, 3, generator=generator) for n in range(152)} for _ in range(2)]
+    out, order = {name: torch.empty_like(grad) for name, grad in tasks[0].items()}, torch.tensor([[1], [-1]])
+    grads = [grad for task in tasks for grad in task.values()]
+    results = list(out.values())
+    expected = harmonize(*tasks)
+    harmonize(*tasks, out=out)
+    assert all(torch.equal(out[name], value) for name, value in expected.items())
+
+    def calls(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(CALLS):
+                call()
+
+        return run
+
+    candidates = {
+        "operator": calls(lambda: ops.project(grads, order, results)),
+        "harmonize, results given": calls(lambda: harmonize(*tasks, out=out)),
+        "harmonize": calls(lambda: harmonize(*tasks)),
+    }
+    seconds = alternate(candidates, 40, clock=clock(1))
+    # The least of the rounds: a time that is compared with a fixed one must not hold what others on the machine do.
+    figures = {f"ms of {name}": 1e3 * min(times) / CALLS for name, times in seconds.items()}
+    compared("host time of harmonize, 2 x 152 tensors", candidates, figures=figures)

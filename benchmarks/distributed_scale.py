@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -270,12 +269,6 @@ def work(rank: int, given: argparse.Namespace, rendezvous: str) -> None:
     dist.destroy_process_group()
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)  # noqa: S603
-    return done.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=4)
@@ -291,7 +284,7 @@ def main() -> None:
     row = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python benchmarks/distributed_scale.py", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": machine.commit(),
         "machine": machine.facts(),
         **row,
     }

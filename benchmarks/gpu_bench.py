@@ -4,8 +4,9 @@ python benchmarks/gpu_bench.py --seconds 160          all rows; a row without ti
 python benchmarks/gpu_bench.py --device cpu --small   smoke mode: shows that every row runs; nothing is saved
 
 Every row is checked before it is timed. A row that fails is recorded with its error, and the rest goes on. Results are
-medians by CUDA events after a warm-up. Inputs are taken in turn, so that they do not sit in the L2 cache. Results are
-saved after every row, to $OUT or benchmarks/results, as gpu-<device>.json and gpu-<device>.md.
+medians by CUDA events after a warm-up; those of kernels by the replay of a CUDA graph, so that they hold no time of the
+host. Inputs are taken in turn, so that they do not sit in the L2 cache. Results are saved after every row, to $OUT or
+benchmarks/results, as gpu-<device>.json and gpu-<device>.md.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import sys
 from pathlib import Path
 
 import torch
-from gpu.forgetting import forgetting
+from gpu.forgetting import forgetting, thousand_classes
 from gpu.lists import lists
-from gpu.measuring import Bench
+from gpu.measuring import PRECISIONS, Bench
 from gpu.models import MODELS
 from gpu.rates import rates
 from gpu.report import facts, slug, table
-from gpu.weight_kernels import kernels
+from gpu.weight_kernels import kernels, vit_in_all
 from gpu.whole_models import whole
 
 from fastforget import ops
@@ -51,13 +52,22 @@ def main() -> int:
 
     if device.type == "cuda" and not arguments.small:
         bench.save = save
-    rates(bench)
-    kernels(bench)
+    rates(bench)  # then the rows that bars are on, in case that time runs out
+    kernels(bench, "bf16")
+    bench.row("weight kernels of ViT-B/16 b64 in all, bf16", lambda: vit_in_all(bench))
     lists(bench)
     for name, (build, kind) in MODELS.items():
         bench.row(f"fisher_diagonal {name}, {kind}", lambda b=build, k=kind: whole(bench, b, k))
+    for name, settings in {"natural": {}, "natural, kept Fisher": {"kept": True}}.items():
+        bench.row(
+            f"one_shot ResNet-18 224, 1000 codes, {name}",
+            lambda s=settings: forgetting(bench, thousand_classes, **s),
+        )
     for name, settings in {"natural": {}, "natural, kept Fisher": {"kept": True}, "paper": {"rule": "paper"}}.items():
         bench.row(f"one_shot ResNet-18 CIFAR, {name}", lambda s=settings: forgetting(bench, **s))
+    for name in PRECISIONS:
+        if name != "bf16":
+            kernels(bench, name)
     print("\n" + table(about, bench.rows))
     return int(any(row.get("error") for row in bench.rows))
 

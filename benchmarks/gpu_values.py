@@ -2,6 +2,7 @@
 
 python benchmarks/gpu_values.py                 every operator, and the calls built on them
 python benchmarks/gpu_values.py --operators     the operators alone
+python benchmarks/gpu_values.py --only linear   those whose names begin so
 python benchmarks/gpu_values.py --device cpu    shows that this file runs
 """
 
@@ -170,10 +171,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--operators", action="store_true", help="the operators alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="those whose names begin so")
     arguments = parser.parse_args()
     device, wrong = torch.device(arguments.device), 0
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    for name, case in (OPERATORS if arguments.operators else {**OPERATORS, **WHOLE}).items():
+    cases = OPERATORS if arguments.operators else {**OPERATORS, **WHOLE}
+    if arguments.only:
+        cases = {name: case for name, case in cases.items() if name.startswith(tuple(arguments.only))}
+        if not cases:
+            parser.error(f"--only must name operators or calls, got {' '.join(arguments.only)}")
+    for name, case in cases.items():
         try:
             error = difference(case(device), case(torch.device("cpu")))
             right = error <= (TOLERANCE_WHOLE if name in WHOLE else TOLERANCE)

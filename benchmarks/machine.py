@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def facts() -> dict[str, Any]:
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "unset"),
         "malloc": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")},
     }
+
+
+def commit() -> str:
+    """Return the commit of the sources, and whether they differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)  # noqa: S603
+    return done.stdout.strip()
 
 
 def processor() -> str:

@@ -38,6 +38,19 @@ def resnet18_cifar(num_classes: int = 10) -> nn.Module:
     return settled(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes)))
 
 
+def resnet18_imagenet(num_classes: int = 1000) -> nn.Sequential:
+    """ResNet-18 for 224x224 images, 11.7M parameters, with its head last."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    width = 64
+    for channels, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        layers.append(BasicBlock(width, channels, stride))
+        width = channels
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    settled(model)
+    return model
+
+
 def vgg16_bn_cifar(num_classes: int = 10) -> nn.Module:
     """VGG-16 with batch norm for 32x32 images and one linear layer, 14.7M parameters."""
     layers: list[nn.Module] = []

@@ -45,16 +45,20 @@ class Bench:
         self.rows: list[Row] = []
         self.rates: dict[str, float] = {}  # bytes or operations per second
         self.save: Callable[[], None] = lambda: None
+        self._not_recorded: list[str] = []  # why calls of this row were not timed by a graph
 
     def row(self, name: str, run: Callable[[], Row]) -> None:
         """Add a row, whatever happens in it."""
         started = time.monotonic()
         found: Row = {"name": name}
+        self._not_recorded.clear()
         try:
             found |= {"error": "not run: out of time"} if started > self.ends else run()
         except Exception as error:  # noqa: BLE001 - the other rows must still run
             found["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             found["traceback"] = traceback.format_exc()
+        if self._not_recorded:
+            found["not by a graph"] = self._not_recorded[0]
         found["took_s"] = round(time.monotonic() - started, 2)
         self.rows.append(found)
         print(line(found), flush=True)
@@ -75,6 +79,29 @@ class Bench:
         while len(found) < (2 if self.small else rounds) and (not found or time.monotonic() < budget):
             found.append(self._took(call, turns, calls))
         return median(found)
+
+    def replayed(self, call: Callable[[Any], Any], arguments: Sequence[Any] = (None,), rounds: int = ROUNDS) -> float:
+        """Return the median time of a call that a CUDA graph launches: without the host, which short calls wait for.
+
+        Where a call cannot be recorded, it is timed as it is called, and its row says so.
+        """
+        if not self.on_gpu:
+            return self.milliseconds(call, arguments, rounds)
+        once = self.milliseconds(call, arguments, 1)
+        turns = max(1, min(20, int(1 / once)) // len(arguments)) * len(arguments)
+        try:
+            graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                call(arguments[0])  # libraries take their workspaces
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(graph):
+                for turn in range(turns):
+                    call(arguments[turn % len(arguments)])
+        except RuntimeError as error:
+            self._not_recorded.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
+            return self.milliseconds(call, arguments, rounds)
+        return self.milliseconds(lambda _: graph.replay(), rounds=rounds) / turns
 
     def _took(self, call: Callable[[Any], Any], turns: Iterator[Any], calls: int) -> float:
         if not self.on_gpu:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from gpu.measuring import PRECISIONS, TOLERANCE, Bench, Row, check, precision
+from gpu.measuring import TOLERANCE, Bench, Row, check, precision
 from gpu.rates import share
 from torch import Tensor
 
@@ -41,8 +41,8 @@ def linear(bench: Bench, name: str, sizes: tuple[int, int, int, int]) -> Row:
         ops.fisher_linear(g, x, weights[:, :2].contiguous(), result)
         error = check(result, expected, TOLERANCE[name])
         run = lambda a: ops.fisher_linear(a[0], a[1], weights, result, overwrite=True)  # noqa: E731
-        ms = bench.milliseconds(run, operands)
-        plain = bench.milliseconds(lambda a: torch.bmm(a[0].mT, a[1]).square().sum(0, dtype=torch.float32), operands)
+        ms = bench.replayed(run, operands)
+        plain = bench.replayed(lambda a: torch.bmm(a[0].mT, a[1]).square().sum(0, dtype=torch.float32), operands)
     work = 2.0 * n * t * o * i
     return {"ms": ms, **share(bench, name, work, ms), "bmm ms": plain, "x": plain / ms, "relative error": error}
 
@@ -67,14 +67,23 @@ def convolution(bench: Bench, name: str, sizes: tuple[int, int, int, int, int, i
         ops.fisher_convolution(g, x, weights[:, :2].contiguous(), *settings, result)
         error = check(result, expected, TOLERANCE[name])
         run = lambda a: ops.fisher_convolution(a[0], a[1], weights, *settings, result, overwrite=True)  # noqa: E731
-        ms = bench.milliseconds(run, operands)
+        ms = bench.replayed(run, operands)
     work = 2.0 * n * out**2 * o * i * kernel**2
     return {"ms": ms, **share(bench, name, work, ms), "relative error": error}
 
 
-def kernels(bench: Bench) -> None:
-    for name in PRECISIONS:
-        for layer, sizes in LINEAR.items():
-            bench.row(f"fisher_linear {layer}, {name}", lambda n=name, s=sizes: linear(bench, n, s))
-        for layer, shape in CONVOLUTION.items():
-            bench.row(f"fisher_convolution {layer}, {name}", lambda n=name, s=shape: convolution(bench, n, s))
+def kernels(bench: Bench, name: str) -> None:
+    for layer, sizes in LINEAR.items():
+        bench.row(f"fisher_linear {layer}, {name}", lambda s=sizes: linear(bench, name, s))
+    for layer, shape in CONVOLUTION.items():
+        bench.row(f"fisher_convolution {layer}, {name}", lambda s=shape: convolution(bench, name, s))
+
+
+def vit_in_all(bench: Bench) -> Row:
+    """Add up the rows of the weights of ViT-B/16, twelve times those of a block: the bar is on all of them."""
+    found = {row["name"]: row for row in bench.rows}
+    block = [found[f"fisher_linear ViT-B/16 b64 {layer}, bf16"] for layer in ("qkv", "out", "up", "down")]
+    once = [found["fisher_linear ViT-B/16 b64 head, bf16"], found["fisher_convolution ViT-B/16 b64 patches, bf16"]]
+    ms = 12 * sum(row["ms"] for row in block) + sum(row["ms"] for row in once)
+    work = 12 * sum(2.0 * 64 * t * o * i for _, t, o, i in list(LINEAR.values())[:4])
+    return {"ms": ms, **share(bench, "bf16", work, ms)}

@@ -30,6 +30,7 @@ STABLE_TORCH_LIBRARY(fastforget, m) {
   m.def("perturb_undo(Tensor(a!)[] parameters, Tensor mask, Tensor old) -> ()");
   m.def(
       "perturb_write(Tensor(a!)[] parameters, Tensor indices, Tensor counts, Tensor values) -> ()");
+  m.def("project(Tensor[] grads, Tensor order, bool per_tensor, Tensor(a!)[] out) -> ()");
   m.def("project_gram(Tensor[] grads, int tasks, bool per_tensor) -> Tensor");
   m.def("project_weights(Tensor gram, Tensor order) -> Tensor");
   m.def("project_combine(Tensor[] grads, Tensor weights, Tensor(a!)[] out) -> ()");

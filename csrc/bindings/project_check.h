@@ -78,6 +78,13 @@ inline void check_overlap(const Tensors& grads, const Tensors& out) {
   }
 }
 
+inline void check_out(const Tensors& grads, int64_t L, const Tensors& out) {
+  STD_TORCH_CHECK(static_cast<int64_t>(out.size()) == L,
+                  "`out` must have one tensor per tensor of a task, got ", out.size(), " and ", L);
+  for (size_t l = 0; l < out.size(); ++l) check_like(out[l], "out", grads[l]);
+  check_overlap(grads, out);
+}
+
 inline void check_combine(const Tensors& grads, const Tensor& weights, const Tensors& out) {
   check_dim(weights, "weights", 2);
   check_type(weights, "weights", ScalarType::Double);
@@ -85,10 +92,7 @@ inline void check_combine(const Tensors& grads, const Tensor& weights, const Ten
   const int64_t L = check_tasks(grads, weights.size(1)), S = weights.size(0);
   STD_TORCH_CHECK(S == 1 || S == L, "`weights` must have size 1 or ", L,
                   " in dimension 0, got shape ", shape_text(weights));
-  STD_TORCH_CHECK(static_cast<int64_t>(out.size()) == L,
-                  "`out` must have one tensor per tensor of a task, got ", out.size(), " and ", L);
-  for (size_t l = 0; l < out.size(); ++l) check_like(out[l], "out", grads[l]);
-  check_overlap(grads, out);
+  check_out(grads, L, out);
 }
 
 // Checked gradients, and the arrays that the kernels' view of them points to.

@@ -63,7 +63,7 @@ class CodeBatch:
         """Some rows of remaining codes, evenly chosen, for means over all: more of them change a mean little."""
         return self.remain_rows[:: -(-len(self.remain_rows) // _CALIBRATING)]
 
-    @property
+    @cached_property
     def group_weights(self) -> Tensor:
         """Whether each code belongs to the group forget, and to the group remain, [2, N]."""
         chosen = set(self.forget_rows)
@@ -83,11 +83,29 @@ class CodeBatch:
 
     def take_forget(self, values: Tensor) -> Tensor:
         """Return the values [N, ...] of the codes to forget, in order."""
-        return take_rows(values, self.forget_rows)
+        return _take(values, self._forget_places)
 
     def take_remain(self, values: Tensor) -> Tensor:
         """Return the values [N, ...] of the remaining codes, in order."""
-        return take_rows(values, self.remain_rows)
+        return _take(values, self._remain_places)
+
+    # A step is tried many times: the rows are sent to a device once.
+    @cached_property
+    def _forget_places(self) -> slice | Tensor:
+        return _places(self.forget_rows, self.labels.device)
+
+    @cached_property
+    def _remain_places(self) -> slice | Tensor:
+        return _places(self.remain_rows, self.labels.device)
+
+    @cached_property
+    def _places_of_classes(self) -> list[slice | Tensor]:
+        return [_places(rows, self.labels.device) for rows in self.class_rows]
+
+    @cached_property
+    def _remain_before(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The labels of the remaining codes, their log-odds, and the labels of the codes to forget."""
+        return self.take_remain(self.labels), self.take_remain(self.log_odds), self.take_forget(self.labels)
 
     def samples(self, rows: Sequence[int]) -> tuple[Inputs, Tensor]:
         """Return the inputs and labels of some codes."""
@@ -128,7 +146,7 @@ class CodeBatch:
 
     def largest_class_mean(self, odds: Tensor) -> Tensor:
         """Return the mean log-odds over the codes of the class to forget where it is largest: the least forgotten."""
-        return torch.stack([take_rows(odds, rows).double().mean() for rows in self.class_rows]).max()
+        return torch.stack([_take(odds, places).double().mean() for places in self._places_of_classes]).max()
 
     def beyond_boundary(self, logits: Tensor) -> bool:
         """Return whether the codes of every class to forget are beyond the decision boundary, on average.
@@ -150,16 +168,25 @@ class CodeBatch:
         Returns:
             Nats, one value per remaining code; infinite where the logits are not finite.
         """
-        labels, forgotten = self.take_remain(self.labels), self.take_forget(self.labels)
+        labels, before, forgotten = self._remain_before
         odds = log_odds(self.take_remain(logits).index_fill(1, forgotten, -math.inf), labels)
-        return (self.take_remain(self.log_odds) - odds).nan_to_num(nan=math.inf)
+        return (before - odds).nan_to_num(nan=math.inf)
 
 
 def take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
     """Return some rows of a tensor, as a view where they follow each other."""
+    return _take(values, _places(rows, values.device))
+
+
+def _places(rows: Sequence[int], device: torch.device) -> slice | Tensor:
+    """Return rows as a slice where they follow each other, else as int64 indices on a device."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-        return values[rows[0] : rows[-1] + 1]
-    return values.index_select(0, upload(rows, values.device).long())
+        return slice(rows[0], rows[-1] + 1)
+    return upload(rows, device).long()
+
+
+def _take(values: Tensor, places: slice | Tensor) -> Tensor:
+    return values[places] if isinstance(places, slice) else values.index_select(0, places)
 
 
 def inverse_doubts(odds: Tensor, groups: Tensor) -> Tensor:

@@ -23,9 +23,11 @@ __all__ = ["TINY", "Ratios", "Sensitivity", "measure_sensitivity", "recognise_an
 
 TINY = 1e-16  # where both Fisher sums start in their ratio, so that one of two zeros is one
 _LARGEST = 700.0  # whose exponential is a float
-# Elements that stay in cache through several operations. PyTorch must not sum them in parallel, since the order would
-# depend on the number of threads: it does so from 2**15 on.
+# On a CPU, elements that stay in cache through several operations. PyTorch must not sum them in parallel, since the
+# order would depend on the number of threads: it does so from 2**15 on.
 _PIECE = 2**15 - 64
+# On a device, elements of several parameters that share their launches. It bounds the memory of what is in between.
+_TOGETHER = 2**24
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Ratios:
         if self.gradient is None:
             raise TypeError("`fisher` must come with the gradient")
         gradient, remain = (
-            torch.cat([values[name].view(-1)[indices] for name, indices in places.items()])
+            torch.cat([values[name].view(-1)[indices] for name, indices in places.items() if len(indices)])
             for values in (self.gradient, self.remain)
         )
         elements = sum(self.remain[name].numel() for name in places)
@@ -110,7 +112,8 @@ class Sensitivity:
     @classmethod
     def of_groups(cls, fisher: FisherDiagonal, log_scales: tuple[float, float] = (0.0, 0.0)) -> Sensitivity:
         """Take apart the Fisher of the groups forget and remain, [2, *shape], whose losses were scaled like this."""
-        forget, remain = ({name: value[group] for name, value in fisher.items()} for group in (0, 1))
+        parts = {name: value.unbind() for name, value in fisher.items()}
+        forget, remain = ({name: both[group] for name, both in parts.items()} for group in (0, 1))
         gradient = fisher.gradient and {name: value[0] for name, value in fisher.gradient.items()}
         return cls(forget, remain, gradient, log_scales)
 
@@ -148,27 +151,52 @@ class Sensitivity:
             raise RuntimeError("this sensitivity was turned into ratios already")
         values, remain, gradient, kept = self.forget, self.remain, self.gradient, self.kept
         self.forget, self.remain, self.gradient, self.kept = {}, {}, None, None
-        sums: dict[str, Tensor] = {}
-        for name, value in values.items():
-            pieces = _pieces(value, remain[name], *([] if kept is None else [kept[name].contiguous()]))
-            parts = [self._divide(*piece, facts=kept) for piece in pieces]
-            if parts:
-                sums[name] = torch.stack(parts).double().sum()
+        names = [name for name, value in values.items() if value.numel()]
+        operands = [
+            (values[name], remain[name], *([] if kept is None else [kept[name].contiguous()])) for name in names
+        ]
+        divide = self._divide_pieces if all(value.is_cpu for value in values.values()) else self._divide_together
+        sums = dict(zip(names, divide(operands, kept), strict=True))
         return Ratios(values, remain, sums, gradient, self.log_scales)
 
-    def _divide(
-        self, forget: Tensor, remain: Tensor, kept: Tensor | None = None, *, facts: FisherDiagonal | None
-    ) -> Tensor:
-        """Make one piece of f_CF a ratio; return the sum of f_CR, which is computed first where there is a kept sum."""
-        if kept is not None and facts is not None:
-            # f_CF is brought to the scale of the sum, and the difference from there to its own
-            of_forget, of_remain = (log_scale - math.log(facts.definition.scale) for log_scale in self.log_scales)
-            part = self.forget_samples * math.exp(-2 * of_forget)
-            others = facts.samples - self.forget_samples
-            torch.sub(kept, forget, alpha=part, out=remain).clamp_(min=0).mul_(math.exp(2 * of_remain) / others)
-        total = remain.sum()
-        forget.add_(TINY).div_(remain + TINY).nan_to_num_(nan=1.0)
-        return total
+    def _divide_pieces(self, operands: Sequence[tuple[Tensor, ...]], facts: FisherDiagonal | None) -> list[Tensor]:
+        """Make each f_CF a ratio, a piece after the other; return the sum of each f_CR, float64 []."""
+        sums = []
+        for of_parameter in operands:
+            parts = []
+            for forget, remain, *kept in _pieces(*of_parameter):
+                if kept and facts is not None:
+                    part, scale = self._shares(facts)
+                    torch.sub(kept[0], forget, alpha=part, out=remain).clamp_(min=0).mul_(scale)
+                parts.append(remain.sum())
+                forget.add_(TINY).div_(remain + TINY).nan_to_num_(nan=1.0)
+            sums.append(torch.stack(parts).double().sum())
+        return sums
+
+    def _divide_together(self, operands: Sequence[tuple[Tensor, ...]], facts: FisherDiagonal | None) -> list[Tensor]:
+        """Do the same, to the bit where a parameter is one piece, with few launches: many parameters share them."""
+        sums: list[Tensor] = []
+        for group in _groups(operands):
+            forgets, remains, *kept = map(list, zip(*group, strict=True))
+            if kept and facts is not None:
+                part, scale = self._shares(facts)
+                torch._foreach_copy_(remains, kept[0])
+                torch._foreach_sub_(remains, forgets, alpha=part)
+                torch._foreach_clamp_min_(remains, 0.0)
+                torch._foreach_mul_(remains, scale)
+            sums += [remain.sum() for remain in remains]
+            torch._foreach_add_(forgets, TINY)
+            torch._foreach_div_(forgets, torch._foreach_add(remains, TINY))  # noqa: SLF001 - optimisers use it
+            for forget in forgets:
+                forget.nan_to_num_(nan=1.0)
+        return list(torch.stack(sums).double().unbind()) if sums else []
+
+    def _shares(self, facts: FisherDiagonal) -> tuple[float, float]:
+        """Return what to take of f_CF from a kept sum, and what brings the rest to the scale of f_CR."""
+        # f_CF is brought to the scale of the sum, and the difference from there to its own
+        of_forget, of_remain = (log_scale - math.log(facts.definition.scale) for log_scale in self.log_scales)
+        others = facts.samples - self.forget_samples
+        return self.forget_samples * math.exp(-2 * of_forget), math.exp(2 * of_remain) / others
 
 
 def recognise_and_measure(
@@ -267,3 +295,17 @@ def _check_resolved(codes: CodeBatch) -> None:
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield views of contiguous tensors of one shape, small enough that several of them fit the cache."""
     return zip(*(tensor.view(-1).split(_PIECE) for tensor in tensors), strict=True)
+
+
+def _groups(operands: Iterable[tuple[Tensor, ...]]) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Yield tuples of tensors of one shape in groups of so few elements that a copy of one tensor of each fits."""
+    group: list[tuple[Tensor, ...]] = []
+    elements = 0
+    for tensors in operands:
+        if group and elements + tensors[0].numel() > _TOGETHER:
+            yield group
+            group, elements = [], 0
+        group.append(tensors)
+        elements += tensors[0].numel()
+    if group:
+        yield group

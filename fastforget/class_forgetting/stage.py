@@ -247,8 +247,8 @@ class SparseStage(Stage):
         self._targets = list(self._moving.values())
         self._indices, self._counts, self._direction = indices, counts, direction
         self._sizes = counts.tolist() if sizes is None else sizes
-        parts = zip(self._targets, indices.split(self._sizes), strict=True)
-        self._old = torch.cat([target.view(-1)[places] for target, places in parts])
+        parts = zip(self._targets, indices.split(self._sizes), self._sizes, strict=True)
+        self._old = torch.cat([target.view(-1)[places] for target, places, size in parts if size])
         self._new = self._old
 
     def place(self, length: float) -> None:
@@ -313,4 +313,8 @@ class Standstill(Stage):
 
 
 def _copies(originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in originals.items()}
+    """Return contiguous copies. On a device, tensors share a launch."""
+    near = {name: p.detach() for name, p in originals.items()}
+    copies = {name: torch.empty_like(p, memory_format=torch.contiguous_format) for name, p in near.items()}
+    torch._foreach_copy_(list(copies.values()), list(near.values()))
+    return copies

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastforget import ops
 
-__all__ = ["DeferredChecks", "check_device", "has_kernels", "random_devices", "read_values", "upload"]
+__all__ = ["DeferredChecks", "check_device", "has_kernels", "random_devices", "read_values", "upload", "write_numbers"]
 
 
 def read_values(*tensors: Tensor) -> list[list[float]]:
@@ -23,8 +23,43 @@ def read_values(*tensors: Tensor) -> list[list[float]]:
 
 
 def upload(values: Sequence[Any], device: torch.device) -> Tensor:
-    """Return numbers as a tensor on a device, without making the host wait for it."""
+    """Return numbers as a tensor on a device, without making the host wait for it.
+
+    A CUDA device copies them later. Until then they stay in pinned memory, which PyTorch gives to nobody else before
+    the copy is done. A CUDA graph would copy at each replay, so that what it records holds the numbers themselves.
+
+    Args:
+        values: Numbers, or rows of them.
+        device: Where to.
+
+    Returns:
+        The tensor, of the type that `torch.tensor` gives it.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            if torch.cuda.is_current_stream_capturing():
+                return write_numbers(values, device)
+        return torch.tensor(values, device="cpu", pin_memory=True).to(device, non_blocking=True)
     return torch.tensor(values, device="cpu").to(device, non_blocking=True)
+
+
+def write_numbers(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device that copies nothing from the host: each is an argument of a fill.
+
+    A launch a number: for the few that a CUDA graph has to keep.
+
+    Args:
+        values: Numbers, or rows of them.
+        device: Where to.
+
+    Returns:
+        The tensor, as `upload` returns it.
+    """
+    near = torch.tensor(values, device="cpu")
+    there = torch.empty(near.shape, dtype=near.dtype, device=device)
+    for place, number in zip(there.view(-1).unbind(), near.view(-1).tolist(), strict=True):
+        place.fill_(number)
+    return there
 
 
 def random_devices(*tensors: Tensor) -> list[torch.device]:

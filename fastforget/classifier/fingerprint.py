@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastforget import ops
 from fastforget.classifier.compilation import eager
 from fastforget.classifier.devices import check_device
+from fastforget.classifier.offloading import offloaded_values
 
 __all__ = ["fingerprint", "fingerprint_of"]
 
@@ -67,4 +68,7 @@ def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _contents(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Return all parameters and buffers; also those that hooks keep elsewhere."""
+    contents: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = offloaded_values(model)
+    return {name: kept.get(name, tensor) for name, tensor in contents.items()}

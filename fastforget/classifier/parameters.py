@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastforget.classifier.devices import check_device
+from fastforget.classifier.offloading import check_in_model
 
 __all__ = ["chosen_parameters", "without_embedding_tables"]
 
@@ -23,7 +24,7 @@ def chosen_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[str
 
     Raises:
         ValueError: Unknown names, none, frozen, quantised, mixed dtypes or devices.
-        NotImplementedError: On a device that has no kernels.
+        NotImplementedError: On a device that has no kernels, or kept outside of the model.
     """
     everything = dict(model.named_parameters())
     if names is not None:
@@ -34,6 +35,7 @@ def chosen_parameters(model: nn.Module, names: Iterable[str] | None) -> dict[str
     else:
         wanted = list(everything)
     _check_quantised(model)
+    check_in_model(model, wanted)
     if not wanted:
         raise ValueError("`model` must have parameters, got none")
     chosen: dict[str, Tensor] = {name: everything[name] for name in wanted}

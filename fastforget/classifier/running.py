@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fastforget.classifier.devices import random_devices
 from fastforget.classifier.inputs import Inputs, split_samples, tensors_of
 from fastforget.classifier.kept_values import KeptValues
 from fastforget.classifier.modes import SingleSampleBackward
+from fastforget.classifier.offloading import offloaded_names
 
 __all__ = ["IsolatedModel", "call_with", "forward", "gather_logits", "logits_of", "run_isolated"]
 
@@ -80,7 +82,7 @@ class IsolatedModel:
     may change.
 
     Attributes:
-        parameters: Those of the model, by all their names.
+        parameters: Those that are in the model, by all their names.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -92,12 +94,13 @@ class IsolatedModel:
         # of two would be put back in place of its own.
         self._homes: dict[str, tuple[dict[str, Tensor | None], str]] = {}
         modules: dict[int, nn.Module] = {}
+        elsewhere = offloaded_names(model)  # their hooks bring them for each forward, and want to find the model's own
         for path, module in model.named_modules(remove_duplicate=False):
             for kind, found in (("_parameters", self.parameters), ("_buffers", self._buffers)):
                 tensors: dict[str, Tensor | None] = getattr(module, kind)
                 for key, tensor in tensors.items():
-                    if tensor is not None:
-                        name = f"{path}.{key}" if path else key
+                    name = f"{path}.{key}" if path else key
+                    if tensor is not None and name not in elsewhere:
                         found[name] = tensor
                         if id(module) not in modules:
                             self._homes[name] = tensors, key
@@ -152,8 +155,24 @@ class IsolatedModel:
 
     def copied_buffers(self) -> dict[str, Tensor]:
         """Return a copy of every buffer by all its names; two names of one buffer share the copy."""
-        copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers.values()}
+        copies = {id(buffer): torch.empty_like(buffer) for buffer in self._buffers.values()}
+        self._copy_buffers(copies)
         return {name: copies[id(buffer)] for name, buffer in self._buffers.items()}
+
+    def _copy_buffers(self, copies: Mapping[int, Tensor]) -> None:
+        """Copy every buffer to the tensor of its identity: those of one type share a launch on a device."""
+        for buffers in self._buffers_by_type:
+            torch._foreach_copy_([copies[key] for key in buffers], list(buffers.values()))
+
+    @cached_property
+    def _buffers_by_type(self) -> list[dict[int, Tensor]]:
+        """The buffers, without a graph, by identity."""
+        groups: dict[tuple[torch.dtype, torch.device], dict[int, Tensor]] = {}
+        for buffer in {id(buffer): buffer for buffer in self._buffers.values()}.values():
+            groups.setdefault((buffer.dtype, buffer.device), {})[id(buffer)] = (
+                buffer.detach() if buffer.requires_grad else buffer
+            )
+        return list(groups.values())
 
     def _restored_copies(self) -> dict[str, Tensor]:
         """Return copies of the buffers for a run that keeps no graph: the same ones each time, with the values as new.
@@ -162,8 +181,8 @@ class IsolatedModel:
         """
         if self._copies is None:
             self._copies = self.copied_buffers()
-        elif self._copies:
-            torch._foreach_copy_(list(self._copies.values()), list(self._buffers.values()))
+        else:
+            self._copy_buffers({id(buffer): self._copies[name] for name, buffer in self._buffers.items()})
         return self._copies
 
 

@@ -8,10 +8,10 @@ from torch.distributed.tensor import DTensor
 
 from fastforget.classifier.modes import check_eval
 from fastforget.classifier.parameters import chosen_parameters
-from fastforget.distributed.sharding import Sharding
+from fastforget.distributed.sharding import Sharding, to_local
 from fastforget.fisher.dtypes import sum_dtype
 
-__all__ = ["sharded_parameters"]
+__all__ = ["check_where_shards_are", "sharded_parameters"]
 
 
 def sharded_parameters(model: nn.Module, group: dist.ProcessGroup | None) -> dict[str, DTensor]:
@@ -26,7 +26,8 @@ def sharded_parameters(model: nn.Module, group: dist.ProcessGroup | None) -> dic
 
     Raises:
         ValueError: A parameter is frozen, not sharded, or on a mesh of other ranks; or a module is in train mode.
-        NotImplementedError: A parameter is sharded in another way, of another dtype, or on a device without kernels.
+        NotImplementedError: A parameter is sharded in another way, of another dtype, on a device without kernels, or
+            offloaded.
     """
     check_eval(model)
     parameters: dict[str, DTensor] = {}
@@ -36,5 +37,24 @@ def sharded_parameters(model: nn.Module, group: dist.ProcessGroup | None) -> dic
         if parameter.dtype != sum_dtype(parameter.dtype):
             raise NotImplementedError(f"parameter `{name}` must be float32 or float64, got {parameter.dtype}")
         Sharding.of(f"parameter `{name}`", parameter, group)
+        check_where_shards_are(name, parameter)
         parameters[name] = parameter
     return parameters
+
+
+def check_where_shards_are(name: str, parameter: DTensor) -> None:
+    """Refuse a parameter whose shards are not on the devices of its mesh: sums would be in two places.
+
+    Args:
+        name: Of the parameter.
+        parameter: Sharded.
+
+    Raises:
+        NotImplementedError: Its shards are offloaded.
+    """
+    there, wanted = to_local(parameter).device.type, parameter.device_mesh.device_type
+    if there != wanted:
+        raise NotImplementedError(
+            f"parameter `{name}` is offloaded: its shards are on {there} and its mesh is on {wanted}. Shard without "
+            "CPUOffloadPolicy, or over a mesh of processors: init_device_mesh('cpu', ...)"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from fastforget import ops
 from fastforget.classifier.arguments import check_choice
-from fastforget.classifier.devices import check_device, upload
+from fastforget.classifier.devices import check_device, has_kernels, upload
 
 __all__ = ["Gradients", "Project", "Scope", "harmonize"]
 
@@ -18,6 +20,7 @@ Project: TypeAlias = Literal["forget", "remain", "both", "none"]
 Scope: TypeAlias = Literal["global", "tensor"]
 Gradients: TypeAlias = "Tensor | Sequence[Tensor] | Mapping[str, Tensor]"
 
+_IS_META = attrgetter("is_meta")
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -128,13 +131,17 @@ def harmonize(
     check_choice("scope", scope, ("global", "tensor"))
     named = {"forget_grads": forget_grads, "remain_grads": remain_grads}
     named |= {f"more_grads[{k}]": grads for k, grads in enumerate(more_grads)}
-    tasks = [_checked_tensors(name, grads, forget_grads) for name, grads in named.items()]
-    if out is None:
-        results = [torch.empty_like(grad, requires_grad=False) for grad in tasks[0]]
-    else:
-        results = _checked_tensors("out", out, forget_grads)
+    tasks = [_tensors_of(name, grads, forget_grads) for name, grads in named.items()]
+    written = None if out is None else _tensors_of("out", out, forget_grads)
     with torch.no_grad():
-        _project(tasks, _projection_order(project, len(tasks), generator), scope, results)
+        # Not where a generator would have been used before a fault is found, nor where torch.compile looks for itself.
+        plain = generator is None and not torch.compiler.is_compiling()
+        results = _project_plain(tasks, project, scope, written) if plain else None
+        if results is None:
+            for name, tensors in zip((*named, "out"), (*tasks, tasks[0] if written is None else written), strict=True):
+                _check_tensors(name, tensors, tasks[0], forget_grads)
+            results = [torch.empty_like(grad) for grad in tasks[0]] if written is None else written
+            _project(tasks, _projection_order(project, len(tasks), generator), scope, results)
     if out is not None:
         return out  # type: ignore[return-value]  # the caller's structure
     if isinstance(forget_grads, Tensor):
@@ -144,21 +151,55 @@ def harmonize(
     return results
 
 
+def _project_plain(
+    tasks: list[list[Tensor]], project: Project, scope: Scope, written: list[Tensor] | None
+) -> list[Tensor] | None:
+    """Return the sum of projected gradients where they are as expected: the operators check that they are.
+
+    To look at each of hundreds of small tensors takes Python longer than the operators take.
+
+    Args:
+        tasks: Of K tasks, what should be L tensors each.
+        project: Which gradients are projected.
+        scope: Over what inner products are taken.
+        written: Where to put the result; None for new tensors.
+
+    Returns:
+        The L results; None where something is not as expected, and nothing was written.
+    """
+    given, order = list(chain(*tasks, written or ())), _projection_order(project, len(tasks), None)
+    try:
+        # Where tensors are in several places the operator of a device is called, which says so. With one on the meta
+        # device none would be called at all.
+        if not has_kernels(given[0]) or any(map(_IS_META, given)):
+            return None
+        results = list(map(torch.empty_like, tasks[0])) if written is None else written
+        _write_projection(given[: len(tasks) * len(results)], order, scope, results)
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return results
+
+
 def _project(tasks: list[list[Tensor]], order: list[list[int]], scope: Scope, results: list[Tensor]) -> None:
     """Write the sum of the projected gradients of K tasks, L tensors each, into L results."""
     operands = [_contiguous(tensors) for tensors in zip(*tasks, results, strict=True)]
     grads = [tensors[k] for k in range(len(tasks)) for tensors, _ in operands]
-    written = [tensors[-1] for tensors, _ in operands]
-    if any(order):
-        longest = max(map(len, order))
-        steps = upload([row + [-1] * (longest - len(row)) for row in order], written[0].device)
-        weights = ops.project_weights(ops.project_gram(grads, len(tasks), per_tensor=scope == "tensor"), steps)
-    else:
-        weights = torch.ones(1, len(tasks), dtype=torch.float64, device=written[0].device)
-    ops.project_combine(grads, weights, written)
+    _write_projection(grads, order, scope, [tensors[-1] for tensors, _ in operands])
     for result, (tensors, are_copies) in zip(results, operands, strict=True):
         if are_copies:
             result.copy_(tensors[-1])
+
+
+def _write_projection(grads: list[Tensor], order: list[list[int]], scope: Scope, results: list[Tensor]) -> None:
+    """Do this for contiguous tensors: K * L gradients, those of the first task first."""
+    tasks = len(order)
+    if any(order):
+        longest = max(map(len, order))
+        steps = upload([row + [-1] * (longest - len(row)) for row in order], results[0].device)
+        ops.project(grads, steps, results, per_tensor=scope == "tensor")
+    else:
+        weights = torch.ones(1, tasks, dtype=torch.float64, device=results[0].device)
+        ops.project_combine(grads, weights, results)
 
 
 def _projection_order(project: Project, tasks: int, generator: torch.Generator | None) -> list[list[int]]:
@@ -194,9 +235,12 @@ def _contiguous(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
     return [tensor.contiguous() for tensor in tensors], True
 
 
-def _checked_tensors(name: str, grads: object, forget_grads: object) -> list[Tensor]:
-    """Return the tensors of a structure, in the order of ``forget_grads``, after checking them against those."""
-    items, expected = _items(name, grads), _items("forget_grads", forget_grads)
+def _tensors_of(name: str, grads: object, forget_grads: object) -> list[Tensor]:
+    """Return what a structure holds, in the order of ``forget_grads``, after checking that it is the same structure."""
+    items = _items(name, grads)
+    if grads is forget_grads and items:
+        return list(items.values())
+    expected = _items("forget_grads", forget_grads)
     if _structure(grads) != _structure(forget_grads):
         raise TypeError(f"`{name}` must be {_structure(forget_grads)} like `forget_grads`, got {_structure(grads)}")
     if not items:
@@ -204,9 +248,13 @@ def _checked_tensors(name: str, grads: object, forget_grads: object) -> list[Ten
     if items.keys() != expected.keys():
         odd = [f"no {key!r}" for key in expected if key not in items] + [repr(k) for k in items if k not in expected]
         raise ValueError(f"`{name}` must have a tensor for each of `forget_grads` and no other, got {odd[0]}")
-    for key, wanted in expected.items():
-        _check_tensor(f"`{name}`" if isinstance(grads, Tensor) else f"`{name}[{key!r}]`", items[key], wanted)
     return [items[key] for key in expected]
+
+
+def _check_tensors(name: str, grads: Sequence[object], wanted: Sequence[Tensor], forget_grads: object) -> None:
+    """Check what a structure holds against ``wanted``, what ``forget_grads`` hold."""
+    for key, grad, like in zip(_items("forget_grads", forget_grads), grads, wanted, strict=True):
+        _check_tensor(f"`{name}`" if isinstance(forget_grads, Tensor) else f"`{name}[{key!r}]`", grad, like)
 
 
 def _items(name: str, grads: object) -> dict[Any, Any]:
@@ -214,7 +262,7 @@ def _items(name: str, grads: object) -> dict[Any, Any]:
     if isinstance(grads, Tensor):
         return {0: grads}
     if isinstance(grads, Mapping):
-        return dict(grads)
+        return grads if isinstance(grads, dict) else dict(grads)
     if isinstance(grads, (list, tuple)):
         return dict(enumerate(grads))
     raise TypeError(f"`{name}` must be a tensor, list or dict of tensors, got {type(grads).__name__}")

@@ -11,7 +11,7 @@ from fastforget.ops.fingerprints import fingerprint
 from fastforget.ops.fisher import fisher_affine, fisher_convolution, fisher_embedding, fisher_linear
 from fastforget.ops.library import cuda_built, simd_level
 from fastforget.ops.perturbation import perturb, perturb_undo, perturb_write
-from fastforget.ops.projection import project_combine, project_gram, project_weights
+from fastforget.ops.projection import project, project_combine, project_gram, project_weights
 from fastforget.ops.selection import select, select_histogram, select_indices, select_mask
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "perturb",
     "perturb_undo",
     "perturb_write",
+    "project",
     "project_combine",
     "project_gram",
     "project_weights",

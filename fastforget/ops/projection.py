@@ -9,7 +9,22 @@ from torch import Tensor
 
 from fastforget.ops.library import check_not_empty, operators, register_fake
 
-__all__ = ["project_combine", "project_gram", "project_weights"]
+__all__ = ["project", "project_combine", "project_gram", "project_weights"]
+
+
+def project(grads: Sequence[Tensor], order: Tensor, out: Sequence[Tensor], *, per_tensor: bool = False) -> None:
+    """Write the sum of the projected gradients: `project_gram`, `project_weights` and `project_combine` in one call.
+
+    Hundreds of small tensors are unpacked and checked once, which takes longer than to work on them.
+
+    Args:
+        grads: As for `project_gram`, of as many tasks as ``order`` has rows.
+        order: As for `project_weights`.
+        out: As for `project_combine`.
+        per_tensor: As for `project_gram`.
+    """
+    check_not_empty("grads", grads)
+    operators.project(list(grads), order, per_tensor, list(out))
 
 
 def project_gram(grads: Sequence[Tensor], tasks: int, *, per_tensor: bool = False) -> Tensor:
@@ -72,6 +87,7 @@ def _fake_in_place(*_args: object) -> None:
     """Return nothing: results are written in place."""
 
 
+register_fake("project", _fake_in_place)
 register_fake("project_gram", _fake_project_gram)
 register_fake("project_weights", _fake_project_weights)
 register_fake("project_combine", _fake_in_place)

@@ -1,6 +1,7 @@
 """`make gpu-check` stops at once without a GPU, and reports failed rows and wrong results."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 import gpu_values
 import pytest
 import torch
+from gpu.forgetting import forgetting, thousand_classes
+from gpu.lists import select_and_perturb
 from gpu.measuring import PRECISIONS, TOLERANCE, Bench, Row, WrongError, check
 from gpu.report import table
-from gpu.weight_kernels import CONVOLUTION, LINEAR, convolution, linear
+from gpu.weight_kernels import CONVOLUTION, LINEAR, convolution, kernels, linear, vit_in_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +40,43 @@ def test_stops_without_a_python() -> None:
         1,
         "gpu-check: PYTHON must name a Python with PyTorch, got /bin/false\n",
     )
+
+
+@pytest.mark.parametrize(("version", "named"), [("70.1.0", "70.1.0"), ("0", "none")])
+def test_stops_without_what_builds(version: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "setuptools.py").write_text(f"__version__ = {version!r}\n")
+    done = run("bash", "benchmarks/gpu_check.sh", PYTHON=sys.executable, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"gpu-check: PYTHON must have setuptools 77 or newer to build, got {named}\n",
+    )
+
+
+def test_stops_at_another_argument() -> None:
+    done = run("bash", "benchmarks/gpu_check.sh", "--tests")
+    assert (done.returncode, done.stderr) == (1, "gpu-check: the only argument is --no-build, got --tests\n")
+
+
+def test_every_file_that_it_runs_is_there() -> None:
+    """The second call names tests by brace expansion: a name that is not there would cost its whole step."""
+    script = (ROOT / "benchmarks" / "gpu_check.sh").read_text()
+    named = " ".join(re.findall(r"tests/[\w/{},.]+", script))
+    done = run("bash", "-c", f"ls -d {named}")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 15
+
+
+def test_every_bar_has_its_row() -> None:
+    """A row of each bar runs, the right result first, also in the small sizes here."""
+    bench = Bench(torch.device("cpu"), small=True, seconds=60)
+    bench.row("select and perturb", lambda: select_and_perturb(bench, 0.03))
+    bench.row("one_shot", lambda: forgetting(bench, thousand_classes))
+    kernels(bench, "bf16")
+    bench.row("in all", lambda: vit_in_all(bench))
+    assert [row["name"] for row in bench.rows if row.get("error")] == []
+    block = sum(row["ms"] for row in bench.rows if "ViT-B/16" in row["name"])
+    assert block < bench.rows[-1]["ms"] < 12 * block
+    assert bench.rows[1]["of forward+backward"] > 0
 
 
 def test_the_benchmark_stops_without_a_device() -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from asserts import assert_close, assert_same_bits, threads
 from cases import randn
+from simulated_device import dispatched, simulated_device, to_cpu, to_device
 from torch import Tensor
 
+from fastforget.class_forgetting import sensitivity
 from fastforget.class_forgetting.sensitivity import Sensitivity
 from fastforget.fisher.diagonal import FisherDiagonal
 
@@ -117,3 +119,35 @@ def test_ratio_of_zeros_and_extremes() -> None:
     found = Sensitivity.of_groups(diagonal(values, ALL, gradient=None)).into_ratios().values["w"]
     largest = torch.finfo(torch.float32).max
     assert found.tolist() == pytest.approx([1, 1e16, 1e-16, largest, 1, 1], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["groups", "difference"])
+def test_on_a_device_parameters_share_launches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in pieces, and in groups that bound the memory in between; the same numbers but for the order of a sum."""
+    expected, distant = cases()[kind].into_ratios(), cases()[kind]
+    for name in ("forget", "remain", "gradient"):
+        setattr(distant, name, to_device(getattr(distant, name)))
+    with simulated_device(monkeypatch):
+        distant.kept = None if distant.kept is None else distant.kept.to("meta")
+    with simulated_device(monkeypatch) as waits, dispatched() as counts:
+        found = distant.into_ratios()
+        assert waits == []
+        steps = sum(number for name, number in counts.items() if name not in ("view", "detach", "unbind"))
+        assert steps <= (9 if kind == "groups" else 13)  # a sum and a nan_to_num for each of two, the rest together
+    for name, value in found.values.items():
+        assert_same_bits(to_cpu(value), expected.values[name])
+        assert_same_bits(to_cpu(found.remain[name]), expected.remain[name])
+    assert found.remain_sums.keys() == expected.remain_sums.keys()
+    for name, total in found.remain_sums.items():
+        assert_close(to_cpu(total), expected.remain_sums[name], 1e-6)
+
+
+def test_groups_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, distant = cases()["groups"].into_ratios(), cases()["groups"]
+    distant.forget, distant.remain = to_device(distant.forget), to_device(distant.remain)
+    monkeypatch.setattr(sensitivity, "_TOGETHER", 10)
+    with simulated_device(monkeypatch), dispatched() as counts:
+        found = distant.into_ratios()
+    assert counts["_foreach_div_"] == 2
+    for name, value in found.values.items():
+        assert_same_bits(to_cpu(value), expected.values[name])

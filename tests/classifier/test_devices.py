@@ -1,12 +1,14 @@
 """Values are read from a device together, checks are deferred, and generators in use are known."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from simulated_device import simulated_device, to_device
+from asserts import assert_same_bits
+from simulated_device import dispatched, simulated_device, to_cpu, to_device
 
-from fastforget.classifier.devices import DeferredChecks, random_devices, read_values
+from fastforget.classifier.devices import DeferredChecks, random_devices, read_values, upload, write_numbers
 
 
 def test_generators_that_matter() -> None:
@@ -30,3 +32,22 @@ def test_read_and_checks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (called, len(waits)) == ([1, 2], 2)
     checks.add(torch.tensor(0.0), bool, lambda: called.append(9))
     assert called[-1] == 9
+
+
+NUMBERS: dict[str, list[Any]] = {
+    "rows": [[1, -1], [2**40, 0]],
+    "none": [],
+    "bools": [True, False],
+    "floats": [0.1, -2.5],
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_that_a_graph_keeps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written without a copy of anything that the host may free."""
+    with simulated_device(monkeypatch) as waits, dispatched() as counts:
+        found = write_numbers(NUMBERS[kind], torch.device("meta"))
+        assert not {"_to_copy", "copy_"} & counts.keys()
+        assert waits == []
+    assert_same_bits(to_cpu(found), torch.tensor(NUMBERS[kind]))
+    assert_same_bits(upload(NUMBERS[kind], torch.device("cpu")), torch.tensor(NUMBERS[kind]))

@@ -116,3 +116,13 @@ def test_ray_serve(folder: Path) -> None:
     assert f"forgot class 7; versions that answer: [{before + 1}], before: [{before}]" in found.stdout
     assert "replicas that were started anew: 0" in found.stdout
     assert f"after one was killed: 2 replicas answer, versions [{before + 1}]" in found.stdout
+
+
+def test_ray_fisher(folder: Path) -> None:
+    """Shares of replicas add up to the sum over all codes; all replicas make the edit that was made from it."""
+    pytest.importorskip("ray")
+    command = [sys.executable, str(EXAMPLES / "ray_fisher.py"), "--folder", str(folder), "--forget", "6"]
+    found = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False)  # noqa: S603
+    assert found.returncode == 0, found.stderr
+    assert "the Fisher of 40 codes, in shares of [20, 20]" in found.stdout
+    assert "forgot class 6: 0 codes are assigned to it; 2 of 2 replicas match" in found.stdout

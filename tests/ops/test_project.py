@@ -1,11 +1,11 @@
-"""project_gram, project_weights and project_combine against their reference in float64."""
+"""project, project_gram, project_weights and project_combine against their reference in float64."""
 
 import math
 from typing import Any
 
 import pytest
 import torch
-from asserts import assert_close, assert_same_bits, assert_traceable, by_fault, threads
+from asserts import ON_DEVICE, assert_close, assert_same_bits, assert_traceable, by_fault, threads
 from cases import DTYPES, randn
 from torch import Tensor
 
@@ -206,6 +206,23 @@ def test_opcheck_and_compile() -> None:
         assert_traceable("project_gram", grads, 3, per_tensor)
     assert_traceable("project_weights", gram, order)
     assert_traceable("project_combine", grads, ops.project_weights(gram, order), [torch.zeros(7, 9), torch.zeros(3)])
+    assert_traceable("project", grads, order, False, [torch.zeros(7, 9), torch.zeros(3)])
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_in_one_call(dtype: torch.dtype, per_tensor: bool) -> None:
+    """The same bits as in three, also where the result is one of the gradients."""
+    grads = [grad.to(dtype) for grad in gradients(3, [(7, 9), (0,), (3,)])]
+    order = torch.tensor([[1, 2], [0, 2], [0, 1]])
+    expected, found = ([torch.empty_like(grad) for grad in grads[:3]] for _ in range(2))
+    weights = ops.project_weights(ops.project_gram(grads, 3, per_tensor=per_tensor), order)
+    ops.project_combine(grads, weights, expected)
+    ops.project(grads, order, found, per_tensor=per_tensor)
+    ops.project(grads, order, grads[3:6], per_tensor=per_tensor)
+    for one, in_place, other in zip(found, grads[3:6], expected, strict=True):
+        assert_same_bits(one, other)
+        assert_same_bits(in_place, other)
 
 
 GRAM_BAD: dict[str, tuple[list[Tensor], int, str]] = {
@@ -229,7 +246,28 @@ def test_bad_gradients(fault: str) -> None:
         ops.project_gram(grads, tasks)
 
 
+@pytest.mark.parametrize("fault", ["shape", "strides", "order dim", "order range", "out count", "out twice"])
+def test_bad_calls_write_nothing(fault: str) -> None:
+    grads, order, out = [torch.ones(2, 3) for _ in range(4)], torch.tensor(BOTH), [torch.zeros(2, 3) for _ in range(2)]
+    given = {
+        "shape": ([*grads[:3], torch.ones(6)], order, out, "`grads` must have the shapes of the first task's"),
+        "strides": ([torch.ones(3, 2).t(), *grads[1:]], order, out, "`grads` must be contiguous"),
+        "order dim": (grads, order[0], out, "`order` must be 2-D"),
+        "order range": (grads, torch.tensor([[1], [2]]), out, "`order` must be less than 2, got 2"),
+        "out count": (grads, order, out[:1], "`out` must have one tensor per tensor of a task, got 1 and 2"),
+        "out twice": (grads, order, out[:1] * 2, "`out` must hold tensors with memory of their own"),
+    }
+    if fault == "order range" and ON_DEVICE:
+        pytest.skip("a device's data is not read by the host")
+    *arguments, text = given[fault]
+    with pytest.raises(RuntimeError, match=text):
+        ops.project(*arguments)
+    assert all(not tensor.any() for tensor in out)
+
+
 def test_nothing_to_project() -> None:
+    with pytest.raises(ValueError, match="`grads` must not be empty"):
+        ops.project([], torch.tensor(BOTH), [])
     with pytest.raises(ValueError, match="`grads` must not be empty"):
         ops.project_gram([], 2)
     with pytest.raises(ValueError, match="`grads` must not be empty"):

@@ -1,4 +1,4 @@
-// project_gram, project_weights and project_combine on the CPU.
+// project, project_gram, project_weights and project_combine on the CPU.
 #include "../../kernels/cpu/project.h"
 
 #include "../project_check.h"
@@ -36,10 +36,24 @@ void project_combine(const Tensors& grads, const Tensor& weights, const Tensors&
                        mutable_data_of(out).data(), kTorchThreads);
 }
 
+void project(const Tensors& grads, const Tensor& order, bool per_tensor, const Tensors& out) {
+  check_dim(order, "order", 2);
+  const GradList list(grads, order.size(0));
+  check_out(grads, list.view().L, out);
+  Tensor gram = new_gram(list.view(), per_tensor, grads[0]);
+  cpu::project_gram(list.view(), per_tensor, static_cast<double*>(gram.mutable_data_ptr()),
+                    kTorchThreads);
+  const Tensor weights = project_weights(gram, order);
+  cpu::project_combine(list.view(), weights.size(0),
+                       static_cast<const double*>(weights.const_data_ptr()),
+                       mutable_data_of(out).data(), kTorchThreads);
+}
+
 }  // namespace
 }  // namespace fastforget
 
 STABLE_TORCH_LIBRARY_IMPL(fastforget, CPU, m) {
+  m.impl("project", TORCH_BOX(&fastforget::project));
   m.impl("project_gram", TORCH_BOX(&fastforget::project_gram));
   m.impl("project_weights", TORCH_BOX(&fastforget::project_weights));
   m.impl("project_combine", TORCH_BOX(&fastforget::project_combine));

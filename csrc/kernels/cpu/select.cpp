@@ -1,8 +1,8 @@
 // Finds a bracket of keys around the k-th largest score from samples, scans all scores once
 // relative to it, and takes the exact threshold from the few scores that lie inside. Bound by
-// memory: one read of all scores, and before it scattered reads of at most some 130 thousand for
-// the samples. A bracket that misses costs another read of all; that happens in one case out of
-// twenty.
+// memory: one read of all scores, and before it scattered reads of at most some 130 thousand, or
+// one score in 512, for the samples. A bracket that misses costs another read of all; that happens
+// in one case out of twenty.
 #include "select.h"
 
 #include <algorithm>
@@ -54,9 +54,11 @@ class Selection {
   }
 
   // A scan of all scores whose bracket holds the k-th largest, or that met NaN. A few thousand
-  // scores give a bracket for a larger sample of up to a hundred thousand. That sample gives one
-  // for the scan, narrow enough that the scan collects less than one score in 128. It misses in one
-  // case out of twenty; the next bracket is further from the middle, and the last one is exact.
+  // scores give a bracket for a larger sample: of up to a hundred thousand, or of one score in 512,
+  // which costs little beside the scan and leaves few words that it does not decide. That sample
+  // gives one for the scan, narrow enough that the scan collects less than one score in 128. It
+  // misses in one case out of twenty; the next bracket is further from the middle, and the last one
+  // is exact.
   Scan scan_around_threshold(uint64_t* mask) const {
     constexpr int64_t kCoarse = 1 << 12;  // scores in the first sample
     if (scores_.total < kCoarse) return scan_all(all_keys(scores_.dtype), mask);
@@ -65,7 +67,8 @@ class Selection {
     if (scores_.total > 128 * kCoarse) {
       const Bracket bracket = suggest_bracket(*sample, stride, -4, 4);
       const double share = double(k_) / double(scores_.total);
-      const double size = std::max(4.0 * kCoarse, 5e5 * share * (1 - share));
+      const double size =
+          std::max({4.0 * kCoarse, 5e5 * share * (1 - share), double(scores_.total) / 512});
       if (bracket.low < bracket.high) {
         stride = static_cast<int64_t>(double(scores_.total) / size);
         sample = scan_sample(bracket, stride);

@@ -164,7 +164,14 @@ struct Select {
     const In* data = static_cast<const In*>(chunk.data);
     const auto limit = typename Simd<S>::Vec{} + from_key<S>(threshold);
     const int64_t groups = (chunk.size + kGroup - 1) / kGroup;
+    constexpr int64_t kAhead = 4 * 64;  // groups: these are far from each other
     for (int64_t first = 0; first < groups; first += 64) {
+      if (first + kAhead < groups)
+        for (uint64_t set = undecided[(first + kAhead) / 64]; set; set &= set - 1) {
+          const In* const group = data + (first + kAhead + __builtin_ctzll(set)) * kGroup;
+          __builtin_prefetch(group);
+          __builtin_prefetch(group + kGroup - 1);
+        }
       for (uint64_t set = undecided[first / 64]; set; set &= set - 1) {
         const int64_t g = first + __builtin_ctzll(set), begin = g * kGroup;
         const int64_t size = std::min(kGroup, chunk.size - begin);
