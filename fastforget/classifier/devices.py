@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastforget import ops
 
-__all__ = ["DeferredChecks", "check_device", "has_kernels", "random_devices", "read_values", "upload"]
+__all__ = ["DeferredChecks", "check_device", "filled", "has_kernels", "random_devices", "read_values", "upload"]
 
 
 def read_values(*tensors: Tensor) -> list[list[float]]:
@@ -24,7 +24,22 @@ def read_values(*tensors: Tensor) -> list[list[float]]:
 
 def upload(values: Sequence[Any], device: torch.device) -> Tensor:
     """Return numbers as a tensor on a device, without making the host wait for it."""
-    return torch.tensor(values, device="cpu").to(device, non_blocking=True)
+    on_host = torch.tensor(values, device="cpu")
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return filled(on_host, device)
+    return on_host.to(device, non_blocking=True)
+
+
+def filled(on_host: Tensor, device: torch.device) -> Tensor:
+    """Return a copy of few numbers that is made by filling, number by number.
+
+    A CUDA graph reads the host's memory again at every replay, when it may be gone. What is filled in is kept in the
+    graph itself.
+    """
+    made = torch.empty_like(on_host, device=device)
+    for place, number in zip(made.view(-1), on_host.view(-1).tolist(), strict=True):
+        place.fill_(number)
+    return made
 
 
 def random_devices(*tensors: Tensor) -> list[torch.device]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from simulated_device import simulated_device, to_device
 
-from fastforget.classifier.devices import DeferredChecks, random_devices, read_values
+from fastforget.classifier.devices import DeferredChecks, filled, random_devices, read_values, upload
 
 
 def test_generators_that_matter() -> None:
@@ -30,3 +30,23 @@ def test_read_and_checks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (called, len(waits)) == ([1, 2], 2)
     checks.add(torch.tensor(0.0), bool, lambda: called.append(9))
     assert called[-1] == 9
+
+
+@pytest.mark.parametrize("values", [[], [3, 2**53 - 1, -4], [0.1, 2.0], [True, False], [[1, 2], [3, -1]], 7])
+def test_numbers_that_are_filled_in(values: list[int]) -> None:
+    """What a CUDA graph may hold: nothing of it is read from the host."""
+    device = torch.device("cpu")
+    found, expected = filled(torch.tensor(values), device), upload(values, device)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA devices have graphs")
+def test_numbers_of_a_cuda_graph_stay() -> None:
+    device, graph = torch.device("cuda"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = upload([1, 2, 3], device)
+    others = [torch.tensor([9, 9, 9], device="cpu") for _ in range(100)]
+    graph.replay()
+    assert kept.tolist() == [1, 2, 3]
+    assert len(others) == 100

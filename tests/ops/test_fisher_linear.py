@@ -200,3 +200,18 @@ def test_features_too_far_apart(name: str) -> None:
         RuntimeError, match=f"`{name}` must have less than 2\\^31 elements between the first and the last"
     ):
         ops.fisher_linear(**case, fisher=torch.zeros(1, 3, 4), gradient=None)
+
+
+@pytest.mark.skipif(not ON_DEVICE, reason="the CPU's kernels count in 64 bits")
+def test_too_many_positions() -> None:
+    case = operands(0, 1, 3, 4)
+    case |= {name: case[name].expand(0, 2**31, case[name].shape[2]) for name in ("grad", "input")}
+    with pytest.raises(RuntimeError, match=r"`grad` must have less than 2\^31 positions in a sample, got 2147483648"):
+        ops.fisher_linear(**case, fisher=torch.zeros(1, 3, 4), gradient=None)
+
+
+@pytest.mark.skipif(not ON_DEVICE, reason="the CPU's kernels have no grid")
+def test_too_many_groups() -> None:
+    case = operands(0, 1, 1, 1) | {"weights": torch.zeros(2**16, 0)}
+    with pytest.raises(RuntimeError, match="`weights` must have at most 65535 groups on a CUDA device, got 65536"):
+        ops.fisher_linear(**case, fisher=torch.zeros(2**16, 1, 1), gradient=None)
