@@ -18,8 +18,8 @@ template <class E>
 __global__ void __launch_bounds__(kThreads)
     embedding_kernel(const __grid_constant__ EmbeddingFisher f, int64_t padding) {
   using S = Sum<E>;
-  __shared__ int same_token[kThreads];
-  __shared__ int counts[kWarps];
+  SHARED(int, same_token, [kThreads]);
+  SHARED(int, counts, [kWarps]);
   const int64_t own = blockIdx.x, size = f.N * f.T, g = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t token = f.tokens[own];
