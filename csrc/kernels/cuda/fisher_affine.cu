@@ -18,6 +18,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32, kResults = 4;
 struct Problem {
   AffineFisher f;
   Divisor across;  // B
+  Shares shares;
   int64_t splits, split_stride;
   void* results[kResults];  // scale: fisher, gradient; shift: fisher, gradient
   bool overwrite;
@@ -99,15 +100,16 @@ struct Totals {
 };
 
 template <class E, bool kScale>
-__global__ void __launch_bounds__(kThreads, 4) positions_kernel(const __grid_constant__ Problem p) {
+__global__ void __launch_bounds__(kThreads, 2) positions_kernel(const __grid_constant__ Problem p) {
   using S = Sum<E>;
   const AffineFisher& f = p.f;
   const int64_t parameter = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (parameter >= f.P) return;
   const int64_t split = blockIdx.y, g = blockIdx.z;
+  const int64_t first = p.shares.first(split), last = p.shares.first(split + 1);
   const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
+  for (int64_t n = first; n < last; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
     const Series<E, kScale> series(f, n, parameter);
@@ -128,9 +130,10 @@ __global__ void __launch_bounds__(kThreads) parameters_kernel(const __grid_const
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t parameter = int64_t(blockIdx.x) * 32 + lane;
   const int64_t split = blockIdx.y, g = blockIdx.z;
+  const int64_t first = p.shares.first(split), last = p.shares.first(split + 1);
   const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
+  for (int64_t n = first; n < last; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
     if (parameter < f.P) {
@@ -177,6 +180,7 @@ cudaError_t fisher_affine(const AffineWork& w, void* scratch, cudaStream_t strea
                                    f.shift_gradient};
   Problem p{};
   p.f = f, p.across = Divisor(f.B), p.splits = splits_of(w), p.overwrite = false;
+  p.shares = {f.N / p.splits, f.N % p.splits};
   const Partials partials(scratch, p.splits, f.G * f.P, sum_size(f.dtype));
   for (int r = 0; r < kResults; ++r)
     p.results[r] = p.splits > 1 ? partials.place(r, results[r]) : results[r];

@@ -117,7 +117,12 @@ __global__ void __launch_bounds__(kMatmulThreads)
     begin();
 #pragma unroll
     for (int k = 0; k < C::kPositions; k += C::kStep)
-      if (k < left) sums.template multiply_step<kA, kB>(tile + a_start, tile + b_start, k);
+      if (k < left) {
+        typename TensorSums<C>::Fragments of;
+        C::A::template fragments<kA, false>(of.a, tile + a_start, k);
+        C::B::template fragments<kB, true>(of.b, tile + b_start, k);
+        sums.multiply_step(of);
+      }
     left -= C::kPositions, until_kept -= C::kPositions;
     if (left <= 0) {
       sums.end_sample(weights[n], second);

@@ -60,18 +60,17 @@ struct TensorSums {
         for (int j = 0; j < 4; ++j) f(m, n, j);
   }
 
-  // Adds the products of positions [k, k + kStep) of two tiles, given with the lane's starts; kA,
-  // kB: their features lie side by side.
-  template <bool kA, bool kB>
-  __device__ __forceinline__ void multiply_step(const E* a_from, const E* b_from, int k) {
+  // What the products of one step read of both tiles; see Tile::fragments.
+  struct Fragments {
     unsigned a[C::kM][4], b[C::kN / 2][4];
-    C::A::template fragments<kA, false>(a, a_from, k);
-    C::B::template fragments<kB, true>(b, b_from, k);
+  };
+
+  __device__ __forceinline__ void multiply_step(const Fragments& of) {
 #pragma unroll
     for (int n = 0; n < C::kN; ++n)
 #pragma unroll
       for (int m = 0; m < C::kM; ++m)
-        multiply<E>(c[m][n], a[m], {b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]});
+        multiply<E>(c[m][n], of.a[m], {of.b[n / 2][n % 2 * 2], of.b[n / 2][n % 2 * 2 + 1]});
   }
 
   // Adds the sums of a long sample to second ones in shared memory, [sums][threads].

@@ -7,19 +7,6 @@
 
 namespace fastforget::cuda {
 
-// Calls f with both layouts as types.
-template <class F>
-__device__ __forceinline__ void with_layouts(bool a_fast, bool b_fast, const F& f) {
-  if (a_fast && b_fast)
-    f(std::true_type{}, std::true_type{});
-  else if (a_fast)
-    f(std::true_type{}, std::false_type{});
-  else if (b_fast)
-    f(std::false_type{}, std::true_type{});
-  else
-    f(std::false_type{}, std::false_type{});
-}
-
 template <class C>
 __global__ void __launch_bounds__(kMatmulThreads)
     tensor_kernel(const __grid_constant__ MatmulProblem p) {
@@ -73,15 +60,14 @@ __global__ void __launch_bounds__(kMatmulThreads)
     begin(ahead, next);
     const E* const a_tile = tiles + stage * C::kTiles;
     const E* const b_tile = a_tile + C::A::kSize;
-    const auto multiply_all = [&](auto a_fast, auto b_fast) {
 #pragma unroll
-      for (int k = 0; k < C::kPositions; k += C::kStep)
-        if (at.k + k < p.grad.positions)
-          sums.template multiply_step<a_fast.value, b_fast.value>(
-              a_tile + C::A::template lane_start<a_fast.value, false>(sums.row),
-              b_tile + C::B::template lane_start<b_fast.value, true>(sums.column), k);
-    };
-    with_layouts(p.grad.features_fast, p.input.features_fast, multiply_all);
+    for (int k = 0; k < C::kPositions; k += C::kStep) {
+      if (at.k + k >= p.grad.positions) break;
+      typename TensorSums<C>::Fragments of;
+      C::A::template any_fragments<false>(of.a, a_tile, p.grad.features_fast, sums.row, k);
+      C::B::template any_fragments<true>(of.b, b_tile, p.input.features_fast, sums.column, k);
+      sums.multiply_step(of);
+    }
     finish(ahead, next);
     if (at.ends_sample())
       sums.end_sample(weights[at.n], second);

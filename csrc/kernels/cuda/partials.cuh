@@ -30,6 +30,14 @@ __global__ void sum_splits(const S* partial, int64_t splits, int64_t size, S* re
   }
 }
 
+// Shares of the samples, as even as they can be: `rest` of them have one more than `each`.
+struct Shares {
+  int64_t each, rest;
+  __device__ __forceinline__ int64_t first(int64_t share) const {
+    return share * each + (share < rest ? share : rest);
+  }
+};
+
 // [results][splits][size] in scratch memory.
 struct Partials {
   Partials(void* scratch, int64_t splits, int64_t size, int64_t element_size)

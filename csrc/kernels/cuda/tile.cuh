@@ -53,7 +53,7 @@ struct Tile {
   template <int kBytes, bool kFast>
   static __device__ __forceinline__ void round(E* tile) {
     if constexpr (kRounds)
-      own_copies<kBytes, kFast>([&](int, int, int at) {
+      own_copies<kBytes, kFast>(int(threadIdx.x), [&](int, int, int at) {
         using Copied = Pack<E, kBytes / int(sizeof(E))>;
         Copied copied = *reinterpret_cast<const Copied*>(tile + at);
         for (E& value : copied.values) value = rounded(value);
@@ -99,6 +99,16 @@ struct Tile {
     }
   }
 
+  // The same of 16 features from `feature` on, for a layout that only the call knows.
+  template <bool kPairs, int kCount>
+  static __device__ __forceinline__ void any_fragments(unsigned (&out)[kCount][4], const E* tile,
+                                                       bool fast, int feature, int k) {
+    if (fast)
+      fragments<true, kPairs>(out, tile + lane_start<true, kPairs>(feature), k);
+    else
+      fragments<false, kPairs>(out, tile + lane_start<false, kPairs>(feature), k);
+  }
+
   // The feature of the A operand that is number `at` of the first or second eight of sixteen.
   // Floats whose features are neighbours cannot be transposed on the way: a lane reads two.
   static __device__ __forceinline__ int place(bool fast, int sixteen, int eight, int at) {
@@ -137,12 +147,12 @@ struct Tile {
 
   // Calls f(feature, position, place in the tile) for what a thread copies, kBytes at a time.
   template <int kBytes, bool kFast, class F>
-  static __device__ __forceinline__ void own_copies(const F& f) {
+  static __device__ __forceinline__ void own_copies(int thread, const F& f) {
     constexpr int kEach = kBytes / int(sizeof(E));
     constexpr int kRow = (kFast ? kFeatures : kPositions) / kEach;
 #pragma unroll
     for (int c = 0; c < kFeatures * kPositions / kEach / kThreads; ++c) {
-      const int index = int(threadIdx.x) + c * kThreads;
+      const int index = thread + c * kThreads;
       const int next_to = index % kRow * kEach, row = index / kRow;
       if (kFast)
         f(next_to, row, row * kWide + next_to);
@@ -155,7 +165,7 @@ struct Tile {
   static __device__ __forceinline__ void copy(E* tile, const Operand& x, const E* sample, int first,
                                               int64_t k) {
     constexpr int kEach = kBytes / int(sizeof(E));
-    own_copies<kBytes, kFast>([&](int f, int t, int at) {
+    own_copies<kBytes, kFast>(once(int(threadIdx.x)), [&](int f, int t, int at) {
       const int64_t left = kFast ? x.features - first - f : x.positions - k - t;
       const bool none = left <= 0 || first + f >= x.features || k + t >= x.positions;
       const int count = none ? 0 : int(left < kEach ? left : kEach);
