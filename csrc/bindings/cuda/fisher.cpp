@@ -33,9 +33,9 @@ void check_feature_span(int64_t features, int64_t stride, const char* name) {
                   features, " features with stride ", stride);
 }
 
-void check_positions(int64_t positions) {
+void check_positions(int64_t positions, const char* where = "a sample") {
   STD_TORCH_CHECK(positions <= std::numeric_limits<int32_t>::max(),
-                  "`grad` must have less than 2^31 positions in a sample, got ", positions);
+                  "`grad` must have less than 2^31 positions in ", where, ", got ", positions);
 }
 
 // A dimension of a kernel's grid counts the groups.
@@ -123,7 +123,9 @@ void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& we
   const EmbeddingFisher f = embedding_arguments(grad, tokens, weights, fisher, gradient);
   const Context context(grad);
   check_devices(context, tokens, weights, fisher, gradient, {}, {});
-  Context::run(cuda::fisher_embedding(f, padding_idx, context.stream()));
+  check_positions(f.N * f.T, "a batch");
+  const cuda::EmbeddingWork work{f, padding_idx};
+  start_kernels(context, grad, work, cuda::fisher_embedding_bytes, cuda::fisher_embedding);
 }
 
 }  // namespace
