@@ -52,6 +52,8 @@ STAMP := $(VENV)/built-for-$(subst /,_,$(TORCH))
 demo: $(STAMP)
 	$(BIN)/fastforget demo --data $(DATA) $(if $(FOLDER),--folder "$(FOLDER)") --output "$(OUTPUT)"
 
+# One thread unless asked: the tests are small, and those that need more say so. It takes less than half the time.
+test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 test: $(STAMP)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
@@ -82,22 +84,28 @@ asan: $(STAMP)
 	    $(BIN)/pytest --capture=sys tests/fuzz --hypothesis-seed=0 $(PYTEST_ARGS) || exit 1; \
 	done
 
-# The kernels for CUDA devices, compiled and linked; no GPU is needed. NVIDIA's packages bring nvcc where there is none.
+# The kernels for CUDA devices, compiled and linked; no GPU is needed. NVIDIA's packages bring nvcc where there is none, and
+# what reads machine code: the loops of matrix products are counted.
 CUDA := build/cuda
 cuda: $(STAMP)
 	command -v nvcc >/dev/null || test -x "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || \
 	  $(PIP_INSTALL) nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl
+	$(PIP_INSTALL) nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	FASTFORGET_CUDA=1 $(BIN)/python setup.py --quiet build --build-base $(CUDA) --build-lib $(CUDA)/lib
 	FASTFORGET_CUDA_BUILD=$(CUDA) $(BIN)/pytest tests/project/test_cuda_build.py
 
 # The same kernels on the host, a thread after another: the operator and fuzz tests without a GPU. ORDER is that of the threads,
-# forward, backward or the seed of a random one.
+# forward, backward or the seed of a random one; MULTIPROCESSORS as many as the device has, on which depends how samples are
+# shared.
 EMULATION := build/emulation
 ORDER ?= 7
+MULTIPROCESSORS ?= 3
 emulation: $(STAMP)
 	FASTFORGET_EMULATION=1 $(BIN)/python setup.py --quiet build --build-base $(EMULATION) --build-lib $(EMULATION)/lib
 	PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/$(EMULATION)/lib" FASTFORGET_EMULATION_ORDER=$(ORDER) \
-	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz --ignore=tests/fuzz/test_files.py --ignore=tests/fuzz/test_callers.py $(PYTEST_ARGS)
+	  FASTFORGET_EMULATION_MULTIPROCESSORS=$(MULTIPROCESSORS) \
+	  $(BIN)/pytest tests/ops tests/fisher/test_models.py tests/fuzz --ignore=tests/fuzz/test_files.py \
+	    --ignore=tests/fuzz/test_callers.py $(PYTEST_ARGS)
 
 # The instructions that the kernels take, counted by valgrind and compared with those that are kept: times on shared machines
 # jump, this does not. `make instructions KEEP=--keep` keeps what is counted.

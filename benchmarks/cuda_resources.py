@@ -52,8 +52,9 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "build" / "cuda"
     rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {}
     for file, kernel, *found in resources(folder):
-        # Instances of the products differ by their tiles, so they are listed one by one.
-        name = kernel if file == "fisher_matmul" else kernel.split("<")[0]
+        # Instances of the products differ by their tiles, so they are listed one by one; layouts share a row.
+        tile = re.sub(r"^(stream_kernel<.*), \w+, \w+>$", r"\1>", kernel)
+        name = tile if file.startswith("fisher_matmul") else kernel.split("<")[0]
         rows.setdefault((file, name), []).append(tuple(found))
     if not rows:
         raise SystemExit(f"no reports of ptxas in {folder}: run `make cuda` first")

@@ -51,3 +51,14 @@ def test_numbers_that_a_graph_keeps(kind: str, monkeypatch: pytest.MonkeyPatch) 
         assert waits == []
     assert_same_bits(to_cpu(found), torch.tensor(NUMBERS[kind]))
     assert_same_bits(upload(NUMBERS[kind], torch.device("cpu")), torch.tensor(NUMBERS[kind]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA devices have graphs")
+def test_numbers_of_a_cuda_graph_stay() -> None:
+    device, graph = torch.device("cuda"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = upload([1, 2, 3], device)
+    others = [torch.tensor([9, 9, 9], device="cpu") for _ in range(100)]
+    graph.replay()
+    assert kept.tolist() == [1, 2, 3]
+    assert len(others) == 100

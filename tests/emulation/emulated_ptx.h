@@ -4,9 +4,15 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#define SHARED(type, name, ...) \
+  static type name __VA_ARGS__; \
+  emulation::static_shared.add(&name, sizeof(name))
+
 namespace fastforget::cuda {
 
 inline void* dynamic_shared() { return emulation::block.shared(); }
+
+inline int once(int value) { return value; }
 
 template <int kBytes>
 void copy_async(void* shared, const void* global, int valid) {
@@ -42,14 +48,15 @@ inline void load_matrices_transposed(unsigned (&out)[4], const void* row) {
   load_matrices(out, row, true);
 }
 
-// Rounds to tf32: ten bits of fraction, ties away from zero.
-inline unsigned to_tf32(float value) {
-  return std::isnan(value) ? 0x7fffffffu : (__float_as_uint(value) + 0x1000u) & 0xffffe000u;
-}
-
 struct Fragments {
   unsigned a[4], b[2];
 };
+
+// What a tensor core keeps of a sum: it cuts off, towards zero.
+inline float towards_zero(double sum) {
+  const float nearest = float(sum);
+  return std::fabs(double(nearest)) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
 
 // d += a b of one warp, K = 16 elements of 16 bits or 8 of 32: `value(register bits, k of the
 // pair)`.
@@ -70,7 +77,7 @@ void emulated_mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
       const unsigned right = all[col * 4 + owner].b[half];
       sum += double(value(left, within % per)) * double(value(right, within % per));
     }
-    d[i] = float(sum);
+    d[i] = towards_zero(sum);
   }
 }
 

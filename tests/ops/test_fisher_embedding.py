@@ -17,6 +17,7 @@ SIZES = [  # N, T, V, D
     (3, 6, 50, 17),
     (2, 3000, 11, 5),
     (2, 5, 7, 300),
+    (40, 9, 3, 70),  # tokens in many samples
     (0, 3, 4, 5),
     (3, 0, 4, 5),
     (3, 4, 5, 0),
@@ -54,6 +55,16 @@ def test_one_token_everywhere() -> None:
     case = operands(3, 40, 6, 17)
     case["tokens"].fill_(5)
     assert_accumulates("fisher_embedding", case, results((1, 6, 17), torch.float32))
+
+
+def test_frequent_tokens_beside_rare_ones() -> None:
+    """Tokens that fill samples, and others that are met once; samples of one position each, too."""
+    case = operands(30, 40, 50, 300)
+    case["tokens"][5:20] = 7
+    case["tokens"][25:, 1:] = 9
+    assert_accumulates("fisher_embedding", case, results((1, 50, 300), torch.float32))
+    case = operands(300, 1, 3, 33)
+    assert_accumulates("fisher_embedding", case, results((1, 3, 33), torch.float32))
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])

@@ -19,6 +19,8 @@ SIZES = [  # N, T, O, I
     (40, 64, 3, 5),  # several chunks
     (2, 1537, 5, 9),  # one position more than a panel holds
     (3, 6200, 13, 33),
+    (3, 33, 136, 200),  # several of the largest tiles
+    (2, 2100, 72, 80),  # long samples in tiles that are not small
     (0, 3, 4, 5),
     (3, 0, 4, 5),
     (3, 4, 0, 5),
@@ -72,6 +74,32 @@ def test_any_strides(of_grad: str, of_input: str, positions: int, dtype: torch.d
     case = operands(4, positions, 11, 35, dtype)
     case |= {"grad": LAYOUTS[of_grad](case["grad"]), "input": LAYOUTS[of_input](case["input"])}
     assert_accumulates("fisher_linear", case, results((1, 11, 35), dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("of_grad", ["contiguous", "positions", "unaligned"])
+@pytest.mark.parametrize("of_input", ["contiguous", "positions"])
+def test_large_tiles(of_grad: str, of_input: str, gradient: bool, dtype: torch.dtype) -> None:
+    """Tiles of 128 x 128, of 128 x 64 for both results, and layouts of either operand."""
+    layouts = {
+        "contiguous": torch.Tensor.contiguous,
+        "positions": lambda t: t.mT.contiguous().mT,
+        "unaligned": lambda t: torch.cat([t.reshape(-1)[:1], t.reshape(-1)])[1:].view(t.shape),
+    }
+    case = operands(3, 48, 136, 72, dtype)
+    case |= {"grad": layouts[of_grad](case["grad"]), "input": layouts[of_input](case["input"])}
+    case["tf32"] = False
+    if dtype == torch.float32:  # as in test_tf32_of_operands_that_it_holds
+        case |= {"grad": case["grad"].bfloat16().float(), "input": case["input"].bfloat16().float(), "tf32": True}
+    found = results((1, 136, 72), dtype, gradient=gradient)
+    expected = {name: value if value is None else value.double() for name, value in found.items()}
+    exact = {k: v.double() for k, v in case.items() if k != "tf32"}
+    reference.fisher_linear(**exact, **expected)
+    ops.fisher_linear(**case, **found)
+    for name, value in expected.items():
+        if value is not None:
+            assert_close(found[name], value)
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
@@ -200,3 +228,18 @@ def test_features_too_far_apart(name: str) -> None:
         RuntimeError, match=f"`{name}` must have less than 2\\^31 elements between the first and the last"
     ):
         ops.fisher_linear(**case, fisher=torch.zeros(1, 3, 4), gradient=None)
+
+
+@pytest.mark.skipif(not ON_DEVICE, reason="the CPU's kernels count in 64 bits")
+def test_too_many_positions() -> None:
+    case = operands(0, 1, 3, 4)
+    case |= {name: case[name].expand(0, 2**31, case[name].shape[2]) for name in ("grad", "input")}
+    with pytest.raises(RuntimeError, match=r"`grad` must have less than 2\^31 positions in a sample, got 2147483648"):
+        ops.fisher_linear(**case, fisher=torch.zeros(1, 3, 4), gradient=None)
+
+
+@pytest.mark.skipif(not ON_DEVICE, reason="the CPU's kernels have no grid")
+def test_too_many_groups() -> None:
+    case = operands(0, 1, 1, 1) | {"weights": torch.zeros(2**16, 0)}
+    with pytest.raises(RuntimeError, match="`weights` must have at most 65535 groups on a CUDA device, got 65536"):
+        ops.fisher_linear(**case, fisher=torch.zeros(2**16, 1, 1), gradient=None)

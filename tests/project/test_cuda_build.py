@@ -1,4 +1,4 @@
-"""The library that `make cuda` builds has a kernel for every operator, and none spills registers. Needs no GPU."""
+"""The library that `make cuda` builds: operators, registers, and the loops of matrix products. Needs no GPU."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import cuda_instructions
 import pytest
 import torch
 
@@ -50,3 +51,22 @@ def test_no_kernel_spills_registers(architecture: str) -> None:
         kernels = re.findall(rf"Compiling entry function '(\S+)' for '{architecture}'", text)
         assert kernels, name
         assert set(re.findall(r"(\d+) bytes spill", text)) == {"0"}, name
+
+
+# Instructions for each matrix product, by the tile of a block: what else a step takes is the same for all of them.
+MOST = {"128, 128": 6.0, "128, 64": 10.0, "64, 64": 15.0}
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("name", ["bf16", "f16", "tf32"])
+def test_loops_of_matrix_products(name: str, architecture: str) -> None:
+    """Tensor cores wait for all that a loop does beside: no division, and no address that could be known before."""
+    (made,) = Path(BUILD or "").rglob(f"cuda/fisher_matmul_{name}.o")
+    found = cuda_instructions.counts(made, architecture)
+    assert [count.kernel for count in found if count.divisions] == []
+    streams = [count for count in found if count.kernel.startswith("stream_kernel")]
+    assert len(streams) == 4 * len(MOST)  # every tile, and every layout of both operands
+    for tile, most in MOST.items():
+        these = {c.kernel: c.instructions / c.products for c in streams if f", {tile}, " in c.kernel}
+        assert len(these) == 4
+        assert {kernel: per for kernel, per in these.items() if per > most} == {}

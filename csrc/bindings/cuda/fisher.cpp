@@ -33,6 +33,18 @@ void check_feature_span(int64_t features, int64_t stride, const char* name) {
                   features, " features with stride ", stride);
 }
 
+void check_positions(int64_t positions, const char* where = "a sample") {
+  STD_TORCH_CHECK(positions <= std::numeric_limits<int32_t>::max(),
+                  "`grad` must have less than 2^31 positions in ", where, ", got ", positions);
+}
+
+// A dimension of a kernel's grid counts the groups.
+void check_groups(const Tensor& weights) {
+  constexpr int64_t kMost = 65535;
+  STD_TORCH_CHECK(weights.size(0) <= kMost, "`weights` must have at most ", kMost,
+                  " groups on a CUDA device, got ", weights.size(0));
+}
+
 void check_devices(const Context& context, const Tensor& input, const Tensor& weights,
                    const OptionalTensor& fisher, const OptionalTensor& gradient,
                    const OptionalTensor& bias_fisher, const OptionalTensor& bias_gradient) {
@@ -42,6 +54,7 @@ void check_devices(const Context& context, const Tensor& input, const Tensor& we
   context.check(gradient, "gradient");
   context.check(bias_fisher, "bias_fisher");
   context.check(bias_gradient, "bias_gradient");
+  check_groups(weights);
 }
 
 void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weights,
@@ -52,6 +65,7 @@ void fisher_linear(const Tensor& grad, const Tensor& input, const Tensor& weight
                                           bias_gradient, overwrite);
   check_feature_span(f.O, f.grad_stride[2], "grad");
   check_feature_span(f.I, f.input_stride[2], "input");
+  check_positions(f.T);
   const Context context(grad);
   check_devices(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
   const cuda::MatmulWork work{f, 1, tf32, context.multiprocessors()};
@@ -70,6 +84,7 @@ void fisher_convolution(const Tensor& grad, const Tensor& input, const Tensor& w
                                   gradient, bias_fisher, bias_gradient, overwrite);
   check_devices(context, input, weights, fisher, gradient, bias_fisher, bias_gradient);
   check_feature_span(work.f.O, work.f.grad_stride[2], "grad");
+  check_positions(work.f.T);
   int64_t reach = 0;  // of the elements of one sample; the kernels count them in 32 bits
   for (int d = 0; d < 3; ++d)
     reach += (work.p.size[d] + work.p.padding[d] + work.p.kernel[d] * work.p.dilation[d]) *
@@ -93,6 +108,7 @@ void fisher_affine(const Tensor& grad, const OptionalTensor& input, const Option
                    const OptionalTensor& shift_fisher, const OptionalTensor& shift_gradient) {
   const AffineFisher f = affine_arguments(grad, input, mean, rstd, weights, scale_fisher,
                                           scale_gradient, shift_fisher, shift_gradient);
+  check_positions(f.A * f.B);
   const Context context(grad);
   context.check(input, "input");
   context.check(mean, "mean");
@@ -107,7 +123,9 @@ void fisher_embedding(const Tensor& grad, const Tensor& tokens, const Tensor& we
   const EmbeddingFisher f = embedding_arguments(grad, tokens, weights, fisher, gradient);
   const Context context(grad);
   check_devices(context, tokens, weights, fisher, gradient, {}, {});
-  Context::run(cuda::fisher_embedding(f, padding_idx, context.stream()));
+  check_positions(f.N * f.T, "a batch");
+  const cuda::EmbeddingWork work{f, padding_idx};
+  start_kernels(context, grad, work, cuda::fisher_embedding_bytes, cuda::fisher_embedding);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ __device__ __forceinline__ T warp_sum(T value) {
 template <int kThreads, class T>
 __device__ T block_scan(T value, T& total) {
   constexpr int kWarps = kThreads / 32;
-  __shared__ T sums[kWarps];
+  SHARED(T, sums, [kWarps]);
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   T upto = value;
   for (int lanes = 1; lanes < 32; lanes *= 2) {

@@ -35,7 +35,12 @@ struct AffineWork {
 int64_t fisher_affine_bytes(const AffineWork&);
 cudaError_t fisher_affine(const AffineWork&, void* scratch, cudaStream_t);
 
-// `padding` is a token that has no gradient, or negative. Tokens outside [0, V) are skipped.
-cudaError_t fisher_embedding(const EmbeddingFisher&, int64_t padding, cudaStream_t);
+struct EmbeddingWork {
+  EmbeddingFisher fisher;
+  int64_t padding;  // a token that has no gradient, or negative; those outside [0, V) are skipped
+};
+
+int64_t fisher_embedding_bytes(const EmbeddingWork&);
+cudaError_t fisher_embedding(const EmbeddingWork&, void* scratch, cudaStream_t);
 
 }  // namespace fastforget::cuda

@@ -3,8 +3,10 @@
 //
 // Where positions are neighbours in memory (channels of images), a warp owns a parameter and its
 // lanes go over the positions. Where parameters are (tokens), a warp's lanes own 32 of them and the
-// warps of a block share the positions. Samples are shared among blocks; see partials.cuh.
+// warps of a block share the positions. A thread has the loads of four positions under way at the
+// same time. Samples are shared among blocks; see partials.cuh.
 #include "block.cuh"
+#include "divisor.cuh"
 #include "fisher.h"
 #include "partials.cuh"
 
@@ -15,18 +17,45 @@ constexpr int kThreads = 256, kWarps = kThreads / 32, kResults = 4;
 
 struct Problem {
   AffineFisher f;
+  Divisor across;  // B
+  Shares shares;
   int64_t splits, split_stride;
   void* results[kResults];  // scale: fisher, gradient; shift: fisher, gradient
   bool overwrite;
 };
 
+// What a position adds: grad, and the input less its mean by its deviation.
+template <class S>
+struct Values {
+  S grad, input;
+};
+
 template <class S>
 struct Sums {
   S scale, shift;
+  __device__ __forceinline__ void add(const Values<S>& values) {
+    shift += values.grad;
+    scale = fma(values.grad, values.input, scale);
+  }
+  // Adds load(m) for m = first, first + step and so on up to `end`, in this order.
+  template <class F>
+  __device__ __forceinline__ void add_all(unsigned first, unsigned end, unsigned step,
+                                          const F& load) {
+    constexpr unsigned kTogether = 4;
+    unsigned m = first;
+    for (; m + (kTogether - 1) * step < end; m += kTogether * step) {
+      Values<S> values[kTogether];
+#pragma unroll
+      for (unsigned j = 0; j < kTogether; ++j) values[j] = load(m + j * step);
+#pragma unroll
+      for (unsigned j = 0; j < kTogether; ++j) add(values[j]);
+    }
+    for (; m < end; m += step) add(load(m));
+  }
 };
 
-// A parameter's operands in one sample.
-template <class E>
+// A parameter's operands in one sample; kScale: there is an input.
+template <class E, bool kScale>
 struct Series {
   using S = Sum<E>;
   const E *grad, *input;
@@ -37,20 +66,20 @@ struct Series {
         input(static_cast<const E*>(f.input)),
         mean(static_cast<const S*>(f.mean)),
         rstd(static_cast<const S*>(f.rstd)) {
-    if (input) input += n * f.input_stride[0] + p * f.input_stride[2];
+    if (kScale) input += n * f.input_stride[0] + p * f.input_stride[2];
     if (mean) mean += n * f.mean_stride[0] + p * f.mean_stride[2];
     if (rstd) rstd += n * f.rstd_stride[0] + p * f.rstd_stride[2];
   }
 
-  __device__ __forceinline__ void add(const AffineFisher& f, int64_t a, int64_t b,
-                                      Sums<S>& sums) const {
-    const S value = wide(grad[a * f.grad_stride[1] + b * f.grad_stride[3]]);
-    sums.shift += value;
-    if (input == nullptr) return;
-    S x = wide(input[a * f.input_stride[1] + b * f.input_stride[3]]);
-    if (mean) x -= mean[a * f.mean_stride[1]];
-    if (rstd) x *= rstd[a * f.rstd_stride[1]];
-    sums.scale = fma(value, x, sums.scale);
+  __device__ __forceinline__ Values<S> load(const AffineFisher& f, int64_t a, int64_t b) const {
+    Values<S> values{wide(grad[a * f.grad_stride[1] + b * f.grad_stride[3]]), 0};
+    if constexpr (kScale) {
+      S x = wide(input[a * f.input_stride[1] + b * f.input_stride[3]]);
+      if (mean) x -= mean[a * f.mean_stride[1]];
+      if (rstd) x *= rstd[a * f.rstd_stride[1]];
+      values.input = x;
+    }
+    return values;
   }
 };
 
@@ -70,44 +99,49 @@ struct Totals {
   }
 };
 
-template <class E>
-__global__ void __launch_bounds__(kThreads, 4) positions_kernel(const __grid_constant__ Problem p) {
+template <class E, bool kScale>
+__global__ void __launch_bounds__(kThreads, 2) positions_kernel(const __grid_constant__ Problem p) {
   using S = Sum<E>;
   const AffineFisher& f = p.f;
   const int64_t parameter = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (parameter >= f.P) return;
   const int64_t split = blockIdx.y, g = blockIdx.z;
+  const int64_t first = p.shares.first(split), last = p.shares.first(split + 1);
   const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
+  for (int64_t n = first; n < last; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
-    const Series<E> series(f, n, parameter);
+    const Series<E, kScale> series(f, n, parameter);
     for (int64_t a = 0; a < f.A; ++a)
-      for (int64_t b = threadIdx.x % 32; b < f.B; b += 32) series.add(f, a, b, sums);
+      sums.add_all(threadIdx.x % 32, unsigned(f.B), 32,
+                   [&](unsigned b) { return series.load(f, a, b); });
     sums.scale = warp_sum(sums.scale), sums.shift = warp_sum(sums.shift);
     totals.add(weights[n], sums);
   }
   if (threadIdx.x % 32 == 0) totals.write(p, split, g, parameter);
 }
 
-template <class E>
+template <class E, bool kScale>
 __global__ void __launch_bounds__(kThreads) parameters_kernel(const __grid_constant__ Problem p) {
   using S = Sum<E>;
-  __shared__ Sums<S> shared[kWarps][32];
+  SHARED(Sums<S>, shared, [kWarps][32]);
   const AffineFisher& f = p.f;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t parameter = int64_t(blockIdx.x) * 32 + lane;
   const int64_t split = blockIdx.y, g = blockIdx.z;
+  const int64_t first = p.shares.first(split), last = p.shares.first(split + 1);
   const S* const weights = static_cast<const S*>(f.weights) + g * f.N;
   Totals<S> totals;
-  for (int64_t n = f.N * split / p.splits; n < f.N * (split + 1) / p.splits; ++n) {
+  for (int64_t n = first; n < last; ++n) {
     if (weights[n] == 0) continue;
     Sums<S> sums{0, 0};
     if (parameter < f.P) {
-      const Series<E> series(f, n, parameter);
-      const unsigned size = unsigned(f.A * f.B), B = unsigned(f.B);
-      for (unsigned m = unsigned(warp); m < size; m += kWarps) series.add(f, m / B, m % B, sums);
+      const Series<E, kScale> series(f, n, parameter);
+      sums.add_all(unsigned(warp), unsigned(f.A * f.B), kWarps, [&](unsigned m) {
+        const unsigned a = p.across.divide(m);
+        return series.load(f, a, m - a * unsigned(f.B));
+      });
     }
     shared[warp][lane] = sums;
     __syncthreads();
@@ -128,8 +162,8 @@ bool positions_fast(const AffineFisher& f) {
 int64_t splits_of(const AffineWork& w) {
   const AffineFisher& f = w.fisher;
   const int64_t owned = positions_fast(f) ? kWarps : 32;
-  return splits_for((f.P + owned - 1) / owned * f.G, 8 * w.multiprocessors, f.N,
-                    kResults * f.G * f.P * sum_size(f.dtype));
+  return splits_for({(f.P + owned - 1) / owned * f.G, f.N, 8 * w.multiprocessors,
+                     kResults * f.G * f.P * sum_size(f.dtype)});
 }
 
 }  // namespace
@@ -145,7 +179,8 @@ cudaError_t fisher_affine(const AffineWork& w, void* scratch, cudaStream_t strea
   void* const results[kResults] = {f.scale_fisher, f.scale_gradient, f.shift_fisher,
                                    f.shift_gradient};
   Problem p{};
-  p.f = f, p.splits = splits_of(w), p.overwrite = false;
+  p.f = f, p.across = Divisor(f.B), p.splits = splits_of(w), p.overwrite = false;
+  p.shares = {f.N / p.splits, f.N % p.splits};
   const Partials partials(scratch, p.splits, f.G * f.P, sum_size(f.dtype));
   for (int r = 0; r < kResults; ++r)
     p.results[r] = p.splits > 1 ? partials.place(r, results[r]) : results[r];
@@ -155,7 +190,9 @@ cudaError_t fisher_affine(const AffineWork& w, void* scratch, cudaStream_t strea
   const dim3 grid(unsigned((f.P + owned - 1) / owned), unsigned(p.splits), unsigned(f.G));
   const cudaError_t error = with_element(f.dtype, [&](auto e) {
     using E = decltype(e);
-    return launch(fast ? positions_kernel<E> : parameters_kernel<E>, grid, kThreads, 0, stream, p);
+    const auto kernel = f.input ? (fast ? positions_kernel<E, true> : parameters_kernel<E, true>)
+                                : (fast ? positions_kernel<E, false> : parameters_kernel<E, false>);
+    return launch(kernel, grid, kThreads, 0, stream, p);
   });
   if (error != cudaSuccess || p.splits == 1) return error;
   for (int r = 0; r < kResults; ++r)

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) direct_kernel(const __grid_constant_
       const E* const of_input = input + n * p.input.sample_stride;
       S sums[kColumns] = {};
       for (int64_t t = lane; t < p.T; t += 32) {
-        const Position at = position_of(p.input.shape, t);
+        const Position at = position_of(p.input, t);
         const S value = wide(of_grad[t * p.grad_stride[1]]);
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kThreads) direct_kernel(const __grid_constant_
 int64_t splits_of(const MatmulWork& w) {
   const MatmulFisher& f = w.fisher;
   const int64_t blocks = (w.groups * f.O + kWarps - 1) / kWarps * f.G;
-  return splits_for(blocks, 8 * w.multiprocessors, f.N,
-                    2 * f.G * f.group_stride * sum_size(f.dtype));
+  return splits_for(
+      {blocks, f.N, 8 * w.multiprocessors, 2 * f.G * f.group_stride * sum_size(f.dtype)});
 }
 
 }  // namespace
@@ -95,7 +95,8 @@ cudaError_t fisher_direct(const MatmulWork& w, void* scratch, cudaStream_t strea
   const MatmulFisher& f = w.fisher;
   if (f.G * f.group_stride == 0) return cudaSuccess;
   Problem p{};
-  p.input.data = f.input, p.input.features = int(f.I), p.input.shape = *f.patches;
+  p.input.data = f.input, p.input.features = int(f.I);
+  set_patches(p.input, *f.patches);
   p.input.sample_stride = f.input_stride[0], p.input.group_stride = f.conv_input_stride;
   p.grad = f.grad, p.weights = f.weights, p.grad_group_stride = f.conv_grad_stride;
   std::copy_n(f.grad_stride, 3, p.grad_stride);

@@ -34,9 +34,9 @@ __device__ __forceinline__ int ones(uint64_t word) {
 // Calls visit(place within the chunk, rank within the chunk) for every marked element.
 template <class Visit>
 __device__ __forceinline__ void for_marked(uint64_t word, const Visit& visit) {
-  __shared__ uint64_t words[kMaskThreads];
-  __shared__ int ranks[kMaskThreads];
-  __shared__ uint16_t places[kListed];
+  SHARED(uint64_t, words, [kMaskThreads]);
+  SHARED(int, ranks, [kMaskThreads]);
+  SHARED(uint16_t, places, [kListed]);
   const int thread = int(threadIdx.x);
   int count;
   int rank = block_scan<kMaskThreads>(ones(word), count);

@@ -55,7 +55,8 @@ inline Operand input_of(const MatmulWork& w) {
   x.position_stride = f.input_stride[1], x.feature_stride = int(f.input_stride[2]);
   if (f.patches) {
     x.position_stride = f.patches->in_stride[3], x.feature_stride = int(f.patches->in_stride[0]);
-    x.patches = !pointwise(*f.patches), x.shape = *f.patches;
+    x.patches = !pointwise(*f.patches);
+    set_patches(x, *f.patches);
   }
   x.features_fast = x.patches ? x.shape.channels > 1 && x.feature_stride < x.position_stride
                               : f.I > 1 && (f.T == 1 || x.feature_stride < x.position_stride);

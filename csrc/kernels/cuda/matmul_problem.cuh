@@ -27,11 +27,13 @@ struct Share {
 
 template <int kRows, int kColumns>
 __device__ __forceinline__ Share share_of(const MatmulProblem& p) {
-  const int tiles = int((p.I + kColumns - 1) / kColumns);
+  const unsigned across = unsigned((p.I + kColumns - 1) / kColumns),
+                 tiles = unsigned((p.O + kRows - 1) / kRows) * across, tile = blockIdx.x % tiles,
+                 unit = blockIdx.x / tiles;
   Share s;
-  s.i = int(blockIdx.x) % tiles * kColumns, s.o = int(blockIdx.x) / tiles * kRows;
+  s.i = int(tile % across) * kColumns, s.o = int(tile / across) * kRows;
   s.split = blockIdx.y;
-  s.group = int64_t(blockIdx.z) % p.groups, s.g = int64_t(blockIdx.z) / p.groups;
+  s.group = unit % unsigned(p.groups), s.g = unit / unsigned(p.groups);
   s.first = p.batch * s.split / p.splits, s.last = p.batch * (s.split + 1) / p.splits;
   return s;
 }

@@ -1,44 +1,11 @@
-// The matrix kernel on tensor cores, for half types and tf32; see fisher_matmul.cu for what it
-// reads and what bounds it.
-//
-// The warps of a block form a grid, each with kM x kN products of 16 x 8. Tiles are copied into
-// shared memory asynchronously, two steps ahead of their use.
+// The matrix kernel on tensor cores for operands of which one cannot be copied 16 bytes at a time:
+// patches of convolutions, and what is not aligned. What can be copied asynchronously is; the rest
+// passes through registers. See matmul_stream.cuh for the others.
 #pragma once
 
-#include <type_traits>
-
-#include "matmul_problem.cuh"
-#include "partials.cuh"
+#include "matmul_sums.cuh"
 
 namespace fastforget::cuda {
-
-// The shape of a block's tile. Where kCopied, both operands are copied asynchronously and nothing
-// waits in registers.
-template <class E_, int kRows_, int kColumns_, int kWarpRows_, bool kGradient_, bool kCopied_>
-struct TensorTile {
-  using E = E_;
-  static constexpr int kRows = kRows_, kColumns = kColumns_, kWarpRows = kWarpRows_;
-  static constexpr bool kGradient = kGradient_, kCopied = kCopied_;
-  static constexpr int kStep = sizeof(E) == 2 ? 16 : 8, kPositions = 2 * kStep, kStages = 3;
-  static constexpr int kWarpColumns = kMatmulWarps / kWarpRows;
-  static constexpr int kM = kRows / kWarpRows / 16, kN = kColumns / kWarpColumns / 8;
-  static_assert(kN % 2 == 0);
-  using A = Tile<E, kRows, kPositions, kMatmulThreads, kCopied>;
-  using B = Tile<E, kColumns, kPositions, kMatmulThreads, kCopied>;
-  static constexpr int kTiles = A::kSize + B::kSize;
-  static constexpr size_t kShared = kStages * kTiles * sizeof(E) + kColumns * sizeof(Column);
-};
-
-template <class E>
-__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-  if constexpr (std::is_same_v<E, Bf16>)
-    mma_bf16(d, a, b);
-  else if constexpr (std::is_same_v<E, F16>)
-    mma_f16(d, a, b);
-  else
-    mma_tf32(d, a, b);
-}
 
 template <class C>
 __global__ void __launch_bounds__(kMatmulThreads)
@@ -46,6 +13,7 @@ __global__ void __launch_bounds__(kMatmulThreads)
   using E = typename C::E;
   E* const tiles = static_cast<E*>(dynamic_shared());
   Column* const columns = reinterpret_cast<Column*>(tiles + C::kStages * C::kTiles);
+  float* const second = reinterpret_cast<float*>(columns + C::kColumns) + threadIdx.x;
   const Share s = share_of<C::kRows, C::kColumns>(p);
   columns_of(p, s.i, columns, C::kColumns);
   __syncthreads();
@@ -79,12 +47,14 @@ __global__ void __launch_bounds__(kMatmulThreads)
     finish(ahead, stage);
     ahead.advance();
   }
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int row = warp / C::kWarpColumns * C::kM * 16, column = warp % C::kWarpColumns * C::kN * 8;
-  float c[C::kM][C::kN][4] = {}, fisher[C::kM][C::kN][4] = {};
-  float gradient[C::kGradient ? C::kM : 1][C::kGradient ? C::kN : 1][4] = {};
-  copy_wait<C::kStages - 2>();
-  __syncthreads();
+  TensorSums<C> sums;
+  const auto finish_copies = [&](int stage) {
+    copy_wait<C::kStages - 2>();
+    C::A::round(tiles + stage * C::kTiles, p.grad);
+    C::B::round(tiles + stage * C::kTiles + C::A::kSize, p.input);
+    __syncthreads();
+  };
+  finish_copies(0);
   for (int stage = 0; at.valid(); at.advance()) {
     const int next = (stage + C::kStages - 1) % C::kStages;
     begin(ahead, next);
@@ -93,55 +63,21 @@ __global__ void __launch_bounds__(kMatmulThreads)
 #pragma unroll
     for (int k = 0; k < C::kPositions; k += C::kStep) {
       if (at.k + k >= p.grad.positions) break;
-      unsigned a[C::kM][4];
-#pragma unroll
-      for (int m = 0; m < C::kM; ++m)
-        C::A::fragment(a[m], a_tile, p.grad.features_fast, row + 16 * m, k);
-#pragma unroll
-      for (int n = 0; n < C::kN; n += 2) {
-        unsigned b[4];
-        C::B::fragment(b, b_tile, p.input.features_fast, column + 8 * n, k);
-#pragma unroll
-        for (int m = 0; m < C::kM; ++m) {
-          multiply<E>(c[m][n], a[m], {b[0], b[2]});
-          multiply<E>(c[m][n + 1], a[m], {b[1], b[3]});
-        }
-      }
+      typename TensorSums<C>::Fragments of;
+      C::A::template any_fragments<false>(of.a, a_tile, p.grad.features_fast, sums.row, k);
+      C::B::template any_fragments<true>(of.b, b_tile, p.input.features_fast, sums.column, k);
+      sums.multiply_step(of);
     }
     finish(ahead, next);
-    if (at.ends_sample()) {
-      const float weight = weights[at.n];
-#pragma unroll
-      for (int m = 0; m < C::kM; ++m)
-#pragma unroll
-        for (int n = 0; n < C::kN; ++n)
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            const float weighted = weight * c[m][n][j];
-            fisher[m][n][j] = fmaf(weighted, c[m][n][j], fisher[m][n][j]);
-            if constexpr (C::kGradient) gradient[m][n][j] += weighted;
-            c[m][n][j] = 0;
-          }
-    }
+    if (at.ends_sample())
+      sums.end_sample(weights[at.n], second);
+    else if ((at.k + C::kPositions) % kCutOff<C> == 0)
+      sums.keep(second);
     ahead.advance();
-    copy_wait<C::kStages - 2>();
-    __syncthreads();
     stage = (stage + 1) % C::kStages;
+    finish_copies(stage);
   }
-  const int64_t base = s.split * p.split_stride + s.g * p.group_stride + s.group * p.O * p.I;
-#pragma unroll
-  for (int m = 0; m < C::kM; ++m)
-#pragma unroll
-    for (int n = 0; n < C::kN; ++n)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int64_t o = s.o + row + 16 * m + lane / 4 + j / 2 * 8;
-        const Column to = columns[column + 8 * n + lane % 4 * 2 + j % 2];
-        if (o >= p.O || to.target < 0) continue;
-        store(p.fisher, base + o * p.I + to.target, fisher[m][n][j], p.overwrite);
-        if constexpr (C::kGradient)
-          store(p.gradient, base + o * p.I + to.target, gradient[m][n][j], p.overwrite);
-      }
+  sums.write(p, s, [&](int column) { return columns[column].target; });
 }
 
 }  // namespace fastforget::cuda

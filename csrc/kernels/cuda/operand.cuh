@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../fisher.h"
+#include "divisor.cuh"
 #include "element.cuh"
 #include "ptx.cuh"
 
@@ -25,7 +26,12 @@ struct Operand {
   int vector_bytes;  // 16, 8 or 4 where neighbours can be copied together, else 0
   bool patches;
   Patches shape;
+  Divisor width, height;  // of the positions that patches have
 };
+
+inline void set_patches(Operand& x, const Patches& p) {
+  x.shape = p, x.width = Divisor(p.out[2]), x.height = Divisor(p.out[1]);
+}
 
 // The place of a column of features [first, ...) of an operand that has patches.
 __device__ __forceinline__ Column column_of(const Operand& x, int feature) {
@@ -48,11 +54,12 @@ struct Position {
   int offset, d, h, w;
 };
 
-__device__ __forceinline__ Position position_of(const Patches& p, int64_t position) {
-  const unsigned at = unsigned(position), width = unsigned(p.out[2]), height = unsigned(p.out[1]);
-  const unsigned row = at / width, plane = row / height;
-  const int d = int(plane * p.stride[0]), h = int((row - plane * height) * p.stride[1]),
-            w = int((at - row * width) * p.stride[2]);
+__device__ __forceinline__ Position position_of(const Operand& x, int64_t position) {
+  const Patches& p = x.shape;
+  const unsigned at = unsigned(position);
+  const unsigned row = x.width.divide(at), plane = x.height.divide(row);
+  const int d = int(plane * p.stride[0]), h = int((row - plane * unsigned(p.out[1])) * p.stride[1]),
+            w = int((at - row * unsigned(p.out[2])) * p.stride[2]);
   return {int(d * p.in_stride[1] + h * p.in_stride[2] + w * p.in_stride[3]), d, h, w};
 }
 
@@ -94,7 +101,7 @@ struct Elements {
       Position at{};
       own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
         // The same for many of a thread's elements.
-        if (t != known) at = position_of(x.shape, k + (known = t));
+        if (t != known) at = position_of(x, k + (known = t));
         const Column column = columns[f];
         values[j] = E{};
         if (k + t < x.positions && inside(x.shape, at, column))
@@ -110,85 +117,6 @@ struct Elements {
       if (first + f < x.features && k + t < x.positions)
         values[j] = at[(first + f) * x.feature_stride];
     });
-  }
-};
-
-// A tile of elements in shared memory, as they are neighbours in memory: [positions][features] or
-// [features][positions], each row with a gap against bank conflicts.
-// kCopied: every element is copied asynchronously, none through registers.
-template <class E, int kFeatures, int kPositions, int kThreads, bool kCopied>
-struct Tile {
-  static constexpr int kGap = 16 / int(sizeof(E)), kWide = kFeatures + (sizeof(E) == 4 ? 8 : kGap),
-                       kLong = kPositions + kGap;
-  static constexpr int kSize =
-      kWide * kPositions > kLong* kFeatures ? kWide * kPositions : kLong * kFeatures;
-  using Staged = Elements<E, kFeatures, kPositions, kThreads>;
-
-  // Starts to load a tile. What cannot be copied asynchronously waits in registers for `finish`.
-  static __device__ __forceinline__ void begin(E* tile, Staged& staged, const Operand& x,
-                                               const E* sample, const Column* columns, int first,
-                                               int64_t k) {
-    switch (x.vector_bytes) {
-      case 16:
-        return copy<16>(tile, x, sample, first, k);
-      case 8:
-        return copy<8>(tile, x, sample, first, k);
-      case 4:
-        return copy<4>(tile, x, sample, first, k);
-      default:
-        if constexpr (!kCopied) staged.load(x, sample, columns, first, k);
-    }
-  }
-
-  static __device__ __forceinline__ void finish(E* tile, const Staged& staged, const Operand& x) {
-    if (kCopied || x.vector_bytes) return;
-    own_elements<kFeatures, kPositions, kThreads>(x.features_fast, [&](int j, int f, int t) {
-      tile[x.features_fast ? t * kWide + f : f * kLong + t] = staged.values[j];
-    });
-  }
-
-  // The 16 features from `feature` on as registers of a warp's matrix product. They are the A
-  // operand; for the B operand, 0 and 2 hold the first eight features, 1 and 3 the last.
-  static __device__ __forceinline__ void fragment(unsigned (&out)[4], const E* tile,
-                                                  bool features_fast, int feature, int k) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (sizeof(E) == 2) {
-      const int f = feature + lane / 8 % 2 * 8, t = k + lane / 16 * 8, r = lane % 8;
-      if (features_fast)
-        load_matrices_transposed(out, tile + (t + r) * kWide + f);
-      else
-        load_matrices(out, tile + (f + r) * kLong + t);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int f = feature + lane / 4 + i % 2 * 8, t = k + lane % 4 + i / 2 * 4;
-        out[i] = to_tf32(features_fast ? tile[t * kWide + f] : tile[f * kLong + t]);
-      }
-    }
-  }
-
- private:
-  template <int kBytes>
-  static __device__ __forceinline__ void copy(E* tile, const Operand& x, const E* sample, int first,
-                                              int64_t k) {
-    constexpr int kTogether = kBytes / int(sizeof(E));
-    constexpr int kCopies = kFeatures * kPositions / kTogether / kThreads;
-    if constexpr (kCopies > 0) {
-      const int fast = (x.features_fast ? kFeatures : kPositions) / kTogether;
-#pragma unroll
-      for (int c = 0; c < kCopies; ++c) {
-        const int index = int(threadIdx.x) + c * kThreads;
-        const int near = index % fast * kTogether, far = index / fast;
-        const int f = x.features_fast ? near : far, t = x.features_fast ? far : near;
-        const int64_t left = x.features_fast ? x.features - first - f : x.positions - k - t;
-        const bool none = left <= 0 || first + f >= x.features || k + t >= x.positions;
-        const int count = none ? 0 : int(left < kTogether ? left : kTogether);
-        const E* from =
-            none ? sample : sample + (first + f) * x.feature_stride + (k + t) * x.position_stride;
-        copy_async<kBytes>(tile + (x.features_fast ? t * kWide + f : f * kLong + t), from,
-                           count * int(sizeof(E)));
-      }
-    }
   }
 };
 

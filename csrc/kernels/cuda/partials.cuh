@@ -7,6 +7,7 @@
 
 #include "element.cuh"
 #include "ptx.cuh"
+#include "splits.h"
 
 namespace fastforget::cuda {
 
@@ -29,14 +30,13 @@ __global__ void sum_splits(const S* partial, int64_t splits, int64_t size, S* re
   }
 }
 
-// Among how many blocks to share the samples. Without sharing there are `blocks`, and `wanted` keep
-// the device busy. Scratch memory, `bytes` per share, stays bounded.
-inline int64_t splits_for(int64_t blocks, int64_t wanted, int64_t samples, int64_t bytes) {
-  constexpr int64_t kScratch = 64 << 20, kGrid = 65535;
-  if (blocks <= 0 || bytes <= 0) return 1;
-  const int64_t most = std::min({samples, kScratch / bytes, kGrid});
-  return std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, std::max<int64_t>(most, 1));
-}
+// Shares of the samples, as even as they can be: `rest` of them have one more than `each`.
+struct Shares {
+  int64_t each, rest;
+  __device__ __forceinline__ int64_t first(int64_t share) const {
+    return share * each + (share < rest ? share : rest);
+  }
+};
 
 // [results][splits][size] in scratch memory.
 struct Partials {

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
                 double* partial) {
   constexpr int kPairs = kTasks * kTasks;
   constexpr int kTogether = kPack<E, (kSame ? kTasks : 2 * kTasks)>;
-  __shared__ double sums[kWarps][kPairs];
+  SHARED(double, sums, [kWarps][kPairs]);
   const Piece piece = piece_of(batch, blockIdx.x);
   const E* grads[2 * kTasks];
   bool vectors = true;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
 // Adds up the partial matrices of chunks [first, first + count): a block per matrix.
 __device__ void sum_partials(const double* partial, int64_t first, int64_t count, int K,
                              double* gram) {
-  __shared__ double sums[kWarps];
+  SHARED(double, sums, [kWarps]);
   for (int i = 0; i < K; ++i)
     for (int j = i; j < K; ++j) {
       double mine = 0;

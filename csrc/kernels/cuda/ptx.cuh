@@ -8,6 +8,9 @@
 
 #if defined(__CUDACC__)
 
+// Static shared memory, such as SHARED(int, counts, [8]). The emulation must know of it.
+#define SHARED(type, name, ...) __shared__ type name __VA_ARGS__
+
 namespace fastforget::cuda {
 
 // The shared memory that the launch asked for.
@@ -18,6 +21,12 @@ __device__ __forceinline__ void* dynamic_shared() {
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+// The same value, which the compiler does not work out anew in every step of a loop.
+__device__ __forceinline__ int once(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
 }
 
 // Copies kBytes, of which only the first `valid` are read and the others are zero; both addresses
@@ -49,12 +58,14 @@ __device__ __forceinline__ void copy_wait() {
 __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(shared_address(row)));
+               : "r"(shared_address(row))
+               : "memory");
 }
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(shared_address(row)));
+               : "r"(shared_address(row))
+               : "memory");
 }
 
 // d += a b, [16, K] by [K, 8], K = 16 of 16-bit elements or 8 of tf32 ones.
@@ -81,11 +92,6 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const unsigned (&a)[4],
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-__device__ __forceinline__ unsigned to_tf32(float value) {
-  unsigned bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-  return bits;
 }
 
 }  // namespace fastforget::cuda

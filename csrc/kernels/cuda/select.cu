@@ -48,7 +48,7 @@ template <class E>
 __global__ void __launch_bounds__(kSelectThreads)
     count_first(const __grid_constant__ TensorBatch batch, SearchState* state, Counter* all,
                 int shift) {
-  __shared__ unsigned counts[kDigits];
+  SHARED(unsigned, counts, [kDigits]);
   const Piece piece = piece_of(batch, blockIdx.x);
   const E* const scores = static_cast<const E*>(batch.pointers[piece.tensor]) + piece.offset;
   const bool vectors = on_16_bytes(scores);
@@ -77,10 +77,10 @@ __global__ void __launch_bounds__(kSelectThreads)
     count_next(const __grid_constant__ TensorBatch batch, SearchState* state, Counter* all,
                int left, int shift, Key<E>* kept, int64_t room) {
   using K = Key<E>;
-  __shared__ unsigned counts[kDigits];
-  __shared__ K staged[kStaged];
-  __shared__ unsigned used;
-  __shared__ Counter to;
+  SHARED(unsigned, counts, [kDigits]);
+  SHARED(K, staged, [kStaged]);
+  SHARED(unsigned, used);
+  SHARED(Counter, to);
   if (state->use_kept) return;
   const bool keep = shift > 0 && state->left <= room;
   const uint64_t prefix = state->prefix;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kSelectThreads)
 template <class K>
 __global__ void __launch_bounds__(kSelectThreads)
     count_kept(const SearchState* state, Counter* all, int left, int shift, const K* kept) {
-  __shared__ unsigned counts[kDigits];
+  SHARED(unsigned, counts, [kDigits]);
   const int64_t first = blockIdx.x * kSelectChunk;
   if (!state->use_kept || first >= int64_t(state->kept)) return;
   const int64_t end = min(int64_t(state->kept), first + kSelectChunk);

@@ -15,7 +15,7 @@ template <class E>
 __global__ void __launch_bounds__(kSelectThreads)
     count_digit(const __grid_constant__ TensorBatch batch, Counter* all, uint64_t prefix, int left,
                 int shift) {
-  __shared__ unsigned counts[kDigits];
+  SHARED(unsigned, counts, [kDigits]);
   const Piece piece = piece_of(batch, blockIdx.x);
   const E* const scores = static_cast<const E*>(batch.pointers[piece.tensor]) + piece.offset;
   const bool vectors = on_16_bytes(scores);

@@ -1,0 +1,9 @@
+// Products of float16 on tensor cores.
+#include "matmul_start_tensor.cuh"
+
+namespace fastforget::cuda {
+
+template cudaError_t start_tensor<F16>(const MatmulProblem&, int64_t, int64_t, int64_t,
+                                       cudaStream_t);
+
+}  // namespace fastforget::cuda
